@@ -1,0 +1,34 @@
+package message
+
+import "time"
+
+// Limits of what a client may ask for. Everything above is refused before
+// anything is stored.
+const (
+	MaxQueueName      = 80       // bytes
+	MaxKey            = 256      // bytes
+	MaxType           = 128      // bytes
+	MaxWorker         = 256      // bytes
+	MaxAttributes     = 32       // a message
+	MaxAttributeName  = 128      // bytes
+	MaxAttributeBytes = 64 << 10 // names and values of one message together
+	MaxErrorText      = 1 << 10  // bytes of an attempt's error; longer ones are cut
+	MaxBatch          = 1_000    // messages or settlements in one call
+	MaxBatchBytes     = 16 << 20 // of one send call
+	MaxBody           = 16 << 20 // highest value of Settings.MaxMessageBytes
+	MaxEntryBytes     = 1 << 20  // of one log entry, unless a single message is larger
+	MaxAnswerBytes    = 16 << 20 // of one receive or list answer
+	MaxDelay          = 10 * 365 * 24 * time.Hour
+	MaxWait           = 60 * time.Second
+	MinLease          = time.Second
+	MaxLease          = 12 * time.Hour
+	DefaultLease      = 30 * time.Second
+	MaxAttemptsLimit  = 1_000 // highest value of Settings.MaxAttempts
+	MaxKeepFinished   = 1_000_000
+	MaxKeepFor        = 30 * 24 * time.Hour
+	MaxBackoffList    = 32
+	MaxHistory        = 20      // attempts of one message that are remembered
+	MaxQueues         = 1 << 20 // in one cluster
+	Cells             = 16      // equal ranges of points that a queue starts with (design 3)
+	MaxSequence       = 1 << 50 // a shard's counter; at the end sends and leases are refused
+)

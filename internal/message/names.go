@@ -1,0 +1,161 @@
+package message
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// CheckQueueName refuses what can't name a queue: names are 1–80 of
+// [A-Za-z0-9._-], so that they need no escape in any path, label or shell.
+func CheckQueueName(s string) error {
+	if s == "" || len(s) > MaxQueueName {
+		return Errorf(InvalidArgument, "queue name %q: want 1 to %d characters", clip(s), MaxQueueName)
+	}
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return Errorf(InvalidArgument, "queue name %q: only letters, digits, '.', '_' and '-'", clip(s))
+		}
+	}
+	if s == "." || s == ".." {
+		return Errorf(InvalidArgument, "queue name %q is not allowed", s)
+	}
+	return nil
+}
+
+// checkText refuses text that is too long or not UTF-8.
+func checkText(what, s string, limit int) error {
+	if len(s) > limit {
+		return Errorf(TooLarge, "%s has %d bytes, at most %d are allowed", what, len(s), limit)
+	}
+	if !utf8.ValidString(s) {
+		return Errorf(InvalidArgument, "%s is not valid UTF-8", what)
+	}
+	return nil
+}
+
+// CheckWorkerName refuses what can't name a worker.
+func CheckWorkerName(s string) error { return checkText("worker name", s, MaxWorker) }
+
+// CheckKey refuses what can't be a key. Without a key is the empty string.
+func CheckKey(s string) error { return checkText("key", s, MaxKey) }
+
+// ClipError cuts an attempt's error to what a history keeps, at a character.
+func ClipError(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= MaxErrorText {
+		return s
+	}
+	s = s[:MaxErrorText]
+	for !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
+}
+
+// AttributeKind says how an attribute's value is meant.
+type AttributeKind byte
+
+// The kinds of attribute values.
+const (
+	AttributeString AttributeKind = 1
+	AttributeNumber AttributeKind = 2 // decimal text, kept digit by digit
+	AttributeBytes  AttributeKind = 3
+)
+
+// Attribute is one named value of a message.
+type Attribute struct {
+	Name  string
+	Kind  AttributeKind
+	Value []byte
+}
+
+// New is a message that somebody wants to send.
+type New struct {
+	Body       []byte
+	Key        string
+	Type       string
+	Attributes []Attribute // sorted by name, names unique
+	Delay      time.Duration
+}
+
+// Check refuses a message that can't be stored, whatever its queue says.
+func (m *New) Check() error {
+	if len(m.Body) > MaxBody {
+		return Errorf(TooLarge, "body has %d bytes, at most %d are allowed", len(m.Body), MaxBody)
+	}
+	if err := CheckKey(m.Key); err != nil {
+		return err
+	}
+	if err := checkText("type", m.Type, MaxType); err != nil {
+		return err
+	}
+	if m.Delay < 0 {
+		return Errorf(InvalidArgument, "delay %s is negative", m.Delay)
+	}
+	if m.Delay > MaxDelay {
+		return Errorf(InvalidArgument, "delay %s is longer than %s", m.Delay, MaxDelay)
+	}
+	return checkAttributes(m.Attributes)
+}
+
+func checkAttributes(as []Attribute) error {
+	if len(as) > MaxAttributes {
+		return Errorf(TooLarge, "%d attributes, at most %d are allowed", len(as), MaxAttributes)
+	}
+	size := 0
+	for i, a := range as {
+		if a.Name == "" {
+			return Errorf(InvalidArgument, "an attribute has no name")
+		}
+		if err := checkText("attribute name", a.Name, MaxAttributeName); err != nil {
+			return err
+		}
+		if i > 0 && as[i-1].Name >= a.Name {
+			return Errorf(InvalidArgument, "attribute %q stands twice", a.Name)
+		}
+		switch a.Kind {
+		case AttributeString:
+			if !utf8.Valid(a.Value) {
+				return Errorf(InvalidArgument, "attribute %q is not valid UTF-8", a.Name)
+			}
+		case AttributeNumber:
+			if !decimal(string(a.Value)) {
+				return Errorf(InvalidArgument, "attribute %q: %q is not a decimal number", a.Name, clip(string(a.Value)))
+			}
+		case AttributeBytes:
+		default:
+			return Errorf(InvalidArgument, "attribute %q has no value", a.Name)
+		}
+		size += len(a.Name) + len(a.Value)
+	}
+	if size > MaxAttributeBytes {
+		return Errorf(TooLarge, "attributes have %d bytes, at most %d are allowed", size, MaxAttributeBytes)
+	}
+	return nil
+}
+
+func decimal(s string) bool {
+	if s == "" || len(s) > 64 || strings.ContainsAny(s, "xXpPnNiI_") {
+		return false
+	}
+	_, err := strconv.ParseFloat(s, 64)
+	return err == nil
+}
+
+// SortAttributes brings attributes into the order that Check wants.
+func SortAttributes(as []Attribute) {
+	slices.SortFunc(as, func(a, b Attribute) int { return cmp.Compare(a.Name, b.Name) })
+}

@@ -1,0 +1,120 @@
+package message
+
+import (
+	"slices"
+	"time"
+)
+
+// BackoffKind is the shape of the delays between a message's attempts.
+type BackoffKind byte
+
+// The kinds of backoff.
+const (
+	BackoffExponential BackoffKind = 1 // Initial × 2^n up to Max, jitter ± 20 %
+	BackoffFixed       BackoffKind = 2 // always Initial
+	BackoffList        BackoffKind = 3 // List in turn, its last delay again and again
+)
+
+// Backoff says how long a message waits after a failed attempt.
+type Backoff struct {
+	Kind    BackoffKind
+	Initial time.Duration
+	Max     time.Duration
+	List    []time.Duration
+}
+
+// Settings of a queue. The zero value of a field means its default.
+type Settings struct {
+	MaxAttempts     int // failed attempts before a message is dead; 0: 20, with a key 5
+	Backoff         Backoff
+	KeepFinished    int           // finished messages that stay visible in a shard
+	KeepFinishedFor time.Duration // and for how long
+	MaxMessageBytes int           // largest body
+}
+
+// WithDefaults fills in what is not set. MaxAttempts stays 0: its default
+// depends on the message.
+func (s Settings) WithDefaults() Settings {
+	b := &s.Backoff
+	if b.Kind == 0 {
+		b.Kind = BackoffExponential
+	}
+	if b.Initial == 0 && b.Kind != BackoffList {
+		b.Initial = time.Second
+	}
+	if b.Max == 0 && b.Kind == BackoffExponential {
+		b.Max = time.Hour
+	}
+	if s.KeepFinished == 0 {
+		s.KeepFinished = 10_000
+	}
+	if s.KeepFinishedFor == 0 {
+		s.KeepFinishedFor = time.Hour
+	}
+	if s.MaxMessageBytes == 0 {
+		s.MaxMessageBytes = 1 << 20
+	}
+	return s
+}
+
+// Attempts is the number of failed attempts after which a message is dead. A
+// keyed message blocks its key while it is retried, so it gets fewer.
+func (s Settings) Attempts(keyed bool) int {
+	switch {
+	case s.MaxAttempts > 0:
+		return s.MaxAttempts
+	case keyed:
+		return 5
+	}
+	return 20
+}
+
+// Check refuses settings that make no sense.
+func (s Settings) Check() error {
+	between := func(what string, v, lo, hi int64) error {
+		if v < lo || v > hi {
+			return Errorf(InvalidArgument, "%s is %d: want %d to %d", what, v, lo, hi)
+		}
+		return nil
+	}
+	span := func(what string, v, hi time.Duration) error {
+		if v < 0 || v > hi {
+			return Errorf(InvalidArgument, "%s is %s: want 0s to %s", what, v, hi)
+		}
+		return nil
+	}
+	for _, err := range []error{
+		between("max_attempts", int64(s.MaxAttempts), 0, MaxAttemptsLimit),
+		between("keep_finished", int64(s.KeepFinished), 0, MaxKeepFinished),
+		between("max_message_bytes", int64(s.MaxMessageBytes), 0, MaxBody),
+		span("keep_finished_for", s.KeepFinishedFor, MaxKeepFor),
+		span("backoff initial", s.Backoff.Initial, MaxDelay),
+		span("backoff max", s.Backoff.Max, MaxDelay),
+		between("backoff kind", int64(s.Backoff.Kind), 0, int64(BackoffList)),
+		between("backoff list length", int64(len(s.Backoff.List)), 0, MaxBackoffList),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	if (s.Backoff.Kind == BackoffList) != (len(s.Backoff.List) > 0) {
+		return Errorf(InvalidArgument, "backoff: kind list and a list of delays go together")
+	}
+	for _, d := range s.Backoff.List {
+		if err := span("backoff list", d, MaxDelay); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Equal says whether two settings mean the same.
+func (s Settings) Equal(o Settings) bool {
+	a, b := s.WithDefaults(), o.WithDefaults()
+	la, lb := a.Backoff.List, b.Backoff.List
+	a.Backoff.List, b.Backoff.List = nil, nil
+	return slices.Equal(la, lb) &&
+		a.MaxAttempts == b.MaxAttempts && a.KeepFinished == b.KeepFinished &&
+		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes &&
+		a.Backoff.Kind == b.Backoff.Kind && a.Backoff.Initial == b.Backoff.Initial && a.Backoff.Max == b.Backoff.Max
+}

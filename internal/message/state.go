@@ -1,0 +1,88 @@
+package message
+
+import "time"
+
+// State is where a message is in its life. It is in exactly one.
+type State byte
+
+// The states. Cancelled and expired messages end in the ring of finished ones.
+const (
+	Scheduled State = 1 // not before a time: delayed, or backing off
+	Ready     State = 2 // may be handed out, or waits for an earlier one of its key
+	Leased    State = 3
+	Finished  State = 4
+	Dead      State = 5
+)
+
+var stateNames = [...]string{Scheduled: "scheduled", Ready: "ready", Leased: "leased", Finished: "finished", Dead: "dead"}
+
+func (s State) String() string {
+	if int(s) < len(stateNames) && stateNames[s] != "" {
+		return stateNames[s]
+	}
+	return "unknown"
+}
+
+// ParseState reads what String wrote.
+func ParseState(s string) (State, error) {
+	for i, n := range stateNames {
+		if n == s && n != "" {
+			return State(i), nil
+		}
+	}
+	return 0, Errorf(InvalidArgument, "state %q: want ready, scheduled, leased, dead or finished", clip(s))
+}
+
+// Action is what a settlement does.
+type Action byte
+
+// The actions.
+const (
+	Ack     Action = 1 // done
+	Nack    Action = 2 // failed, try again
+	Reject  Action = 3 // failed for good
+	Release Action = 4 // give back, not counted
+	Extend  Action = 5 // push the deadline out
+)
+
+// Settlement ends or changes one lease.
+type Settlement struct {
+	Token  Token
+	Action Action
+	Error  string        // nack, reject
+	Delay  time.Duration // nack (instead of the backoff, if HasDelay), release
+	Lease  time.Duration // extend
+	// HasDelay tells a nack with delay 0 from one that wants the backoff.
+	HasDelay bool
+}
+
+// Check refuses a settlement that makes no sense.
+func (s *Settlement) Check() error {
+	switch s.Action {
+	case Ack, Nack, Reject, Release:
+	case Extend:
+		if s.Lease < MinLease || s.Lease > MaxLease {
+			return Errorf(InvalidArgument, "lease is %s: want %s to %s", s.Lease, MinLease, MaxLease)
+		}
+	default:
+		return Errorf(InvalidArgument, "a settlement has no action")
+	}
+	if s.Delay < 0 || s.Delay > MaxDelay {
+		return Errorf(InvalidArgument, "delay is %s: want 0s to %s", s.Delay, MaxDelay)
+	}
+	return nil
+}
+
+// Counts of a queue or shard by state. Finished: now in the ring.
+type Counts struct {
+	Ready, Scheduled, Leased, Dead, Finished int64
+}
+
+// Add adds o to c.
+func (c *Counts) Add(o Counts) {
+	c.Ready += o.Ready
+	c.Scheduled += o.Scheduled
+	c.Leased += o.Leased
+	c.Dead += o.Dead
+	c.Finished += o.Finished
+}

@@ -1,0 +1,199 @@
+package state
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Options of a Store.
+type Options struct {
+	FS           vfs.FS
+	Dir          string
+	CacheBytes   int64  // block cache; 0: 64 MiB
+	MemTable     uint64 // size of one of up to 4 memtables; 0: 32 MiB
+	ReadOnly     bool   // for inspection of a stopped server's directory
+	Logger       *slog.Logger
+	OnFlush      func() // called, on a goroutine of Pebble's, when a flush has made rows durable
+	OnBackground func(error)
+}
+
+// Store is the one Pebble of a node.
+type Store struct {
+	db *pebble.DB
+}
+
+// Open opens or creates the store in o.Dir.
+func Open(o Options) (*Store, error) {
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 64 << 20
+	}
+	if o.MemTable == 0 {
+		o.MemTable = 32 << 20
+	}
+	cache := pebble.NewCache(o.CacheBytes)
+	defer cache.Unref() // the DB holds its own reference
+	po := &pebble.Options{
+		FS:                          o.FS,
+		Cache:                       cache,
+		DisableWAL:                  true,
+		ReadOnly:                    o.ReadOnly,
+		FormatMajorVersion:          pebble.FormatNewest,
+		MemTableSize:                o.MemTable,
+		MemTableStopWritesThreshold: 4,
+		// Rows arrive in order, so most compactions only move files; a higher
+		// threshold lets more of them do so (docs/performance.md, rows).
+		L0CompactionThreshold: 8,
+		L0StopWritesThreshold: 40,
+		CompactionConcurrencyRange: func() (int, int) {
+			return 1, 2
+		},
+		Logger: logger{o.Logger},
+		EventListener: &pebble.EventListener{
+			FlushEnd: func(pebble.FlushInfo) {
+				if o.OnFlush != nil {
+					o.OnFlush()
+				}
+			},
+			BackgroundError: func(err error) {
+				if o.OnBackground != nil {
+					o.OnBackground(err)
+				}
+			},
+		},
+	}
+	for i := range po.Levels {
+		// Most lookups of state rows find nothing: the filter answers them.
+		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(o.Dir, po)
+	if err != nil {
+		return nil, fmt.Errorf("state: open %s: %w", o.Dir, err)
+	}
+	return &Store{db: db}, nil
+}
+
+// Close closes the store. Rows that were not flushed are not made durable: the
+// log has their entries.
+func (s *Store) Close() error { return s.db.Close() }
+
+// StartFlush begins a flush of all that is committed now, without waiting.
+// Options.OnFlush tells when one has ended.
+func (s *Store) StartFlush() error {
+	_, err := s.db.AsyncFlush()
+	return err
+}
+
+// Flush makes durable all that is committed now.
+func (s *Store) Flush() error { return s.db.Flush() }
+
+// Metrics are Pebble's own.
+func (s *Store) Metrics() *pebble.Metrics { return s.db.Metrics() }
+
+// Sweep deletes the rows of every handle that none of the roots reaches:
+// leftovers of replicas that were destroyed and of replays that chose other
+// handles. It must run before any replica is opened.
+func (s *Store) Sweep(roots []uint64) (swept int, err error) {
+	reached := map[uint64]bool{}
+	for _, root := range roots {
+		reached[root] = true
+		spaces, err := loadSpaces(s.db, root)
+		if err != nil {
+			return 0, err
+		}
+		for _, h := range spaces {
+			reached[h] = true
+		}
+	}
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; {
+		h := binary.BigEndian.Uint64(it.Key())
+		lo, hi := bounds(h)
+		if !reached[h] {
+			if err := s.db.DeleteRange(lo, hi, pebble.NoSync); err != nil {
+				return swept, err
+			}
+			swept++
+		}
+		ok = it.SeekGE(hi)
+	}
+	return swept, it.Error()
+}
+
+// Handles visits each handle that has rows, with the number of its rows and
+// their bytes: for inspection.
+func (s *Store) Handles(visit func(handle uint64, rows int, bytes int64)) (err error) {
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	var cur uint64
+	var rows int
+	var size int64
+	for ok := it.First(); ok; ok = it.Next() {
+		if h := binary.BigEndian.Uint64(it.Key()); h != cur {
+			if rows > 0 {
+				visit(cur, rows, size)
+			}
+			cur, rows, size = h, 0, 0
+		}
+		rows++
+		size += int64(len(it.Key()) + len(it.Value()))
+	}
+	if rows > 0 {
+		visit(cur, rows, size)
+	}
+	return it.Error()
+}
+
+func bounds(handle uint64) (lo, hi []byte) {
+	return binary.BigEndian.AppendUint64(nil, handle), binary.BigEndian.AppendUint64(nil, handle+1)
+}
+
+type logger struct{ *slog.Logger }
+
+func (l logger) Infof(format string, args ...any) {
+	if l.Logger != nil {
+		l.Debug("pebble", "text", fmt.Sprintf(format, args...))
+	}
+}
+
+func (l logger) Errorf(format string, args ...any) {
+	if l.Logger != nil {
+		l.Error("pebble", "text", fmt.Sprintf(format, args...))
+	}
+}
+
+// Fatalf is called when Pebble can't go on; neither can the process.
+func (l logger) Fatalf(format string, args ...any) {
+	panic(&Failure{Op: "pebble", Err: fmt.Errorf(format, args...)})
+}
+
+// Failure is what reads and writes of rows panic with when the store fails: a
+// replica that can't read its rows can't apply its next entry, nor skip it, so
+// there is nothing to handle but to end the process with its words.
+type Failure struct {
+	Op  string
+	Err error
+}
+
+func (f *Failure) Error() string { return "state: " + f.Op + ": " + f.Err.Error() }
+
+// Unwrap gives the store's own error.
+func (f *Failure) Unwrap() error { return f.Err }
+
+func must(op string, err error) {
+	if err != nil {
+		panic(&Failure{Op: op, Err: err})
+	}
+}
