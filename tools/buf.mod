@@ -1,3 +1,7 @@
+// buf alone. It wants a newer protobuf than the product has, and code from a
+// generator that is newer than the runtime does not compile: in one module
+// graph with protoc-gen-go it would lift the generator past the product.
+// Called with: go tool -modfile=tools/buf.mod buf
 module github.com/comanda-mq/comanda/tools
 
 go 1.26.7

@@ -1,3 +1,7 @@
+// The tools that the project is checked and generated with, pinned here so that
+// the product's go.mod stays clean. protoc-gen-go and protoc-gen-grpc-gateway
+// have the versions of protobuf and grpc-gateway in the product's go.mod.
+// Called with: go tool -modfile=tools/go.mod golangci-lint
 module github.com/comanda-mq/comanda/tools
 
 go 1.26.0
