@@ -1,0 +1,37 @@
+// Package replica is the host of a node's replicas: many Raft groups over one
+// log (raftlog) and one store of rows (state). It knows bytes and a
+// StateMachine, not what a command means.
+//
+// # One loop, and a worker for each group
+//
+//	Propose, ReadIndex, Receive          (any goroutine; bounded boxes)
+//	        │ mark the group, wake the loop
+//	        ▼
+//	loop    messages and ticks → one entry of all that waits → Ready of every
+//	        marked group → committed entries that the disk has to the workers →
+//	        ONE write and sync of the log for all groups → messages →
+//	        the rest of the committed entries → Advance
+//	        │ committed entries; bounded in bytes and count
+//	        ▼
+//	worker  Apply → one state batch with the applied row → results, readers
+//
+// While the log syncs, commands pile up and become the next entry, and the
+// workers apply what the last sync made durable. Nothing in the loop waits for a
+// worker: a group whose worker is full is left alone, with its messages, ticks
+// and commands in their boxes, until the worker has caught up. Advance
+// therefore means 'handed over', and these guards are the host's own: a
+// configuration change is applied before Advance, a replica whose worker is
+// behind does not campaign, and a read waits for the worker's index.
+//
+// A disk that stalls holds the whole loop, heartbeats and all, so that other
+// nodes elect other leaders (no separate goroutine keeps a dead leader's
+// followers quiet).
+//
+// # What a proposer learns
+//
+// APPLIED: done gets the command's result. NOT_APPLIED: the error's code is
+// NotLeader, Unavailable, ResourceExhausted or TooLarge, and the command will
+// never be applied. UNKNOWN: the code is UnknownOutcome; it may have been or may
+// yet be. That an entry was overwritten in this replica's log proves nothing;
+// only another entry committed at its index does.
+package replica

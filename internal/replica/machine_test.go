@@ -1,0 +1,129 @@
+package replica
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"sync"
+
+	"github.com/comanda-mq/comanda/internal/state"
+)
+
+// counters is a state machine of named counters: the command "name" adds one to
+// a counter and its result is the counter's new value. It keeps, beside them, a
+// row that moves with each entry (set once, SingleDelete) and a space that is
+// cleared now and then, so that replays meet all kinds of writes.
+type counterMachine struct {
+	mu    sync.Mutex
+	group *Group
+	leads []uint64 // Lead's terms; 0 for Follow
+	seen  []uint64 // indexes that Apply saw
+	gate  chan struct{}
+}
+
+const (
+	counterSpace = 7
+	churnSpace   = 8
+)
+
+func (m *counterMachine) Join(buf []byte, cmds []Command) []byte {
+	for _, c := range cmds {
+		n := len(c.Head)
+		for _, b := range c.Bodies {
+			n += len(b)
+		}
+		buf = binary.AppendUvarint(buf, uint64(n))
+		buf = append(buf, c.Head...)
+		for _, b := range c.Bodies {
+			buf = append(buf, b...)
+		}
+	}
+	return buf
+}
+
+func splitEntry(entry []byte) (names []string) {
+	for len(entry) > 0 {
+		n, k := binary.Uvarint(entry)
+		names = append(names, string(entry[k:k+int(n)]))
+		entry = entry[k+int(n):]
+	}
+	return names
+}
+
+func (m *counterMachine) Apply(rows Rows, index uint64, entry []byte) []any {
+	if m.gate != nil {
+		<-m.gate
+	}
+	m.mu.Lock()
+	m.seen = append(m.seen, index)
+	m.mu.Unlock()
+	var results []any
+	for _, name := range splitEntry(entry) {
+		key := []byte(name)
+		var n uint64
+		if v, ok := rows.Get(counterSpace, key); ok {
+			n = binary.BigEndian.Uint64(v)
+		}
+		n++
+		rows.Set(counterSpace, key, binary.BigEndian.AppendUint64(nil, n))
+		results = append(results, n)
+	}
+	m.churn(rows, index)
+	return results
+}
+
+func (m *counterMachine) churn(rows Rows, index uint64) {
+	at := func(i uint64) []byte { return binary.BigEndian.AppendUint64([]byte("at"), i) }
+	rows.Scan(state.GroupSpace, []byte("at"), []byte("au"), func(k, _ []byte) bool {
+		rows.SingleDelete(state.GroupSpace, append([]byte(nil), k...))
+		return true
+	})
+	rows.Set(state.GroupSpace, at(index), []byte("moves"))
+	if index%7 == 0 {
+		rows.Clear(churnSpace)
+	}
+	rows.Set(churnSpace, at(index), []byte("stays for a while"))
+	rows.Delete(churnSpace, at(index-3))
+}
+
+func (m *counterMachine) Lead(term uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.leads); n > 0 && m.leads[n-1] != 0 {
+		panic(fmt.Sprintf("Lead(%d) after Lead(%d)", term, m.leads[n-1]))
+	}
+	m.leads = append(m.leads, term)
+}
+
+func (m *counterMachine) Follow() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.leads); n == 0 || m.leads[n-1] == 0 {
+		panic("Follow without Lead")
+	}
+	m.leads = append(m.leads, 0)
+}
+
+// view is what hash and count read; a state.View or rows from a map.
+type scanner interface {
+	Scan(space uint64, lo, hi []byte, visit func(k, v []byte) bool)
+	Get(space uint64, key []byte) ([]byte, bool)
+}
+
+func hashRows(v scanner) uint64 {
+	h := fnv.New64a()
+	for _, space := range []uint64{state.GroupSpace, counterSpace, churnSpace} {
+		v.Scan(space, nil, []byte{0xff}, func(key, value []byte) bool {
+			fmt.Fprintf(h, "%d %d %q=%q ", space, len(key), key, value)
+			return true
+		})
+	}
+	return h.Sum64()
+}
+
+func readCount(v scanner, name string) uint64 {
+	if b, ok := v.Get(counterSpace, []byte(name)); ok {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}

@@ -1,0 +1,69 @@
+package replica
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+)
+
+// Stats are counts since the host was made.
+type Stats struct {
+	Syncs    uint64 // writes of the log, each with its sync
+	Entries  uint64 // proposed here
+	Commands uint64 // in them
+	Messages uint64 // given to the transport
+	Lost     uint64 // messages for which a group had no room
+	// SyncP50 and SyncP99 are over the last 1,024 to 2,048 writes; each is the
+	// upper end of a power of two of microseconds.
+	SyncP50, SyncP99 time.Duration
+}
+
+const (
+	syncBuckets = 32    // bucket i holds durations below 2^i µs
+	syncWindow  = 1_024 // writes before the older half is forgotten
+)
+
+type counters struct {
+	syncs, entries, commands, messages, lost atomic.Uint64
+	// durations holds this half of the window and the last; the loop adds, and
+	// who reads in the moment of a change may see a half-empty one.
+	durations [2][syncBuckets]atomic.Uint64
+}
+
+func (c *counters) synced(d time.Duration) {
+	n := c.syncs.Add(1) - 1
+	half := &c.durations[n/syncWindow%2]
+	if n%syncWindow == 0 {
+		for i := range half {
+			half[i].Store(0)
+		}
+	}
+	half[min(bits.Len64(uint64(d.Microseconds())), syncBuckets-1)].Add(1)
+}
+
+func (c *counters) quantile(q float64) time.Duration {
+	var sum [syncBuckets]uint64
+	var total uint64
+	for i := range sum {
+		sum[i] = c.durations[0][i].Load() + c.durations[1][i].Load()
+		total += sum[i]
+	}
+	rank := uint64(q * float64(total))
+	for i, n := range sum {
+		if rank < n {
+			return time.Microsecond << i
+		}
+		rank -= n
+	}
+	return 0
+}
+
+// Stats may be called by any goroutine.
+func (h *Host) Stats() Stats {
+	c := &h.stats
+	return Stats{
+		Syncs: c.syncs.Load(), Entries: c.entries.Load(), Commands: c.commands.Load(),
+		Messages: c.messages.Load(), Lost: c.lost.Load(),
+		SyncP50: c.quantile(0.5), SyncP99: c.quantile(0.99),
+	}
+}
