@@ -1,8 +1,11 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/maphash"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -93,15 +96,97 @@ type Batch struct {
 	reader
 	replica *Replica
 	b       *pebble.Batch
+	// written has a hash of each key that the batch has written: the others can
+	// be read past the batch.
+	written map[uint64]struct{}
+	seed    maphash.Seed
+	runs    []run
 }
+
+// run reads neighbours: an entry mostly leases messages that lie one behind the
+// other, and an iterator steps to the next row where a look-up would begin
+// again at the top of the tree.
+type run struct {
+	prefix []byte // handle and kind of row
+	last   []byte
+	it     *pebble.Iterator
+}
+
+// maxRuns bounds the iterators of one batch.
+const maxRuns = 4
 
 // Begin starts the batch of one entry. One batch is open at a time.
 func (r *Replica) Begin() *Batch {
 	b := &r.batch
 	b.replica = r
 	b.b = r.store.db.NewIndexedBatch()
+	if b.written == nil {
+		b.written, b.seed = map[uint64]struct{}{}, maphash.MakeSeed()
+	}
 	b.reader = reader{src: b.b, root: r.root, spaces: r.spaces.Load(), key: b.key}
 	return b
+}
+
+// Get returns a copy of a row's value, and whether the row is there.
+func (b *Batch) Get(space uint64, key []byte) ([]byte, bool) {
+	k, ok := b.fullKey(space, key)
+	if !ok {
+		return nil, false
+	}
+	if v, ok, done := b.next(k); done {
+		return v, ok
+	}
+	return b.reader.Get(space, key)
+}
+
+// Has says whether a row is there.
+func (b *Batch) Has(space uint64, key []byte) bool {
+	k, ok := b.fullKey(space, key)
+	if !ok {
+		return false
+	}
+	if _, ok, done := b.next(k); done {
+		return ok
+	}
+	return b.reader.Has(space, key)
+}
+
+// next reads k by the iterator of its kind of row, if k comes after the row
+// that was read of that kind before, and the batch has not written it.
+func (b *Batch) next(k []byte) (v []byte, ok, done bool) {
+	if len(k) < 9+8 {
+		return nil, false, false // no sequence number, no neighbours
+	}
+	if _, mine := b.written[maphash.Bytes(b.seed, k)]; mine {
+		return nil, false, false
+	}
+	for i := range b.runs {
+		r := &b.runs[i]
+		if !bytes.Equal(r.prefix, k[:9]) {
+			continue
+		}
+		if bytes.Compare(k, r.last) <= 0 {
+			return nil, false, false
+		}
+		r.last = append(r.last[:0], k...)
+		if r.it == nil {
+			hi := append(slices.Clone(r.prefix[:8]), r.prefix[8]+1)
+			it, err := b.replica.store.db.NewIter(&pebble.IterOptions{LowerBound: r.prefix, UpperBound: hi})
+			must("get", err)
+			r.it = it
+		}
+		if !r.it.SeekGE(k) || !bytes.Equal(r.it.Key(), k) {
+			must("get", r.it.Error())
+			return nil, false, true
+		}
+		v, err := r.it.ValueAndErr()
+		must("get", err)
+		return append([]byte(nil), v...), true, true
+	}
+	if len(b.runs) < maxRuns { // the second read of a kind opens the iterator
+		b.runs = append(b.runs, run{prefix: slices.Clone(k[:9]), last: slices.Clone(k)})
+	}
+	return nil, false, false
 }
 
 func (b *Batch) writeKey(space uint64, key []byte) []byte {
@@ -127,12 +212,17 @@ func (b *Batch) spaceKey(space uint64) []byte {
 
 // Set writes a row.
 func (b *Batch) Set(space uint64, key, value []byte) {
-	must("set", b.b.Set(b.writeKey(space, key), value, nil))
+	k := b.writeKey(space, key)
+	b.note(k)
+	must("set", b.b.Set(k, value, nil))
 }
+
+func (b *Batch) note(k []byte) { b.written[maphash.Bytes(b.seed, k)] = struct{}{} }
 
 // Delete deletes a row, if it is there.
 func (b *Batch) Delete(space uint64, key []byte) {
 	if k, ok := b.fullKey(space, key); ok {
+		b.note(k)
 		must("delete", b.b.Delete(k, nil))
 	}
 }
@@ -142,6 +232,7 @@ func (b *Batch) Delete(space uint64, key []byte) {
 // row; of a row that was set twice the older value would come back.
 func (b *Batch) SingleDelete(space uint64, key []byte) {
 	if k, ok := b.fullKey(space, key); ok {
+		b.note(k)
 		must("delete", b.b.SingleDelete(k, nil))
 	}
 }
@@ -164,6 +255,13 @@ func (b *Batch) Clear(space uint64) {
 // part. It does not sync.
 func (b *Batch) Commit(applied []byte) {
 	b.closeIter()
+	for i := range b.runs {
+		if it := b.runs[i].it; it != nil {
+			must("close iterator", it.Close())
+		}
+	}
+	b.runs = b.runs[:0]
+	clear(b.written)
 	must("set", b.b.Set(appliedKey(b.root), applied, nil))
 	must("commit", b.b.Commit(pebble.NoSync))
 	must("commit", b.b.Close())

@@ -1,0 +1,34 @@
+// Package queue is the life of a message: a pure function from a group's rows
+// and an entry of its log to new rows and answers. It has no clock, no
+// randomness, no goroutine and no map order in it, so every replica and every
+// replay reaches the same rows.
+//
+//	         send                lease                 ack
+//	──────────────▶ ready ───────────────▶ leased ───────────────▶ finished
+//	   │              ▲ ▲                   │ │ │
+//	   │ delay   wake │ │ release, expiry   │ │ │ nack: attempts used up, reject
+//	   └─▶ scheduled ─┘ └───────────────────┘ │ └───────▶ dead ─── redrive ──▶ ready
+//	           ▲         nack, release: delay │
+//	           └──────────────────────────────┘
+//
+// A message is in one state, and its state and lease change in one entry. What
+// decides is, in this order: the state row if there is one; a lease row: it is
+// leased for the first time; a due time in its head: it is scheduled; else it
+// is ready. So a message that is sent, leased and acked once never has a state
+// row.
+//
+// # The line of a key
+//
+// Unsettled messages of a key stand in a line (key rows, by sequence number).
+// Only the head of the line may be handed out, and only while no message of the
+// key is leased (lock row). One invariant carries this: a message has a ready
+// row exactly if it is ready, unkeyed or head of its line, and its key is not
+// locked. Whatever changes a line or a lock restores the invariant in the same
+// entry (offer, advance, withdraw).
+//
+// # Who chooses
+//
+// Nothing is chosen here. The leader names (message, state counter); Apply
+// checks that the ready row with that counter is there and swaps it for a
+// lease row. So strategies of dispatch change without a change of the format.
+package queue

@@ -1,0 +1,125 @@
+package queue
+
+import (
+	"encoding/binary"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// inlineBody is up to which size a body lies in its message's data row, so
+// that a lease reads one row. Larger ones lie apart, so that lists do not read
+// them.
+const inlineBody = 4 << 10
+
+// Head is what is known of a message when it is sent. It never changes.
+type Head struct {
+	Seq        uint64
+	Key        string
+	Hash       KeyHash // only with a key
+	Type       string
+	Attributes []message.Attribute
+	SentAt     int64 // wall time, ms since 1970
+	Due        int64 // group time, ms; 0: ready at once
+	DueWall    int64 // about the same moment by wall time, for people
+	Priority   byte
+	BodySize   int
+}
+
+func (h *Head) keyed() bool { return h.Key != "" }
+
+// Head flags.
+const (
+	headKeyed = 1 << iota
+	headDelayed
+	headTyped
+	headAttributed
+	headBodyApart
+)
+
+// appendHead writes the data row: flags, the parts that the flags name, and
+// the body unless it lies apart.
+func appendHead(b []byte, h *Head, body []byte) []byte {
+	var flags byte
+	if h.keyed() {
+		flags |= headKeyed
+	}
+	if h.Due > 0 {
+		flags |= headDelayed
+	}
+	if h.Type != "" {
+		flags |= headTyped
+	}
+	if len(h.Attributes) > 0 {
+		flags |= headAttributed
+	}
+	if len(body) > inlineBody {
+		flags |= headBodyApart
+	}
+	b = append(b, flags, h.Priority)
+	b = putInt(b, h.SentAt)
+	if flags&headKeyed != 0 {
+		b = h.Hash.append(b)
+		b = putString(b, h.Key)
+	}
+	if flags&headDelayed != 0 {
+		b = putInt(putInt(b, h.Due), h.DueWall)
+	}
+	if flags&headTyped != 0 {
+		b = putString(b, h.Type)
+	}
+	if flags&headAttributed != 0 {
+		b = appendAttributes(b, h.Attributes)
+	}
+	b = binary.AppendUvarint(b, uint64(len(body)))
+	if flags&headBodyApart == 0 {
+		b = append(b, body...)
+	}
+	return b
+}
+
+// decodeHead reads a data row. body is a part of row, or nil and apart if it
+// lies in a row of its own.
+func decodeHead(seq uint64, row []byte) (h Head, body []byte, apart bool) {
+	d := decoder{b: row}
+	flags := d.byte()
+	h.Seq = seq
+	h.Priority = d.byte()
+	h.SentAt = d.int()
+	if flags&headKeyed != 0 {
+		h.Hash = KeyHash{Hi: d.fixed64(), Lo: d.fixed64()}
+		h.Key = d.string()
+	}
+	if flags&headDelayed != 0 {
+		h.Due, h.DueWall = d.int(), d.int()
+	}
+	if flags&headTyped != 0 {
+		h.Type = d.string()
+	}
+	if flags&headAttributed != 0 {
+		h.Attributes = decodeAttributes(&d)
+	}
+	h.BodySize = int(d.uint())
+	if apart = flags&headBodyApart != 0; !apart {
+		body = d.take(uint64(h.BodySize))
+	}
+	must(d.end("a data row"))
+	return h, body, apart
+}
+
+func appendAttributes(b []byte, as []message.Attribute) []byte {
+	b = binary.AppendUvarint(b, uint64(len(as)))
+	for _, a := range as {
+		b = append(b, byte(a.Kind))
+		b = putString(putString(b, a.Name), a.Value)
+	}
+	return b
+}
+
+func decodeAttributes(d *decoder) []message.Attribute {
+	n := d.count(3)
+	as := make([]message.Attribute, 0, n)
+	for range n {
+		as = append(as, message.Attribute{Kind: message.AttributeKind(d.byte()), Name: d.string(), Value: d.bytes()})
+	}
+	return as
+}

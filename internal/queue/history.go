@@ -1,0 +1,154 @@
+package queue
+
+import (
+	"encoding/binary"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Outcome is how an attempt ended, or what else befell a message.
+type Outcome byte
+
+// The outcomes.
+const (
+	Acked    Outcome = 1
+	Nacked   Outcome = 2
+	Rejected Outcome = 3
+	Released Outcome = 4 // given back, not counted
+	Expired  Outcome = 5 // the lease's deadline passed; a failed attempt
+	Redriven Outcome = 6
+)
+
+// Attempt is one line of a message's history. Times are wall time, ms.
+type Attempt struct {
+	Outcome  Outcome
+	Number   int // failed attempts before it, + 1
+	LeasedAt int64
+	EndedAt  int64
+	Worker   string
+	Error    string
+}
+
+// standing is the state row: what has changed of a message since it was sent.
+// A message that is sent, leased once and acked never has one.
+type standing struct {
+	counter    uint32 // grows with every change of the row
+	state      message.State
+	due        int64 // scheduled: group time at which it is ready
+	dueWall    int64
+	deadline   int64 // leased: an extended deadline, group time; 0: the lease's own
+	attempts   int
+	deliveries int
+	deaths     int
+	history    []Attempt // oldest first, the last MaxHistory
+}
+
+func (s *standing) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(s.counter))
+	b = append(b, byte(s.state))
+	for _, v := range []int64{s.due, s.dueWall, s.deadline, int64(s.attempts), int64(s.deliveries), int64(s.deaths)} {
+		b = putInt(b, v)
+	}
+	return appendHistory(b, s.history)
+}
+
+func decodeStanding(row []byte) *standing {
+	d := decoder{b: row}
+	s := &standing{counter: uint32(d.uint()), state: message.State(d.byte())}
+	s.due, s.dueWall, s.deadline = d.int(), d.int(), d.int()
+	s.attempts, s.deliveries, s.deaths = int(d.int()), int(d.int()), int(d.int())
+	s.history = decodeHistory(&d)
+	must(d.end("a state row"))
+	return s
+}
+
+// remember adds a line, forgetting the oldest above the limit.
+func (s *standing) remember(a Attempt) {
+	s.history = append(s.history, a)
+	if over := len(s.history) - message.MaxHistory; over > 0 {
+		s.history = s.history[over:]
+	}
+}
+
+func appendHistory(b []byte, as []Attempt) []byte {
+	b = binary.AppendUvarint(b, uint64(len(as)))
+	for _, a := range as {
+		b = append(b, byte(a.Outcome))
+		b = putInt(putInt(putInt(b, int64(a.Number)), a.LeasedAt), a.EndedAt)
+		b = putString(putString(b, a.Worker), a.Error)
+	}
+	return b
+}
+
+func decodeHistory(d *decoder) []Attempt {
+	n := d.count(6)
+	if n == 0 {
+		return nil
+	}
+	as := make([]Attempt, 0, n)
+	for range n {
+		as = append(as, Attempt{Outcome: Outcome(d.byte()), Number: int(d.int()), LeasedAt: d.int(), EndedAt: d.int(), Worker: d.string(), Error: d.string()})
+	}
+	return as
+}
+
+// lease is a lease row: one worker's right to one message.
+type lease struct {
+	session  uint64 // 0: bound to its deadline
+	deadline int64  // group time, ms
+	length   int64  // ms, as asked for
+	at       int64  // wall time, ms
+	worker   string
+}
+
+func (l *lease) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, l.session)
+	b = putInt(putInt(putInt(b, l.deadline), l.length), l.at)
+	return putString(b, l.worker)
+}
+
+func decodeLease(row []byte) lease {
+	d := decoder{b: row}
+	l := lease{session: d.uint(), deadline: d.int(), length: d.int(), at: d.int(), worker: d.string()}
+	must(d.end("a lease row"))
+	return l
+}
+
+// finished is the header that stays in the ring after a message is done.
+type finished struct {
+	fence      uint64 // of the lease that was acked
+	at         int64  // wall time, ms
+	sentAt     int64
+	key        string
+	hash       KeyHash // only with a key
+	kind       string  // the message's type
+	bodySize   int
+	attempts   int
+	deliveries int
+	history    []Attempt // its last line is the ack
+}
+
+func (f *finished) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, f.fence)
+	b = putInt(putInt(b, f.at), f.sentAt)
+	b = putString(b, f.key)
+	if f.key != "" {
+		b = f.hash.append(b)
+	}
+	b = putInt(putString(b, f.kind), int64(f.bodySize))
+	b = putInt(putInt(b, int64(f.attempts)), int64(f.deliveries))
+	return appendHistory(b, f.history)
+}
+
+func decodeFinished(row []byte) finished {
+	d := decoder{b: row}
+	f := finished{fence: d.uint(), at: d.int(), sentAt: d.int(), key: d.string()}
+	if f.key != "" {
+		f.hash = KeyHash{Hi: d.fixed64(), Lo: d.fixed64()}
+	}
+	f.kind, f.bodySize = d.string(), int(d.int())
+	f.attempts, f.deliveries = int(d.int()), int(d.int())
+	f.history = decodeHistory(&d)
+	must(d.end("a finished row"))
+	return f
+}

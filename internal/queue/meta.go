@@ -1,0 +1,180 @@
+package queue
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// groupMeta is the group's own row.
+type groupMeta struct {
+	command   uint64 // command version: Apply branches on it, never on the binary
+	groupTime int64  // of the last entry, ms
+	wall      int64  // of the last entry, ms since 1970
+}
+
+// commandVersion is what this binary writes into a new group.
+const commandVersion = 1
+
+func (m *groupMeta) append(b []byte) []byte {
+	return putInt(putInt(binary.AppendUvarint(b, m.command), m.groupTime), m.wall)
+}
+
+func decodeGroupMeta(row []byte) groupMeta {
+	d := decoder{b: row}
+	m := groupMeta{command: d.uint(), groupTime: d.int(), wall: d.int()}
+	must(d.end("the group row"))
+	return m
+}
+
+// settingsRow is a queue's settings as this group was told.
+type settingsRow struct {
+	version  uint64
+	settings message.Settings
+	paused   bool
+}
+
+func (s *settingsRow) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, s.version)
+	var flags byte
+	if s.paused {
+		flags = 1
+	}
+	b = append(b, flags, byte(s.settings.Backoff.Kind))
+	for _, v := range []int64{
+		int64(s.settings.MaxAttempts), int64(s.settings.KeepFinished), int64(s.settings.MaxMessageBytes),
+		millis(s.settings.KeepFinishedFor), millis(s.settings.Backoff.Initial), millis(s.settings.Backoff.Max),
+	} {
+		b = putInt(b, v)
+	}
+	b = binary.AppendUvarint(b, uint64(len(s.settings.Backoff.List)))
+	for _, d := range s.settings.Backoff.List {
+		b = putInt(b, millis(d))
+	}
+	return b
+}
+
+func decodeSettings(d *decoder) (s settingsRow) {
+	ms := func() time.Duration { return time.Duration(d.int()) * time.Millisecond }
+	s.version = d.uint()
+	s.paused = d.byte()&1 != 0
+	b := &s.settings.Backoff
+	b.Kind = message.BackoffKind(d.byte())
+	s.settings.MaxAttempts, s.settings.KeepFinished, s.settings.MaxMessageBytes = int(d.int()), int(d.int()), int(d.int())
+	s.settings.KeepFinishedFor, b.Initial, b.Max = ms(), ms(), ms()
+	for range d.count(1) {
+		b.List = append(b.List, ms())
+	}
+	return s
+}
+
+// shard is a run of a queue's cells, the unit of order and of splitting. One
+// counter gives sequence numbers and fences: they grow for every key for ever,
+// because a split copies it to both halves.
+type shard struct {
+	from, to int // cells, both included
+	epoch    uint64
+	counter  uint64
+	path     string
+	dirty    bool
+}
+
+func (s *shard) append(b []byte) []byte {
+	b = append(b, byte(s.to))
+	b = binary.AppendUvarint(binary.AppendUvarint(b, s.epoch), s.counter)
+	return putString(b, s.path)
+}
+
+func decodeShard(from int, row []byte) *shard {
+	d := decoder{b: row}
+	s := &shard{from: from, to: int(d.byte()), epoch: d.uint(), counter: d.uint(), path: d.string()}
+	must(d.end("a shard row"))
+	return s
+}
+
+// next gives the next number of the shard's counter.
+func (s *shard) next() uint64 {
+	s.counter++
+	s.dirty = true
+	return s.counter
+}
+
+// full says that the counter has come to its end.
+func (s *shard) full() bool { return s.counter >= message.MaxSequence-1 }
+
+// cell is one of a queue's ranges of points; all rows of its messages lie in
+// one space.
+type cell struct {
+	queue  *queue
+	shard  *shard
+	number int
+	space  uint64
+	counts message.Counts
+	// floors: no ready row of the priority lies before it. lowered is the index
+	// of the last entry that had to lower one.
+	floors  [message.MaxPriority + 1]uint64
+	lowered uint64
+	// The ring of finished messages: chunk rows head to tail-1. oldest is the
+	// group time of the chunk at head; finishing is the chunk of this entry.
+	head, tail uint64
+	oldest     int64
+	finishing  []uint64
+	dirty      bool
+	// held spares settlements the reads: the messages that were leased since
+	// the machine was loaded. One that is not in it is read from its rows.
+	held map[uint64]*held
+}
+
+func (c *cell) append(b []byte) []byte {
+	for _, v := range []int64{c.counts.Ready, c.counts.Scheduled, c.counts.Leased, c.counts.Dead, c.counts.Finished} {
+		b = putInt(b, v)
+	}
+	b = binary.AppendUvarint(binary.AppendUvarint(b, c.head), c.tail)
+	b = binary.AppendUvarint(putInt(b, c.oldest), c.lowered)
+	n := 0
+	for _, f := range c.floors {
+		if f > 0 {
+			n++
+		}
+	}
+	b = binary.AppendUvarint(b, uint64(n))
+	for p, f := range c.floors {
+		if f > 0 {
+			b = binary.AppendUvarint(append(b, byte(p)), f)
+		}
+	}
+	return b
+}
+
+func (c *cell) decode(row []byte) {
+	d := decoder{b: row}
+	c.counts = message.Counts{Ready: d.int(), Scheduled: d.int(), Leased: d.int(), Dead: d.int(), Finished: d.int()}
+	c.head, c.tail, c.oldest, c.lowered = d.uint(), d.uint(), d.int(), d.uint()
+	for range d.count(2) {
+		if p := d.byte(); int(p) < len(c.floors) {
+			c.floors[p] = d.uint()
+		} else {
+			d.fail()
+		}
+	}
+	must(d.end("a cell row"))
+}
+
+// queue is what the group knows of a queue.
+type queue struct {
+	number uint32
+	settingsRow
+	shards []*shard             // those that are in this group, by their first cell
+	cells  [message.Cells]*cell // of those shards, once touched
+}
+
+// owner is the shard of this group that a cell belongs to; nil if none.
+func (q *queue) owner(cell int) *shard {
+	for _, s := range q.shards {
+		if s.from <= cell && cell <= s.to {
+			return s
+		}
+	}
+	return nil
+}

@@ -1,0 +1,348 @@
+package queue
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Info is what a group knows of one of its queues.
+type Info struct {
+	Number   uint32
+	Version  uint64 // of the settings, in the catalog
+	Settings message.Settings
+	Paused   bool
+	Shards   []ShardInfo
+}
+
+// ShardInfo is a shard in this group with its counts.
+type ShardInfo struct {
+	Bounds
+	Epoch  uint64
+	Counts message.Counts
+}
+
+// Queues reads all queues of a group, by number.
+func Queues(rows Reader) []Info {
+	var out []Info
+	rows.Scan(groupSpace, []byte{rowQueue}, []byte{rowQueue + 1}, func(k, v []byte) bool {
+		out = append(out, decodeInfo(binary.BigEndian.Uint32(k[1:]), v))
+		return true
+	})
+	for i := range out {
+		out[i].readShards(rows)
+	}
+	return out
+}
+
+// Queue reads one queue of a group.
+func Queue(rows Reader, number uint32) (Info, bool) {
+	var k keys
+	row, ok := rows.Get(groupSpace, k.queue(number))
+	if !ok {
+		return Info{}, false
+	}
+	q := decodeInfo(number, row)
+	q.readShards(rows)
+	return q, true
+}
+
+func decodeInfo(number uint32, row []byte) Info {
+	d := decoder{b: row}
+	s := decodeSettings(&d)
+	must(d.end("a settings row"))
+	return Info{Number: number, Version: s.version, Settings: s.settings, Paused: s.paused}
+}
+
+func (q *Info) readShards(rows Reader) {
+	var k keys
+	lo := slices.Clone(k.shard(q.Number, 0))
+	rows.Scan(groupSpace, lo, k.shard(q.Number, 0xff), func(key, v []byte) bool {
+		s := decodeShard(int(key[5]), v)
+		q.Shards = append(q.Shards, ShardInfo{Bounds: Bounds{From: s.from, To: s.to, Path: s.path}, Epoch: s.epoch})
+		return true
+	})
+	for i := range q.Shards {
+		s := &q.Shards[i]
+		for n := s.From; n <= s.To; n++ {
+			s.Counts.Add(readCell(rows, q.Number, n).counts)
+		}
+	}
+}
+
+// Counts adds up the queue's shards in this group.
+func (q *Info) Counts() (c message.Counts) {
+	for _, s := range q.Shards {
+		c.Add(s.Counts)
+	}
+	return c
+}
+
+// shardOf finds the shard that a cell belongs to.
+func (q *Info) shardOf(cell int) (ShardInfo, bool) {
+	for _, s := range q.Shards {
+		if s.From <= cell && cell <= s.To {
+			return s, true
+		}
+	}
+	return ShardInfo{}, false
+}
+
+func readCell(rows Reader, number uint32, n int) *cell {
+	c := &cell{queue: &queue{number: number}, number: n, space: spaceOf(number, n)}
+	var k keys
+	if row, ok := rows.Get(c.space, k.one(rowCell)); ok {
+		c.decode(row)
+	}
+	return c
+}
+
+// GroupTime reads the group time and wall time of the last applied entry, ms.
+func GroupTime(rows Reader) (groupTime, wall int64) {
+	var k keys
+	row, ok := rows.Get(groupSpace, k.one(rowGroup))
+	if !ok {
+		return 0, 0
+	}
+	m := decodeGroupMeta(row)
+	return m.groupTime, m.wall
+}
+
+// Offers reads up to limit messages of a cell that may be handed out now, by
+// priority and arrival, from after a given one (nil: from the cell's floors).
+func Offers(rows Reader, number uint32, n int, after *Ref, limit int) []Ref {
+	var k keys
+	var out []Ref
+	c := readCell(rows, number, n)
+	for p := message.MaxPriority; p >= 0 && len(out) < limit; p-- {
+		from := c.floors[p]
+		if after != nil {
+			if byte(p) > after.Priority {
+				continue
+			}
+			if byte(p) == after.Priority {
+				from = max(from, after.Seq+1)
+			}
+		}
+		lo := slices.Clone(k.ready(byte(p), from, 0))
+		rows.Scan(c.space, lo, []byte{rowReady, byte(message.MaxPriority-p) + 1}, func(key, _ []byte) bool {
+			out = append(out, Ref{Cell: n, Priority: byte(p), Seq: beUint64(key[2:]), Counter: binary.BigEndian.Uint32(key[10:])})
+			return len(out) < limit
+		})
+	}
+	return out
+}
+
+// Timers reads up to limit timers of a cell, soonest first, from after a given
+// one (nil: from the first).
+func Timers(rows Reader, number uint32, n int, after *TimerRef, limit int) []TimerRef {
+	var k keys
+	lo := slices.Clone(k.one(rowTimer))
+	if after != nil {
+		lo = append(slices.Clone(k.timer(after.Due, after.Seq, after.Counter)), 0)
+	}
+	var out []TimerRef
+	rows.Scan(spaceOf(number, n), lo, []byte{rowTimer + 1}, func(key, _ []byte) bool {
+		out = append(out, TimerRef{Cell: n, Due: int64(beUint64(key[1:])), Seq: beUint64(key[9:]), Counter: binary.BigEndian.Uint32(key[17:])})
+		return len(out) < limit
+	})
+	return out
+}
+
+// Deadline is a lease with the group time at which it ends by itself; 0 if it
+// is bound to a session.
+type Deadline struct {
+	LeaseRef
+	At int64
+}
+
+// Deadlines reads all leases of a cell.
+func Deadlines(rows Reader, number uint32, n int) []Deadline {
+	var out []Deadline
+	rows.Scan(spaceOf(number, n), []byte{rowLease}, []byte{rowLease + 1}, func(key, v []byte) bool {
+		l := decodeLease(v)
+		out = append(out, Deadline{LeaseRef: LeaseRef{Cell: n, Seq: beUint64(key[1:]), Fence: beUint64(key[9:])}, At: l.deadline})
+		return true
+	})
+	var k keys
+	for i := range out {
+		if row, ok := rows.Get(spaceOf(number, n), k.seq(rowState, out[i].Seq)); ok && out[i].At > 0 {
+			out[i].At = max(out[i].At, decodeStanding(row).deadline)
+		}
+	}
+	return out
+}
+
+// Detail is all that is known of a message.
+type Detail struct {
+	Head
+	ID         message.ID
+	State      message.State
+	Shard      string
+	Body       []byte // Show only, and not of finished ones
+	Attempts   int
+	Deliveries int
+	Deaths     int
+	History    []Attempt
+	DueWall    int64  // scheduled: about when, wall time, ms
+	Worker     string // leased: who holds it
+	LeasedAt   int64  // leased: since when, wall time, ms
+	FinishedAt int64
+	Paused     bool
+	// Blocker is why a ready message with a key may not go out: the key's
+	// message that goes first.
+	Blocker *Blocker
+}
+
+// Blocker is the message that has the turn of a key.
+type Blocker struct {
+	ID      message.ID
+	State   message.State
+	Worker  string // who holds it, if it is leased
+	DueWall int64  // when it is tried again, if it is scheduled
+}
+
+// Show reads a message and its body. False: not known here, or forgotten.
+func Show(rows Reader, id message.ID) (*Detail, bool) {
+	q, ok := Queue(rows, id.Queue())
+	if !ok {
+		return nil, false
+	}
+	c := &cell{queue: &queue{number: q.Number}, number: id.Point().Cell(), space: spaceOf(q.Number, id.Point().Cell())}
+	d, ok := detail(rows, &q, c, id.Seq())
+	if !ok || d.ID != id {
+		return nil, false
+	}
+	if d.State != message.Finished {
+		var k keys
+		if x, ok := load(rows, &k, c, id.Seq()); ok {
+			d.Body = x.fullBody(rows, &k)
+		}
+	}
+	if d.State == message.Ready && d.keyed() {
+		d.Blocker = blocker(rows, c, d)
+	}
+	return d, true
+}
+
+func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
+	var k keys
+	s, _ := q.shardOf(c.number)
+	d := &Detail{Shard: s.Path, Paused: q.Paused}
+	if row, ok := rows.Get(c.space, k.seq(rowFinished, seq)); ok {
+		f := decodeFinished(row)
+		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, SentAt: f.sentAt, BodySize: f.bodySize}
+		d.State, d.Attempts, d.Deliveries, d.History, d.FinishedAt = message.Finished, f.attempts, f.deliveries, f.history, f.at
+	} else {
+		x, ok := load(rows, &k, c, seq)
+		if !ok {
+			return nil, false
+		}
+		d.Head, d.State = x.Head, x.state(rows, &k)
+		d.DueWall = x.DueWall
+		if x.st != nil {
+			d.Attempts, d.Deliveries, d.Deaths, d.History, d.DueWall = x.st.attempts, x.st.deliveries, x.st.deaths, x.st.history, x.st.dueWall
+		}
+		if l, _, ok := currentLease(rows, &k, c, seq); ok {
+			d.Worker, d.LeasedAt, d.Deliveries = l.worker, l.at, max(d.Deliveries, 1)
+		}
+	}
+	d.ID = (&stored{Head: d.Head, cell: c}).id()
+	return d, true
+}
+
+// blocker finds the message of d's key that goes before it; nil if d has the
+// turn itself.
+func blocker(rows Reader, c *cell, d *Detail) *Blocker {
+	var k keys
+	first := d.Seq
+	if row, ok := rows.Get(c.space, k.lock(d.Hash)); ok {
+		first = beUint64(row)
+	} else {
+		lo := slices.Clone(k.line(d.Hash, 0))
+		rows.Scan(c.space, lo, k.line(d.Hash, d.Seq), func(key, _ []byte) bool {
+			first = beUint64(key[len(key)-8:])
+			return false
+		})
+	}
+	x, ok := load(rows, &k, c, first)
+	if !ok || first == d.Seq {
+		return nil
+	}
+	b := &Blocker{ID: x.id(), State: x.state(rows, &k), DueWall: x.DueWall}
+	if x.st != nil {
+		b.DueWall = x.st.dueWall
+	}
+	if l, _, ok := currentLease(rows, &k, c, first); ok {
+		b.Worker = l.worker
+	}
+	return b
+}
+
+// Cursor is a place in a list: everything up to this row was seen.
+type Cursor struct {
+	Cell int
+	Key  []byte // nil: before the first row of the cell
+}
+
+// maxExamined bounds how many rows one List reads to find those of a state.
+const maxExamined = 10_000
+
+// List reads up to limit messages of a state from the queue's cells in this
+// group, cell by cell in the order of the state's index: by arrival, scheduled
+// ones by their time. more says that next goes on where it stopped; that can
+// be so although fewer than limit were found.
+func List(rows Reader, q *Info, state message.State, from Cursor, limit int) (out []*Detail, next Cursor, more bool) {
+	kind := map[message.State]byte{
+		message.Ready: rowData, message.Scheduled: rowTimer, message.Leased: rowLease, message.Dead: rowDead, message.Finished: rowFinished,
+	}[state]
+	examined := 0
+	for n := from.Cell; n < message.Cells; n++ {
+		if _, ok := q.shardOf(n); !ok {
+			continue
+		}
+		lo := []byte{kind}
+		if n == from.Cell && from.Key != nil {
+			lo = append(slices.Clone(from.Key), 0)
+		}
+		c := &cell{queue: &queue{number: q.Number}, number: n, space: spaceOf(q.Number, n)}
+		for {
+			found := scanSeqs(rows, c.space, kind, lo, min(limit-len(out), maxExamined-examined))
+			for _, f := range found {
+				if d, ok := detail(rows, q, c, f.seq); ok && d.State == state {
+					out = append(out, d)
+				}
+				lo = append(slices.Clone(f.key), 0)
+				next = Cursor{Cell: n, Key: f.key}
+			}
+			examined += len(found)
+			if len(out) >= limit || examined >= maxExamined {
+				return out, next, true
+			}
+			if len(found) == 0 {
+				break
+			}
+		}
+	}
+	return out, Cursor{}, false
+}
+
+type seqRow struct {
+	key []byte
+	seq uint64
+}
+
+// scanSeqs reads up to limit rows of one kind, each with the sequence number in
+// its key.
+func scanSeqs(rows Reader, space uint64, kind byte, lo []byte, limit int) (out []seqRow) {
+	at := 1
+	if kind == rowTimer {
+		at = 9 // behind the due time
+	}
+	rows.Scan(space, lo, []byte{kind + 1}, func(key, _ []byte) bool {
+		out = append(out, seqRow{key: slices.Clone(key), seq: beUint64(key[at:])})
+		return len(out) < limit
+	})
+	return out
+}

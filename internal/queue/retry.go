@@ -1,0 +1,158 @@
+package queue
+
+import (
+	"math/bits"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// failure is how an attempt failed.
+type failure struct {
+	outcome  Outcome
+	err      string
+	final    bool  // no further attempt
+	hasDelay bool  // delay instead of the queue's backoff
+	delay    int64 // ms
+}
+
+// fail counts a failed attempt: the message is tried again later, or is dead.
+func (m *Machine) fail(h *held, f failure) message.State {
+	st := h.stand()
+	st.remember(m.line(h, f.outcome, message.ClipError(f.err)))
+	st.attempts++
+	m.endLease(h)
+	settings := &h.cell.queue.settings
+	if f.final || st.attempts >= settings.Attempts(h.keyed()) {
+		m.die(h.stored)
+		return message.Dead
+	}
+	delay := f.delay
+	if !f.hasDelay {
+		delay = backoff(&settings.Backoff, st.attempts, h.id())
+	}
+	return m.back(h.stored, delay)
+}
+
+// die makes a message dead where it is: its history stays with it, and its key
+// goes on.
+func (m *Machine) die(x *stored) {
+	x.st.state, x.st.deadline = message.Dead, 0
+	m.save(x)
+	m.rows.Set(x.cell.space, m.keys.seq(rowDead, x.Seq), nil)
+	x.cell.counts.Dead++
+	m.touch(x.cell)
+	m.leave(x)
+	if x.keyed() {
+		m.advance(x.cell, x.Hash)
+	}
+}
+
+// backoff is how long a message waits after its n-th failed attempt (n ≥ 1),
+// in ms. Jitter of ± 20 % keeps messages that failed together from coming back
+// together; it is made from id and attempt, so all replicas compute the same.
+func backoff(b *message.Backoff, n int, id message.ID) int64 {
+	switch b.Kind {
+	case message.BackoffFixed:
+		return millis(b.Initial)
+	case message.BackoffList:
+		return millis(b.List[min(n, len(b.List))-1])
+	case message.BackoffExponential:
+	}
+	initial, highest := millis(b.Initial), millis(b.Max)
+	d := highest
+	if shift := n - 1; shift < bits.LeadingZeros64(uint64(initial))-1 {
+		d = min(initial<<shift, highest)
+	}
+	return d - d/5 + int64(jitter(id, n)%uint64(2*(d/5)+1))
+}
+
+// jitter mixes id and attempt (the finalizer of SplitMix64).
+func jitter(id message.ID, n int) uint64 {
+	z := beUint64(id[:8]) ^ beUint64(id[8:]) ^ uint64(n)*0x9E3779B97F4A7C15
+	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+	z = (z ^ z>>27) * 0x94D049BB133111EB
+	return z ^ z>>31
+}
+
+// wake makes scheduled messages ready whose time has come.
+func (m *Machine) wake(d *decoder) {
+	number := uint32(d.uint())
+	for range d.count(4) {
+		at, due, seq, counter := int(d.byte()), d.int(), d.uint(), uint32(d.uint())
+		if at >= message.Cells {
+			d.fail()
+			return
+		}
+		c := m.cell(number, at)
+		if c == nil || due > m.meta.groupTime || !m.rows.Has(c.space, m.keys.timer(due, seq, counter)) {
+			continue
+		}
+		m.rows.SingleDelete(c.space, m.keys.timer(due, seq, counter))
+		x, ok := m.load(c, seq)
+		if !ok || x.counter() != counter {
+			continue
+		}
+		if x.st == nil {
+			x.st = &standing{}
+		}
+		c.counts.Scheduled--
+		m.becomeReady(x)
+		m.touch(c)
+		if x.keyed() {
+			m.offer(x)
+		}
+	}
+}
+
+// redrive revives dead messages where they are, in their old place in the line
+// of their key.
+func (m *Machine) redrive(d *decoder) []RedriveResult {
+	reset := d.byte() != 0
+	results := make([]RedriveResult, d.count(16))
+	for i := range results {
+		var id message.ID
+		copy(id[:], d.take(16))
+		results[i] = m.redriveOne(id, reset)
+	}
+	return results
+}
+
+func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
+	c := m.cell(id.Queue(), id.Point().Cell())
+	if c == nil {
+		return wrongShard(id.Queue(), id.Point().Cell())
+	}
+	x, ok := m.load(c, id.Seq())
+	if !ok || x.id() != id {
+		return message.Errorf(message.MessageNotFound, "message %s is not known here, or is finished", id)
+	}
+	if x.st == nil || x.st.state != message.Dead {
+		return message.Errorf(message.NotDead, "message %s is %s: only dead messages are redriven", id, x.state(m.rows, &m.keys))
+	}
+	m.rows.SingleDelete(c.space, m.keys.seq(rowDead, x.Seq))
+	c.counts.Dead--
+	if reset {
+		x.st.attempts = 0
+	}
+	x.st.remember(Attempt{Outcome: Redriven, EndedAt: m.wall})
+	m.becomeReady(x)
+	m.touch(c)
+	if x.keyed() {
+		m.rejoin(x)
+	}
+	return nil
+}
+
+// rejoin puts a message back into its key's line, before all that were sent
+// after it: one of those may have the turn already and loses it, unless it is
+// leased.
+func (m *Machine) rejoin(x *stored) {
+	next, waiting := m.first(x.cell, x.Hash)
+	m.rows.Set(x.cell.space, m.keys.line(x.Hash, x.Seq), nil)
+	if waiting && x.Seq < next && !m.rows.Has(x.cell.space, m.keys.lock(x.Hash)) {
+		if y, ok := m.load(x.cell, next); ok && y.state(m.rows, &m.keys) == message.Ready {
+			m.withdraw(y)
+		}
+	}
+	m.offer(x)
+}

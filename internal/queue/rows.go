@@ -1,0 +1,126 @@
+package queue
+
+import (
+	"encoding/binary"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Reader reads the rows of one replica as of one applied entry. Reads can't
+// fail: a replica that can't read its rows can't go on, and its host ends it.
+type Reader interface {
+	// Get returns a copy of a row's value, and whether the row is there.
+	Get(space uint64, key []byte) ([]byte, bool)
+	// Has says whether a row is there.
+	Has(space uint64, key []byte) bool
+	// Scan visits rows from lo to before hi in order until visit says false.
+	// The slices are only valid during the call; visit may not call Scan.
+	Scan(space uint64, lo, hi []byte, visit func(key, value []byte) bool)
+}
+
+// Rows reads and writes the rows of one replica while one entry is applied.
+type Rows interface {
+	Reader
+	Set(space uint64, key, value []byte)
+	Delete(space uint64, key []byte)
+	// SingleDelete deletes a row that was set exactly once since it was last
+	// deleted. A kind of row is deleted either always by it or never.
+	SingleDelete(space uint64, key []byte)
+	// Clear drops a whole space.
+	Clear(space uint64)
+}
+
+// groupSpace holds the group's own rows.
+const groupSpace = 0
+
+// Kinds of rows in groupSpace.
+const (
+	rowGroup = 'g' // group meta
+	rowQueue = 'q' // | queue number (4) → settings as configured
+	rowShard = 's' // | queue number (4) | first cell (1) → shard meta
+)
+
+// Kinds of rows in a cell's space. Sequence numbers and the like are 8 bytes,
+// big-endian, so that rows of a kind lie in the order of arrival.
+const (
+	rowCell     = 'm' // cell meta
+	rowData     = 'd' // | seq → head, small bodies inline; set once
+	rowBody     = 'b' // | seq → a body that is not inline; set once
+	rowState    = 's' // | seq → what decides once it is there
+	rowLease    = 'l' // | seq | fence → who holds it; set once
+	rowReady    = 'r' // | 9−priority (1) | seq | counter (4): may be handed out now
+	rowTimer    = 't' // | due | seq | counter (4): ready at this group time
+	rowKey      = 'k' // | key hash (16) | seq: the line of a key, unsettled messages
+	rowLock     = 'L' // | key hash (16) → seq of the key's leased message
+	rowDead     = 'x' // | seq
+	rowFinished = 'f' // | seq → header with outcome and history
+	rowRing     = 'o' // | n → what finished in one entry, in that order
+)
+
+// spaceOf is the space of a cell. Queue numbers begin at 1 and are never used
+// again, so a space is never another queue's, and never groupSpace.
+func spaceOf(queue uint32, cell int) uint64 { return uint64(queue)<<8 | uint64(cell) }
+
+// KeyHash places a key: SipHash-128 of the key with its queue's secret. Two
+// keys with one hash would share a line, which no one meets in practice.
+type KeyHash struct{ Hi, Lo uint64 }
+
+// Point is where messages of the key stand.
+func (h KeyHash) Point() message.Point { return message.PointOf(h.Hi) }
+
+func (h KeyHash) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, h.Hi)
+	return binary.BigEndian.AppendUint64(b, h.Lo)
+}
+
+// Row keys are built in a scratch buffer that the next call overwrites: each is
+// used at once.
+type keys struct{ b []byte }
+
+func (k *keys) one(kind byte) []byte {
+	k.b = append(k.b[:0], kind)
+	return k.b
+}
+
+func (k *keys) seq(kind byte, seq uint64) []byte {
+	k.b = binary.BigEndian.AppendUint64(k.one(kind), seq)
+	return k.b
+}
+
+func (k *keys) lease(seq, fence uint64) []byte {
+	k.b = binary.BigEndian.AppendUint64(k.seq(rowLease, seq), fence)
+	return k.b
+}
+
+func (k *keys) ready(priority byte, seq uint64, counter uint32) []byte {
+	k.b = append(k.one(rowReady), message.MaxPriority-priority)
+	k.b = binary.BigEndian.AppendUint64(k.b, seq)
+	k.b = binary.BigEndian.AppendUint32(k.b, counter)
+	return k.b
+}
+
+func (k *keys) timer(due int64, seq uint64, counter uint32) []byte {
+	k.b = binary.BigEndian.AppendUint64(k.seq(rowTimer, uint64(due)), seq)
+	k.b = binary.BigEndian.AppendUint32(k.b, counter)
+	return k.b
+}
+
+func (k *keys) line(h KeyHash, seq uint64) []byte {
+	k.b = binary.BigEndian.AppendUint64(h.append(k.one(rowKey)), seq)
+	return k.b
+}
+
+func (k *keys) lock(h KeyHash) []byte {
+	k.b = h.append(k.one(rowLock))
+	return k.b
+}
+
+func (k *keys) queue(number uint32) []byte {
+	k.b = binary.BigEndian.AppendUint32(k.one(rowQueue), number)
+	return k.b
+}
+
+func (k *keys) shard(queue uint32, from int) []byte {
+	k.b = append(binary.BigEndian.AppendUint32(k.one(rowShard), queue), byte(from))
+	return k.b
+}

@@ -1,0 +1,64 @@
+package queue
+
+import (
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+func (m *Machine) send(d *decoder, e *entry) []SendResult {
+	number := uint32(d.uint())
+	q := m.queues[number]
+	results := make([]SendResult, d.count(2))
+	var s Sent
+	for i := range results {
+		s.decode(d)
+		if len(e.bodies) == 0 {
+			d.fail()
+			return nil
+		}
+		s.Body, e.bodies = e.bodies[0], e.bodies[1:]
+		if q == nil {
+			results[i].Err = wrongShard(number, s.Cell)
+			continue
+		}
+		results[i] = m.sendOne(q, &s)
+	}
+	return results
+}
+
+func (m *Machine) sendOne(q *queue, s *Sent) SendResult {
+	c := m.cellOf(q, s.Cell)
+	switch {
+	case c == nil:
+		return SendResult{Err: wrongShard(q.number, s.Cell)}
+	case c.shard.full():
+		return SendResult{Err: message.Errorf(message.ResourceExhausted, "shard %s has used up its 2^50 sequence numbers", c.shard.path)}
+	case len(s.Body) > q.settings.MaxMessageBytes:
+		return SendResult{Err: message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(s.Body), q.settings.MaxMessageBytes)}
+	}
+	h := Head{Seq: m.next(c), Key: s.Key, Hash: s.Hash, Type: s.Type, Attributes: s.Attributes, SentAt: m.wall, BodySize: len(s.Body)}
+	point := message.CellPoint(s.Cell)
+	if h.keyed() {
+		point = s.Hash.Point()
+	}
+	if s.Delay > 0 {
+		h.Due, h.DueWall = m.meta.groupTime+millis(s.Delay), m.wall+millis(s.Delay)
+	}
+	m.buf = appendHead(m.buf[:0], &h, s.Body)
+	m.rows.Set(c.space, m.keys.seq(rowData, h.Seq), m.buf)
+	if len(s.Body) > inlineBody {
+		m.rows.Set(c.space, m.keys.seq(rowBody, h.Seq), s.Body)
+	}
+	if h.keyed() {
+		m.rows.Set(c.space, m.keys.line(h.Hash, h.Seq), nil)
+	}
+	x := &stored{cell: c, Head: h}
+	if h.Due > 0 {
+		c.counts.Scheduled++
+		m.setTimer(x, h.Due)
+	} else {
+		c.counts.Ready++
+		m.offer(x)
+	}
+	m.touch(c)
+	return SendResult{ID: message.NewID(q.number, point, h.Seq)}
+}

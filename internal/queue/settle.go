@@ -1,0 +1,117 @@
+package queue
+
+import (
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+func (m *Machine) settle(d *decoder) []SettleResult {
+	results := make([]SettleResult, d.count(22))
+	var s settlement
+	for i := range results {
+		s.decode(d)
+		results[i] = m.settleOne(&s)
+	}
+	return results
+}
+
+func (m *Machine) settleOne(s *settlement) SettleResult {
+	number := s.at.Point().Cell()
+	c := m.cell(s.at.Queue(), number)
+	if c == nil {
+		return SettleResult{Err: wrongShard(s.at.Queue(), number)}
+	}
+	h, ok := m.held(c, s.at.Seq(), s.fence)
+	if !ok || h.lease.session != s.session {
+		return m.refuse(c, s)
+	}
+	switch s.action {
+	case message.Ack:
+		m.ack(h)
+		return SettleResult{State: message.Finished}
+	case message.Nack:
+		return SettleResult{State: m.fail(h, failure{outcome: Nacked, err: s.err, hasDelay: s.hasDelay, delay: s.delay})}
+	case message.Reject:
+		return SettleResult{State: m.fail(h, failure{outcome: Rejected, err: s.err, final: true})}
+	case message.Release:
+		return SettleResult{State: m.release(h, s.delay)}
+	case message.Extend:
+		st := h.stand()
+		st.deadline = m.meta.groupTime + s.lease
+		m.save(h.stored)
+		m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: h.ref(), Fence: h.fence, At: st.deadline, Session: h.lease.session})
+		return SettleResult{State: message.Leased}
+	}
+	return SettleResult{Err: message.Errorf(message.InvalidArgument, "a settlement has no action")}
+}
+
+// refuse says why a token no longer settles anything.
+func (m *Machine) refuse(c *cell, s *settlement) SettleResult {
+	if row, ok := m.rows.Get(c.space, m.keys.seq(rowFinished, s.at.Seq())); ok {
+		if s.action == message.Ack && decodeFinished(row).fence == s.fence {
+			return SettleResult{AlreadyDone: true, State: message.Finished}
+		}
+		return SettleResult{State: message.Finished, Err: message.Errorf(message.Fenced, "message %s is finished", s.at)}
+	}
+	x, ok := m.load(c, s.at.Seq())
+	if !ok {
+		return SettleResult{Err: message.Errorf(message.Gone, "message %s was settled too long ago to say how", s.at)}
+	}
+	state := x.state(m.rows, &m.keys)
+	return SettleResult{State: state, Err: message.Errorf(message.Fenced, "the lease on message %s has ended and the message is %s: stop working on it", s.at, state)}
+}
+
+// ack finishes a message: its rows go, a header stays in the ring for a while.
+func (m *Machine) ack(h *held) {
+	f := finished{fence: h.fence, at: m.wall, sentAt: h.SentAt, key: h.Key, hash: h.Hash, kind: h.Type, bodySize: h.BodySize, deliveries: 1}
+	if h.st != nil {
+		f.attempts, f.deliveries, f.history = h.st.attempts, h.st.deliveries, h.st.history
+		m.rows.Delete(h.cell.space, m.keys.seq(rowState, h.Seq))
+	}
+	f.history = append(f.history, m.line(h, Acked, ""))
+	m.endLease(h)
+	m.leave(h.stored)
+	m.rows.SingleDelete(h.cell.space, m.keys.seq(rowData, h.Seq))
+	if h.apart {
+		m.rows.SingleDelete(h.cell.space, m.keys.seq(rowBody, h.Seq))
+	}
+	m.finish(h.stored, &f)
+	if h.keyed() {
+		m.advance(h.cell, h.Hash)
+	}
+}
+
+// release gives a message back without counting an attempt.
+func (m *Machine) release(h *held, delay int64) message.State {
+	h.stand().remember(m.line(h, Released, ""))
+	m.endLease(h)
+	return m.back(h.stored, delay)
+}
+
+// back returns a message that was leased to those that wait.
+func (m *Machine) back(x *stored, delay int64) message.State {
+	x.st.deadline = 0
+	if delay > 0 {
+		x.st.state, x.st.due, x.st.dueWall = message.Scheduled, m.meta.groupTime+delay, m.wall+delay
+		m.save(x)
+		x.cell.counts.Scheduled++
+		m.setTimer(x, x.st.due)
+	} else {
+		m.becomeReady(x)
+	}
+	if x.keyed() {
+		// Unlocked, but a head that waits for its time keeps the key (advance
+		// knows); an earlier message that was redriven meanwhile goes first.
+		m.advance(x.cell, x.Hash)
+	}
+	return x.st.state
+}
+
+// becomeReady writes the state. A keyed message is offered by advance or offer.
+func (m *Machine) becomeReady(x *stored) {
+	x.st.state, x.st.due, x.st.dueWall = message.Ready, 0, 0
+	m.save(x)
+	x.cell.counts.Ready++
+	if !x.keyed() {
+		m.publish(x)
+	}
+}

@@ -1,0 +1,188 @@
+package queue
+
+import (
+	"math"
+	"slices"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// stored is a message with the rows that say what has become of it.
+type stored struct {
+	Head
+	cell  *cell
+	body  []byte // inline ones only
+	apart bool   // the body lies in a row of its own
+	st    *standing
+}
+
+// load reads a message that is not finished.
+func load(rows Reader, k *keys, c *cell, seq uint64) (*stored, bool) {
+	row, ok := rows.Get(c.space, k.seq(rowData, seq))
+	if !ok {
+		return nil, false
+	}
+	x := &stored{cell: c}
+	x.Head, x.body, x.apart = decodeHead(seq, row)
+	if row, ok := rows.Get(c.space, k.seq(rowState, seq)); ok {
+		x.st = decodeStanding(row)
+	}
+	return x, true
+}
+
+func (m *Machine) load(c *cell, seq uint64) (*stored, bool) { return load(m.rows, &m.keys, c, seq) }
+
+// loadAt reads a message whose state counter is known: at 0 there is no state
+// row, and the look for it is saved.
+func (m *Machine) loadAt(c *cell, seq uint64, counter uint32) (*stored, bool) {
+	if counter > 0 {
+		return m.load(c, seq)
+	}
+	row, ok := m.rows.Get(c.space, m.keys.seq(rowData, seq))
+	if !ok {
+		return nil, false
+	}
+	x := &stored{cell: c}
+	x.Head, x.body, x.apart = decodeHead(seq, row)
+	return x, true
+}
+
+// fullBody is the message's body, wherever it lies.
+func (x *stored) fullBody(rows Reader, k *keys) []byte {
+	if !x.apart {
+		return x.body
+	}
+	b, _ := rows.Get(x.cell.space, k.seq(rowBody, x.Seq))
+	return b
+}
+
+// counter is the state counter: 0 until the first change that is written.
+func (x *stored) counter() uint32 {
+	if x.st == nil {
+		return 0
+	}
+	return x.st.counter
+}
+
+func (x *stored) ref() Ref {
+	return Ref{Cell: x.cell.number, Priority: x.Priority, Seq: x.Seq, Counter: x.counter()}
+}
+
+// point is where the message stands.
+func (x *stored) point() message.Point {
+	if x.keyed() {
+		return x.Hash.Point()
+	}
+	return message.CellPoint(x.cell.number)
+}
+
+func (x *stored) id() message.ID { return message.NewID(x.cell.queue.number, x.point(), x.Seq) }
+
+// save writes the state row with the next counter.
+func (m *Machine) save(x *stored) {
+	x.st.counter++
+	m.buf = x.st.append(m.buf[:0])
+	m.rows.Set(x.cell.space, m.keys.seq(rowState, x.Seq), m.buf)
+}
+
+// setTimer makes a scheduled message known to whoever looks for due ones.
+func (m *Machine) setTimer(x *stored, due int64) {
+	m.rows.Set(x.cell.space, m.keys.timer(due, x.Seq, x.counter()), nil)
+	m.effect(Effect{Kind: Due, Queue: x.cell.queue.number, Ref: x.ref(), At: due})
+}
+
+// offer makes a message that is ready available, unless it has to wait for
+// another one of its key.
+func (m *Machine) offer(x *stored) {
+	if x.keyed() && !m.hasTurn(x) {
+		return
+	}
+	m.publish(x)
+}
+
+// hasTurn says that no message of x's key is leased, and that x is the first
+// of those that wait. It is what keeps a key's messages in order and with one
+// holder at a time.
+func (m *Machine) hasTurn(x *stored) bool {
+	if m.rows.Has(x.cell.space, m.keys.lock(x.Hash)) {
+		return false
+	}
+	first, _ := m.first(x.cell, x.Hash)
+	return first == x.Seq
+}
+
+// publish writes the ready row and lowers the floor below it if need be.
+func (m *Machine) publish(x *stored) {
+	m.rows.Set(x.cell.space, m.keys.ready(x.Priority, x.Seq, x.counter()), nil)
+	m.effect(Effect{Kind: Offered, Queue: x.cell.queue.number, Ref: x.ref()})
+	if floor := &x.cell.floors[x.Priority]; x.Seq < *floor {
+		*floor = x.Seq
+		x.cell.lowered = m.index
+		m.touch(x.cell)
+	}
+}
+
+// withdraw takes back the ready row of a message that lost its turn to an
+// earlier one.
+func (m *Machine) withdraw(x *stored) {
+	m.rows.SingleDelete(x.cell.space, m.keys.ready(x.Priority, x.Seq, x.counter()))
+	m.effect(Effect{Kind: Withdrawn, Queue: x.cell.queue.number, Ref: x.ref()})
+}
+
+// first is the head of a key's line.
+func (m *Machine) first(c *cell, h KeyHash) (seq uint64, ok bool) {
+	lo := slices.Clone(m.keys.line(h, 0))
+	m.rows.Scan(c.space, lo, m.keys.line(h, math.MaxUint64), func(k, _ []byte) bool {
+		seq, ok = beUint64(k[len(k)-8:]), true
+		return false
+	})
+	return seq, ok
+}
+
+// advance hands the turn of a key to the head of its line, after a message of
+// the key was unlocked or left the line. A head that is scheduled keeps the
+// others waiting: the line is in send order.
+func (m *Machine) advance(c *cell, h KeyHash) {
+	if m.rows.Has(c.space, m.keys.lock(h)) {
+		return
+	}
+	seq, ok := m.first(c, h)
+	if !ok {
+		return
+	}
+	if x, ok := m.load(c, seq); ok && x.state(m.rows, &m.keys) == message.Ready {
+		m.publish(x)
+	}
+}
+
+// leave takes a message out of its key's line.
+func (m *Machine) leave(x *stored) {
+	if x.keyed() {
+		m.rows.SingleDelete(x.cell.space, m.keys.line(x.Hash, x.Seq))
+	}
+}
+
+// state derives the message's state; the package comment has the order.
+func (x *stored) state(rows Reader, k *keys) message.State {
+	if x.st != nil {
+		return x.st.state
+	}
+	if _, _, leased := currentLease(rows, k, x.cell, x.Seq); leased {
+		return message.Leased
+	}
+	if x.Due > 0 {
+		return message.Scheduled
+	}
+	return message.Ready
+}
+
+// currentLease finds the lease row of a message without knowing its fence.
+func currentLease(rows Reader, k *keys, c *cell, seq uint64) (l lease, fence uint64, ok bool) {
+	lo := slices.Clone(k.lease(seq, 0))
+	rows.Scan(c.space, lo, k.lease(seq+1, 0), func(key, v []byte) bool {
+		fence, ok = beUint64(key[len(key)-8:]), true
+		l = decodeLease(v)
+		return false
+	})
+	return l, fence, ok
+}

@@ -1,0 +1,208 @@
+package queue_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/dchest/siphash"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// world is one group on map rows, driven by words.
+type world struct {
+	rows   *mapRows
+	m      *queue.Machine
+	index  uint64
+	now    int64
+	names  map[string]message.ID // by body
+	tokens map[string]message.Token
+}
+
+func newWorld() *world {
+	return &world{rows: newMapRows(), m: queue.New(), names: map[string]message.ID{}, tokens: map[string]message.Token{}}
+}
+
+func (w *world) apply(cmds ...queue.Command) []any {
+	w.index++
+	return w.m.Apply(w.rows, w.index, queue.AppendEntry(nil, w.now, 1_000_000+w.now, cmds))
+}
+
+func hashOf(key string) queue.KeyHash {
+	lo, hi := siphash.Hash128(1, 2, []byte(key))
+	return queue.KeyHash{Hi: hi, Lo: lo}
+}
+
+// TestStories runs the scripts in testdata: what a message goes through, in
+// words. Run with -rewrite after a change and read the diff.
+func TestStories(t *testing.T) {
+	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
+		w := newWorld()
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string { return w.run(t, d) })
+	})
+}
+
+func (w *world) run(t *testing.T, d *datadriven.TestData) string {
+	seconds := func(name string) time.Duration {
+		var s float64
+		if !d.MaybeScanArgs(t, name, &s) {
+			return 0
+		}
+		return time.Duration(s * float64(time.Second))
+	}
+	var out strings.Builder
+	switch d.Cmd {
+	case "queue":
+		c := queue.Configure{Queue: 1, Version: w.index + 1, Shards: []queue.Bounds{{To: 15, Path: "0"}}}
+		d.MaybeScanArgs(t, "max-attempts", &c.Settings.MaxAttempts)
+		d.MaybeScanArgs(t, "keep-finished", &c.Settings.KeepFinished)
+		d.MaybeScanArgs(t, "max-bytes", &c.Settings.MaxMessageBytes)
+		c.Paused = d.HasArg("paused")
+		if b := seconds("fixed"); b > 0 {
+			c.Settings.Backoff = message.Backoff{Kind: message.BackoffFixed, Initial: b}
+		}
+		c.Settings = c.Settings.WithDefaults()
+		w.apply(c.Command())
+	case "drop":
+		w.apply((&queue.Drop{Queue: 1}).Command())
+	case "send":
+		c := queue.Send{Queue: 1}
+		for line := range strings.Lines(d.Input) {
+			m := queue.Sent{Cell: 3, New: message.New{Body: []byte(strings.TrimSpace(line)), Delay: seconds("delay")}}
+			d.MaybeScanArgs(t, "key", &m.Key)
+			m.Hash = hashOf(m.Key)
+			c.Messages = append(c.Messages, m)
+		}
+		for i, r := range w.apply(c.Command())[0].([]queue.SendResult) {
+			if r.Err != nil {
+				fmt.Fprintln(&out, r.Err)
+			} else {
+				w.names[string(c.Messages[i].Body)] = r.ID
+			}
+		}
+	case "lease":
+		c := queue.Lease{Queue: 1, Worker: "w", Length: seconds("s")}
+		d.MaybeScanArgs(t, "worker", &c.Worker)
+		limit := 1
+		d.MaybeScanArgs(t, "max", &limit)
+		for n := range message.Cells {
+			c.Items = append(c.Items, queue.Offers(w.rows, 1, n, nil, 100)...)
+		}
+		slices.SortFunc(c.Items, func(a, b queue.Ref) int { return int(a.Seq) - int(b.Seq) })
+		c.Items = c.Items[:min(limit, len(c.Items))]
+		r := w.apply(c.Command())[0].(queue.LeaseResult)
+		if r.Err != nil {
+			fmt.Fprintln(&out, r.Err)
+		}
+		for _, x := range r.Leased {
+			w.tokens[string(x.Body)] = message.Token{ID: x.ID, Fence: x.Fence}
+			fmt.Fprintf(&out, "%s fence=%d attempt=%d deliveries=%d\n", x.Body, x.Fence, x.Attempts+1, x.Deliveries)
+		}
+	case "ack", "nack", "reject", "release", "extend":
+		action := map[string]message.Action{"ack": message.Ack, "nack": message.Nack, "reject": message.Reject, "release": message.Release, "extend": message.Extend}[d.Cmd]
+		var c queue.Settle
+		for _, a := range d.CmdArgs {
+			if tok, ok := w.tokens[a.Key]; ok && len(a.Vals) == 0 {
+				c.Settlements = append(c.Settlements, message.Settlement{Token: tok, Action: action, Delay: seconds("delay"), HasDelay: d.HasArg("delay"), Lease: seconds("s"), Error: "boom"})
+			}
+		}
+		for _, r := range w.apply(c.Command())[0].([]queue.SettleResult) {
+			switch {
+			case r.Err != nil:
+				fmt.Fprintln(&out, w.nameAll(r.Err.Error()))
+			case r.AlreadyDone:
+				fmt.Fprintln(&out, "already done")
+			default:
+				fmt.Fprintln(&out, r.State)
+			}
+		}
+	case "tick": // time passes, and the leader ends leases and wakes what is due
+		w.now += seconds("s").Milliseconds()
+		w.apply(queue.Tick())
+		for n := range message.Cells {
+			e, k := queue.Expire{Queue: 1}, queue.Wake{Queue: 1}
+			for _, l := range queue.Deadlines(w.rows, 1, n) {
+				e.Leases = append(e.Leases, l.LeaseRef)
+			}
+			k.Timers = queue.Timers(w.rows, 1, n, nil, 100)
+			w.apply(e.Command(), k.Command())
+		}
+	case "redrive":
+		c := queue.Redrive{ResetAttempts: d.HasArg("reset")}
+		for _, a := range d.CmdArgs {
+			if id, ok := w.names[a.Key]; ok {
+				c.IDs = append(c.IDs, id)
+			}
+		}
+		for _, err := range w.apply(c.Command())[0].([]queue.RedriveResult) {
+			if err != nil {
+				fmt.Fprintln(&out, w.nameAll(err.Error()))
+			}
+		}
+	case "restart": // what is kept in memory is loaded from the rows again
+		w.m = queue.New()
+	case "show":
+		return w.show(d.CmdArgs[0].Key)
+	case "list":
+		state, err := message.ParseState(d.CmdArgs[0].Key)
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		q, _ := queue.Queue(w.rows, 1)
+		for from, more := (queue.Cursor{}), true; more; {
+			var page []*queue.Detail
+			page, from, more = queue.List(w.rows, &q, state, from, 2)
+			for _, x := range page {
+				fmt.Fprintf(&out, "%s ", w.name(x.ID))
+			}
+		}
+		return out.String() + "\n"
+	default:
+		d.Fatalf(t, "unknown command %q", d.Cmd)
+	}
+	q, _ := queue.Queue(w.rows, 1)
+	c := q.Counts()
+	fmt.Fprintf(&out, "ready=%d scheduled=%d leased=%d dead=%d finished=%d\n", c.Ready, c.Scheduled, c.Leased, c.Dead, c.Finished)
+	return out.String()
+}
+
+func (w *world) show(name string) string {
+	x, ok := queue.Show(w.rows, w.names[name])
+	if !ok {
+		return "unknown\n"
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s attempts=%d deliveries=%d body=%q", x.State, x.Attempts, x.Deliveries, x.Body)
+	if x.Worker != "" {
+		fmt.Fprintf(&out, " held by %s since %d", x.Worker, x.LeasedAt)
+	}
+	if b := x.Blocker; b != nil {
+		fmt.Fprintf(&out, " behind %s (%s)", w.name(b.ID), b.State)
+	}
+	outcomes := []string{"", "acked", "nacked", "rejected", "released", "expired", "redriven"}
+	for _, a := range x.History {
+		fmt.Fprintf(&out, "\n  %d-%d attempt %d on %s: %s %s", a.LeasedAt, a.EndedAt, a.Number, a.Worker, outcomes[a.Outcome], a.Error)
+	}
+	return out.String() + "\n"
+}
+
+func (w *world) name(id message.ID) string {
+	for n, i := range w.names {
+		if i == id {
+			return n
+		}
+	}
+	return "?"
+}
+
+func (w *world) nameAll(s string) string {
+	for n, id := range w.names {
+		s = strings.ReplaceAll(s, id.String(), n)
+	}
+	return s
+}
