@@ -65,7 +65,7 @@ type Group struct {
 	inFlight  []flight
 	flightSum int64 // bytes of inFlight
 	reads     reads
-	durable   uint64 // index up to which the log was told to forget
+	durable   uint64 // index that the rows were seen to hold durably
 	inRound   bool
 	gone      bool // destroyed
 }
@@ -161,8 +161,8 @@ func (g *Group) step(m *raftpb.Message) {
 			return // would campaign with changes that are not applied (trap 8)
 		}
 	case raftpb.MsgReadIndex:
-		if g.lead != 0 && !g.ownTermCommitted() {
-			return // the follower asks again; see askReads
+		if g.lead == 0 || !g.ownTermCommitted() {
+			return // who asks does so again; see askReads
 		}
 	default:
 	}

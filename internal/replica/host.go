@@ -58,15 +58,16 @@ type Host struct {
 	stopped  bool      // nothing is taken any more
 
 	// The loop's own.
-	work     []*Group // of this round
-	again    []*Group // of the next one, whatever wakes it
-	batch    raftlog.Batch
-	mustSync bool
-	flushing bool
-	outgoing []Outgoing
-	joined   []byte    // the entry being made; raft copies it
-	commands []Command // of that entry
-	workers  sync.WaitGroup
+	work       []*Group // of this round
+	again      []*Group // of the next one, whatever wakes it
+	batch      raftlog.Batch
+	mustSync   bool
+	flushing   bool  // a flush that was asked for has not ended
+	flushAbove int64 // bytes of segments in use that ask for a flush
+	outgoing   []Outgoing
+	joined     []byte    // the entry being made; raft copies it
+	commands   []Command // of that entry
+	workers    sync.WaitGroup
 }
 
 // New opens the log and the rows, deletes rows that no replica reaches, and
@@ -77,9 +78,13 @@ func New(o Options) (_ *Host, err error) {
 	if o.LogBudget == 0 {
 		o.LogBudget = 256 << 20
 	}
-	h := &Host{o: o, wake: make(chan struct{}, 1)}
+	if o.Log.SegmentBytes == 0 {
+		o.Log.SegmentBytes = 32 << 20
+	}
+	h := &Host{o: o, wake: make(chan struct{}, 1), flushAbove: o.LogBudget}
 	h.handles.init(h.rouse)
 	h.groups.Store(&map[uint64]*Group{})
+	h.flushed.Store(true) // the log has yet to hear what the last flush made durable
 	h.o.State.OnFlush = h.onFlush
 	h.o.State.OnBackground = h.fail
 	if h.log, err = raftlog.Open(h.o.Log); err != nil {

@@ -64,6 +64,10 @@ func (n *node) options() Options {
 	return o
 }
 
+func testContext() (context.Context, context.CancelFunc) {
+	return context.WithCancel(context.Background())
+}
+
 func newNode(t testing.TB, fs vfs.FS) *node {
 	if err := fs.MkdirAll("data", 0o755); err != nil {
 		t.Fatal(err)

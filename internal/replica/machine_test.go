@@ -4,12 +4,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/comanda-mq/comanda/internal/state"
 )
 
-// counters is a state machine of named counters: the command "name" adds one to
+// counterMachine is a state machine of named counters: the command "name" adds one to
 // a counter and its result is the counter's new value. It keeps, beside them, a
 // row that moves with each entry (set once, SingleDelete) and a space that is
 // cleared now and then, so that replays meet all kinds of writes.
@@ -18,6 +20,7 @@ type counterMachine struct {
 	group *Group
 	leads []uint64 // Lead's terms; 0 for Follow
 	seen  []uint64 // indexes that Apply saw
+	log   [][]byte // and their entries
 	gate  chan struct{}
 }
 
@@ -56,7 +59,12 @@ func (m *counterMachine) Apply(rows Rows, index uint64, entry []byte) []any {
 	}
 	m.mu.Lock()
 	m.seen = append(m.seen, index)
+	m.log = append(m.log, entry)
 	m.mu.Unlock()
+	return applyCounters(rows, index, entry)
+}
+
+func applyCounters(rows Rows, index uint64, entry []byte) []any {
 	var results []any
 	for _, name := range splitEntry(entry) {
 		key := []byte(name)
@@ -68,11 +76,11 @@ func (m *counterMachine) Apply(rows Rows, index uint64, entry []byte) []any {
 		rows.Set(counterSpace, key, binary.BigEndian.AppendUint64(nil, n))
 		results = append(results, n)
 	}
-	m.churn(rows, index)
+	churn(rows, index)
 	return results
 }
 
-func (m *counterMachine) churn(rows Rows, index uint64) {
+func churn(rows Rows, index uint64) {
 	at := func(i uint64) []byte { return binary.BigEndian.AppendUint64([]byte("at"), i) }
 	rows.Scan(state.GroupSpace, []byte("at"), []byte("au"), func(k, _ []byte) bool {
 		rows.SingleDelete(state.GroupSpace, append([]byte(nil), k...))
@@ -104,7 +112,52 @@ func (m *counterMachine) Follow() {
 	m.leads = append(m.leads, 0)
 }
 
-// view is what hash and count read; a state.View or rows from a map.
+// mapRows are rows in a map: what the rows of a replica must be like.
+type mapRows map[uint64]map[string]string
+
+func (r mapRows) Get(space uint64, key []byte) ([]byte, bool) {
+	v, ok := r[space][string(key)]
+	return []byte(v), ok
+}
+
+func (r mapRows) Has(space uint64, key []byte) bool {
+	_, ok := r[space][string(key)]
+	return ok
+}
+
+func (r mapRows) Scan(space uint64, lo, hi []byte, visit func(k, v []byte) bool) {
+	for _, k := range slices.Sorted(maps.Keys(r[space])) {
+		if k >= string(lo) && k < string(hi) && !visit([]byte(k), []byte(r[space][k])) {
+			return
+		}
+	}
+}
+
+func (r mapRows) Set(space uint64, key, value []byte) {
+	if r[space] == nil {
+		r[space] = map[string]string{}
+	}
+	r[space][string(key)] = string(value)
+}
+
+func (r mapRows) Delete(space uint64, key []byte)       { delete(r[space], string(key)) }
+func (r mapRows) SingleDelete(space uint64, key []byte) { delete(r[space], string(key)) }
+func (r mapRows) Clear(space uint64)                    { delete(r, space) }
+
+// hashes are those of the rows after each of the machine's entries, in a map.
+func (m *counterMachine) hashes() map[uint64]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	rows := mapRows{}
+	all := map[uint64]bool{hashRows(rows): true}
+	for i, entry := range m.log {
+		applyCounters(rows, m.seen[i], entry)
+		all[hashRows(rows)] = true
+	}
+	return all
+}
+
+// scanner is what hash and count read.
 type scanner interface {
 	Scan(space uint64, lo, hi []byte, visit func(k, v []byte) bool)
 	Get(space uint64, key []byte) ([]byte, bool)

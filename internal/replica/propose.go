@@ -48,8 +48,8 @@ func (g *Group) Propose(c Command, done func(result any, err error)) {
 }
 
 func (g *Group) admit(size int64) error {
-	if size > maxCommandBytes {
-		return message.Errorf(message.TooLarge, "a command of %d bytes for group %d: at most %d fit an entry of the log", size, g.id, maxCommandBytes)
+	if limit := min(maxCommandBytes, g.host.o.Log.SegmentBytes/2); size > limit {
+		return message.Errorf(message.TooLarge, "a command of %d bytes for group %d: at most %d fit an entry of the log", size, g.id, limit)
 	}
 	n, bytes := g.pending.Add(1), g.bytes.Add(size)
 	if n <= maxPending && bytes <= maxPendingBytes {
@@ -121,8 +121,9 @@ func (g *Group) mayPropose() bool {
 
 // fitEntry says how many commands make the next entry: up to 1 MiB, or one.
 func (g *Group) fitEntry() (n int, bytes int64) {
+	limit := min(message.MaxEntryBytes, g.host.o.Log.SegmentBytes/4)
 	for _, p := range g.taken {
-		if n > 0 && bytes+p.size > message.MaxEntryBytes {
+		if n > 0 && bytes+p.size > limit {
 			break
 		}
 		n, bytes = n+1, bytes+p.size

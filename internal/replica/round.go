@@ -80,13 +80,13 @@ func (g *Group) takeReady() {
 // noteRole tells everybody who leads in which term, if that has changed.
 func (g *Group) noteRole(s *raft.SoftState) {
 	was := g.role.Load()
+	if s == nil && was.term == g.hard.GetTerm() {
+		return
+	}
 	now := *was
 	now.term = g.hard.GetTerm()
 	if s != nil {
 		now.leader, now.leading = s.Lead, s.RaftState == raft.StateLeader
-	}
-	if now.term == was.term && now.leader == was.leader && now.leading == was.leading {
-		return
 	}
 	g.role.Store(&now)
 	lead := uint64(0)

@@ -114,7 +114,7 @@ func (h *Host) fitLog(r raftlog.Replica, at raftlog.Position, conf *raftpb.ConfS
 func (h *Host) newGroup(r raftlog.Replica, rows *state.Replica, at raftlog.Position, conf *raftpb.ConfState, hard *raftpb.HardState) (*Group, error) {
 	g := &Group{
 		id: r.Group, replica: r.ID, host: h, rows: rows, hard: hard,
-		handed: at, startConf: appendConf(nil, conf),
+		handed: at, durable: r.Base.Index, startConf: appendConf(nil, conf),
 		campaign: slices.Equal(conf.GetVoters(), []uint64{r.ID}) && len(conf.GetVotersOutgoing()) == 0,
 	}
 	g.queue.wake = make(chan struct{}, 1)

@@ -20,8 +20,11 @@ func (h *Host) keepLogShort(ticked bool) error {
 	if !ticked || h.flushing {
 		return nil
 	}
-	live, _ := h.log.Segments()
-	if int64(live)*h.segmentBytes() <= h.o.LogBudget {
+	live := h.liveBytes()
+	if live <= h.o.LogBudget {
+		h.flushAbove = h.o.LogBudget
+	}
+	if live <= h.flushAbove {
 		return nil
 	}
 	h.flushing = true
@@ -31,11 +34,9 @@ func (h *Host) keepLogShort(ticked bool) error {
 	return nil
 }
 
-func (h *Host) segmentBytes() int64 {
-	if n := h.o.Log.SegmentBytes; n > 0 {
-		return n
-	}
-	return 32 << 20
+func (h *Host) liveBytes() int64 {
+	live, _ := h.log.Segments()
+	return int64(live) * h.o.Log.SegmentBytes
 }
 
 // truncate cuts each group's log below what a crash now would leave in its
@@ -54,9 +55,31 @@ func (h *Host) truncate() error {
 		if err != nil {
 			return fmt.Errorf("replica: group %d: %w", g.id, err)
 		}
-		if at.Index > g.durable {
-			g.durable = at.Index
-			h.log.Truncate(g.id, at.Index)
+		g.durable = max(g.durable, at.Index)
+		if err := h.log.Truncate(g.id, at.Index); err != nil {
+			return fmt.Errorf("replica: group %d: %w", g.id, err)
+		}
+	}
+	live := h.liveBytes()
+	// Segments are let go of at the next switch: until then the same flush would
+	// only be made again.
+	h.flushAbove = max(h.o.LogBudget, live+h.o.LogBudget/4)
+	if live <= h.o.LogBudget {
+		return nil
+	}
+	return h.relocateStuck()
+}
+
+// relocateStuck writes again what holds the oldest segment and can't be
+// truncated by any flush: entries that are not committed, for as long as their
+// group has no majority.
+func (h *Host) relocateStuck() error {
+	for _, id := range h.log.Pinned() {
+		if g, ok := h.Group(id); !ok || g.durable < g.applied.Load() {
+			continue // the next flush helps
+		}
+		if err := h.log.Relocate(id); err != nil {
+			return fmt.Errorf("replica: group %d: %w", id, err)
 		}
 	}
 	return nil
