@@ -120,16 +120,18 @@ func (l *Log) findChain() error {
 			return fmt.Errorf("seal %s again: %w", l.path(before), err)
 		}
 	}
-	for l.chain = []*segment{s}; s.generation > oldest; {
+	chain := []*segment{s}
+	for s.generation > oldest {
 		before := byGeneration[s.prev]
 		if before == nil || before.sealed != s.generation {
 			return damage(l.path(s), 0, "segment %d goes before it and is not there", s.prev)
 		}
 		s = before
-		l.chain = append(l.chain, s)
+		chain = append(chain, s)
 	}
-	slices.Reverse(l.chain)
-	for _, s := range l.chain {
+	slices.Reverse(chain)
+	l.chain = chain
+	for _, s := range chain {
 		l.slots[s.slot] = s
 	}
 	l.free = slices.DeleteFunc(l.free, func(s *segment) bool { return l.slots[s.slot] != nil })
@@ -198,11 +200,7 @@ func (l *Log) replayUpTo(s *segment, data []byte, off, end uint32) error {
 }
 
 func (l *Log) replayRecord(s *segment, rec record) error {
-	apply := l.apply
-	if rec.off == recordsAt && rec.kind == kindTable {
-		apply = func(_ *segment, rec record) error { return l.loadTable(rec.payload) }
-	}
-	if err := apply(s, rec); err != nil {
+	if err := l.apply(s, rec); err != nil {
 		return damage(l.path(s), int64(rec.off), "a %v record: %v", rec.kind, err)
 	}
 	return nil
@@ -289,4 +287,3 @@ func (l *Log) unsyncedTail(synced uint32) (*Batch, error) {
 	}
 	return tail, nil
 }
-

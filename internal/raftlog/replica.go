@@ -172,6 +172,8 @@ func (l *Log) apply(s *segment, rec record) error {
 		return d.finish()
 	case kindReset:
 		return l.applyReset(&d)
+	case kindTable:
+		return l.loadTable(rec.payload)
 	case kindHandles:
 		l.handles = max(l.handles, d.uvarint())
 		return d.finish()
