@@ -24,6 +24,7 @@ const (
 	MaxLease          = 12 * time.Hour
 	DefaultLease      = 30 * time.Second
 	MaxAttemptsLimit  = 1_000 // highest value of Settings.MaxAttempts
+	MaxPriority       = 9
 	MaxKeepFinished   = 1_000_000
 	MaxKeepFor        = 30 * 24 * time.Hour
 	MaxBackoffList    = 32

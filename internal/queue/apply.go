@@ -22,13 +22,16 @@ type Machine struct {
 	cells  []*cell  // changed ones, in the order of their first change
 	shards []*queue // queues with changed shards, likewise
 
+	lines   map[lineKey]*line // remembered
+	changed []*line           // by this entry
+
 	keys   keys
 	buf    []byte
 	bodies [][]byte
 }
 
 // New returns a machine that loads its rows with the first entry.
-func New() *Machine { return &Machine{queues: map[uint32]*queue{}} }
+func New() *Machine { return &Machine{queues: map[uint32]*queue{}, lines: map[lineKey]*line{}} }
 
 // Effect tells the leader what an entry changed, so that its window and timers
 // need no scan. Effects are not part of the state.
@@ -90,7 +93,7 @@ func (m *Machine) Load(rows Reader) {
 }
 
 // Apply applies one entry and returns an answer for each of its commands, in
-// order: []SendResult, LeaseResult, []SettleResult, []RedriveResult, or nil.
+// order: []message.SendResult, LeaseResult, []message.SettleResult, []RedriveResult, or nil.
 // It panics with an error if the entry is of a newer format: going on without
 // it would make this replica differ from the others.
 func (m *Machine) Apply(rows Rows, index uint64, b []byte) []any {
@@ -187,6 +190,7 @@ func (m *Machine) next(c *cell) uint64 {
 // flush writes back what the entry changed of the rows that the machine keeps
 // in memory.
 func (m *Machine) flush() {
+	m.flushLines()
 	for _, c := range m.cells {
 		m.turnRing(c)
 	}

@@ -113,7 +113,7 @@ func BenchmarkBacklog(b *testing.B) {
 			for _, x := range got.Leased {
 				s.Settlements = append(s.Settlements, message.Settlement{Token: message.Token{ID: x.ID, Fence: x.Fence}, Action: message.Ack})
 			}
-			for _, r := range apply(s.Command())[0].([]queue.SettleResult) {
+			for _, r := range apply(s.Command())[0].([]message.SettleResult) {
 				if r.Err != nil {
 					b.Fatal(r.Err)
 				}

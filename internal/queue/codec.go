@@ -98,5 +98,3 @@ func must(err error) {
 }
 
 func beUint64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
-
-func appendUint64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }

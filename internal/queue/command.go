@@ -116,12 +116,6 @@ type Sent struct {
 	message.New
 }
 
-// SendResult is the answer for one message of a Send.
-type SendResult struct {
-	ID  message.ID
-	Err *message.Error // WRONG_SHARD, RESOURCE_EXHAUSTED, TOO_LARGE
-}
-
 const (
 	sentKeyed = 1 << iota
 	sentDelayed
@@ -284,13 +278,6 @@ func decodeRef(d *decoder) Ref {
 // Settle ends or changes leases.
 type Settle struct {
 	Settlements []message.Settlement
-}
-
-// SettleResult is the answer to one settlement.
-type SettleResult struct {
-	AlreadyDone bool
-	State       message.State // in which the message is now
-	Err         *message.Error
 }
 
 // Command encodes c.

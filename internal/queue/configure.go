@@ -1,6 +1,8 @@
 package queue
 
 import (
+	"slices"
+
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
@@ -54,18 +56,8 @@ func (m *Machine) drop(number uint32) {
 
 // forget takes a dropped queue out of what the entry will write back.
 func (m *Machine) forget(q *queue) {
-	cells := m.cells[:0]
-	for _, c := range m.cells {
-		if c.queue != q {
-			cells = append(cells, c)
-		}
-	}
-	m.cells = cells
-	shards := m.shards[:0]
-	for _, o := range m.shards {
-		if o != q {
-			shards = append(shards, o)
-		}
-	}
-	m.shards = shards
+	m.cells = slices.DeleteFunc(m.cells, func(c *cell) bool { return c.queue == q })
+	m.shards = slices.DeleteFunc(m.shards, func(o *queue) bool { return o == q })
+	m.changed = slices.DeleteFunc(m.changed, func(l *line) bool { return l.cell.queue == q })
+	clear(m.lines)
 }

@@ -19,9 +19,9 @@
 //
 // # The line of a key
 //
-// Unsettled messages of a key stand in a line (key rows, by sequence number).
-// Only the head of the line may be handed out, and only while no message of the
-// key is leased (lock row). One invariant carries this: a message has a ready
+// Unsettled messages of a key stand in a line, by sequence number. Only the head
+// of the line may be handed out, and only while no message of the key is leased
+// (the line's row says both). One invariant carries this: a message has a ready
 // row exactly if it is ready, unkeyed or head of its line, and its key is not
 // locked. Whatever changes a line or a lock restores the invariant in the same
 // entry (offer, advance, withdraw).

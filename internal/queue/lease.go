@@ -51,8 +51,7 @@ func (m *Machine) leaseOne(c *cell, ref Ref, l *lease) (Leased, bool) {
 	m.buf = l.append(m.buf[:0])
 	m.rows.Set(c.space, m.keys.lease(x.Seq, fence), m.buf)
 	if x.keyed() {
-		m.buf = appendUint64(m.buf[:0], x.Seq)
-		m.rows.Set(c.space, m.keys.lock(x.Hash), m.buf)
+		m.lock(x, x.Seq)
 	}
 	got := Leased{ID: x.id(), Fence: fence, Deliveries: 1, Deadline: l.deadline, Head: x.Head, Body: x.fullBody(m.rows, &m.keys)}
 	if x.st != nil {
@@ -143,7 +142,7 @@ func (m *Machine) held(c *cell, seq, fence uint64) (*held, bool) {
 func (m *Machine) endLease(h *held) {
 	m.rows.SingleDelete(h.cell.space, m.keys.lease(h.Seq, h.fence))
 	if h.keyed() {
-		m.rows.Delete(h.cell.space, m.keys.lock(h.Hash))
+		m.lock(h.stored, 0)
 	}
 	delete(h.cell.held, h.Seq)
 	h.cell.counts.Leased--
@@ -160,8 +159,8 @@ func (h *held) stand() *standing {
 	return h.st
 }
 
-// line is the history line of the attempt that ends now.
-func (m *Machine) line(h *held, o Outcome, err string) Attempt {
+// attempt is the history line of the attempt that ends now.
+func (m *Machine) attempt(h *held, o Outcome, err string) Attempt {
 	attempts := 0
 	if h.st != nil {
 		attempts = h.st.attempts

@@ -256,15 +256,10 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 // turn itself.
 func blocker(rows Reader, c *cell, d *Detail) *Blocker {
 	var k keys
-	first := d.Seq
-	if row, ok := rows.Get(c.space, k.lock(d.Hash)); ok {
-		first = beUint64(row)
-	} else {
-		lo := slices.Clone(k.line(d.Hash, 0))
-		rows.Scan(c.space, lo, k.line(d.Hash, d.Seq), func(key, _ []byte) bool {
-			first = beUint64(key[len(key)-8:])
-			return false
-		})
+	l := readLine(rows, &k, c, d.Hash)
+	first := l.first
+	if l.locked != 0 {
+		first = l.locked
 	}
 	x, ok := load(rows, &k, c, first)
 	if !ok || first == d.Seq {

@@ -18,7 +18,7 @@ type failure struct {
 // fail counts a failed attempt: the message is tried again later, or is dead.
 func (m *Machine) fail(h *held, f failure) message.State {
 	st := h.stand()
-	st.remember(m.line(h, f.outcome, message.ClipError(f.err)))
+	st.remember(m.attempt(h, f.outcome, message.ClipError(f.err)))
 	st.attempts++
 	m.endLease(h)
 	settings := &h.cell.queue.settings
@@ -41,8 +41,8 @@ func (m *Machine) die(x *stored) {
 	m.rows.Set(x.cell.space, m.keys.seq(rowDead, x.Seq), nil)
 	x.cell.counts.Dead++
 	m.touch(x.cell)
-	m.leave(x)
 	if x.keyed() {
+		m.leave(x)
 		m.advance(x.cell, x.Hash)
 	}
 }
@@ -141,18 +141,4 @@ func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
 		m.rejoin(x)
 	}
 	return nil
-}
-
-// rejoin puts a message back into its key's line, before all that were sent
-// after it: one of those may have the turn already and loses it, unless it is
-// leased.
-func (m *Machine) rejoin(x *stored) {
-	next, waiting := m.first(x.cell, x.Hash)
-	m.rows.Set(x.cell.space, m.keys.line(x.Hash, x.Seq), nil)
-	if waiting && x.Seq < next && !m.rows.Has(x.cell.space, m.keys.lock(x.Hash)) {
-		if y, ok := m.load(x.cell, next); ok && y.state(m.rows, &m.keys) == message.Ready {
-			m.withdraw(y)
-		}
-	}
-	m.offer(x)
 }

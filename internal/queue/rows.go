@@ -50,8 +50,8 @@ const (
 	rowLease    = 'l' // | seq | fence → who holds it; set once
 	rowReady    = 'r' // | 9−priority (1) | seq | counter (4): may be handed out now
 	rowTimer    = 't' // | due | seq | counter (4): ready at this group time
-	rowKey      = 'k' // | key hash (16) | seq: the line of a key, unsettled messages
-	rowLock     = 'L' // | key hash (16) → seq of the key's leased message
+	rowLine     = 'k' // | key hash (16) → first and leased message of the key's line
+	rowBehind   = 'n' // | key hash (16) | seq: in the line behind the first
 	rowDead     = 'x' // | seq
 	rowFinished = 'f' // | seq → header with outcome and history
 	rowRing     = 'o' // | n → what finished in one entry, in that order
@@ -105,13 +105,13 @@ func (k *keys) timer(due int64, seq uint64, counter uint32) []byte {
 	return k.b
 }
 
-func (k *keys) line(h KeyHash, seq uint64) []byte {
-	k.b = binary.BigEndian.AppendUint64(h.append(k.one(rowKey)), seq)
+func (k *keys) line(h KeyHash) []byte {
+	k.b = h.append(k.one(rowLine))
 	return k.b
 }
 
-func (k *keys) lock(h KeyHash) []byte {
-	k.b = h.append(k.one(rowLock))
+func (k *keys) behind(h KeyHash, seq uint64) []byte {
+	k.b = binary.BigEndian.AppendUint64(h.append(k.one(rowBehind)), seq)
 	return k.b
 }
 

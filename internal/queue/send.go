@@ -4,10 +4,10 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-func (m *Machine) send(d *decoder, e *entry) []SendResult {
+func (m *Machine) send(d *decoder, e *entry) []message.SendResult {
 	number := uint32(d.uint())
 	q := m.queues[number]
-	results := make([]SendResult, d.count(2))
+	results := make([]message.SendResult, d.count(2))
 	var s Sent
 	for i := range results {
 		s.decode(d)
@@ -25,15 +25,15 @@ func (m *Machine) send(d *decoder, e *entry) []SendResult {
 	return results
 }
 
-func (m *Machine) sendOne(q *queue, s *Sent) SendResult {
+func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 	c := m.cellOf(q, s.Cell)
 	switch {
 	case c == nil:
-		return SendResult{Err: wrongShard(q.number, s.Cell)}
+		return message.SendResult{Err: wrongShard(q.number, s.Cell)}
 	case c.shard.full():
-		return SendResult{Err: message.Errorf(message.ResourceExhausted, "shard %s has used up its 2^50 sequence numbers", c.shard.path)}
+		return message.SendResult{Err: message.Errorf(message.ResourceExhausted, "shard %s has used up its 2^50 sequence numbers", c.shard.path)}
 	case len(s.Body) > q.settings.MaxMessageBytes:
-		return SendResult{Err: message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(s.Body), q.settings.MaxMessageBytes)}
+		return message.SendResult{Err: message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(s.Body), q.settings.MaxMessageBytes)}
 	}
 	h := Head{Seq: m.next(c), Key: s.Key, Hash: s.Hash, Type: s.Type, Attributes: s.Attributes, SentAt: m.wall, BodySize: len(s.Body)}
 	point := message.CellPoint(s.Cell)
@@ -48,10 +48,10 @@ func (m *Machine) sendOne(q *queue, s *Sent) SendResult {
 	if len(s.Body) > inlineBody {
 		m.rows.Set(c.space, m.keys.seq(rowBody, h.Seq), s.Body)
 	}
-	if h.keyed() {
-		m.rows.Set(c.space, m.keys.line(h.Hash, h.Seq), nil)
-	}
 	x := &stored{cell: c, Head: h}
+	if h.keyed() {
+		m.join(x)
+	}
 	if h.Due > 0 {
 		c.counts.Scheduled++
 		m.setTimer(x, h.Due)
@@ -60,5 +60,5 @@ func (m *Machine) sendOne(q *queue, s *Sent) SendResult {
 		m.offer(x)
 	}
 	m.touch(c)
-	return SendResult{ID: message.NewID(q.number, point, h.Seq)}
+	return message.SendResult{ID: message.NewID(q.number, point, h.Seq)}
 }

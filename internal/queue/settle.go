@@ -4,8 +4,8 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-func (m *Machine) settle(d *decoder) []SettleResult {
-	results := make([]SettleResult, d.count(22))
+func (m *Machine) settle(d *decoder) []message.SettleResult {
+	results := make([]message.SettleResult, d.count(22))
 	var s settlement
 	for i := range results {
 		s.decode(d)
@@ -14,11 +14,11 @@ func (m *Machine) settle(d *decoder) []SettleResult {
 	return results
 }
 
-func (m *Machine) settleOne(s *settlement) SettleResult {
+func (m *Machine) settleOne(s *settlement) message.SettleResult {
 	number := s.at.Point().Cell()
 	c := m.cell(s.at.Queue(), number)
 	if c == nil {
-		return SettleResult{Err: wrongShard(s.at.Queue(), number)}
+		return message.SettleResult{Err: wrongShard(s.at.Queue(), number)}
 	}
 	h, ok := m.held(c, s.at.Seq(), s.fence)
 	if !ok || h.lease.session != s.session {
@@ -27,37 +27,37 @@ func (m *Machine) settleOne(s *settlement) SettleResult {
 	switch s.action {
 	case message.Ack:
 		m.ack(h)
-		return SettleResult{State: message.Finished}
+		return message.SettleResult{State: message.Finished}
 	case message.Nack:
-		return SettleResult{State: m.fail(h, failure{outcome: Nacked, err: s.err, hasDelay: s.hasDelay, delay: s.delay})}
+		return message.SettleResult{State: m.fail(h, failure{outcome: Nacked, err: s.err, hasDelay: s.hasDelay, delay: s.delay})}
 	case message.Reject:
-		return SettleResult{State: m.fail(h, failure{outcome: Rejected, err: s.err, final: true})}
+		return message.SettleResult{State: m.fail(h, failure{outcome: Rejected, err: s.err, final: true})}
 	case message.Release:
-		return SettleResult{State: m.release(h, s.delay)}
+		return message.SettleResult{State: m.release(h, s.delay)}
 	case message.Extend:
 		st := h.stand()
 		st.deadline = m.meta.groupTime + s.lease
 		m.save(h.stored)
 		m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: h.ref(), Fence: h.fence, At: st.deadline, Session: h.lease.session})
-		return SettleResult{State: message.Leased}
+		return message.SettleResult{State: message.Leased}
 	}
-	return SettleResult{Err: message.Errorf(message.InvalidArgument, "a settlement has no action")}
+	return message.SettleResult{Err: message.Errorf(message.InvalidArgument, "a settlement has no action")}
 }
 
 // refuse says why a token no longer settles anything.
-func (m *Machine) refuse(c *cell, s *settlement) SettleResult {
+func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
 	if row, ok := m.rows.Get(c.space, m.keys.seq(rowFinished, s.at.Seq())); ok {
 		if s.action == message.Ack && decodeFinished(row).fence == s.fence {
-			return SettleResult{AlreadyDone: true, State: message.Finished}
+			return message.SettleResult{AlreadyDone: true, State: message.Finished}
 		}
-		return SettleResult{State: message.Finished, Err: message.Errorf(message.Fenced, "message %s is finished", s.at)}
+		return message.SettleResult{State: message.Finished, Err: message.Errorf(message.Fenced, "message %s is finished", s.at)}
 	}
 	x, ok := m.load(c, s.at.Seq())
 	if !ok {
-		return SettleResult{Err: message.Errorf(message.Gone, "message %s was settled too long ago to say how", s.at)}
+		return message.SettleResult{Err: message.Errorf(message.Gone, "message %s was settled too long ago to say how", s.at)}
 	}
 	state := x.state(m.rows, &m.keys)
-	return SettleResult{State: state, Err: message.Errorf(message.Fenced, "the lease on message %s has ended and the message is %s: stop working on it", s.at, state)}
+	return message.SettleResult{State: state, Err: message.Errorf(message.Fenced, "the lease on message %s has ended and the message is %s: stop working on it", s.at, state)}
 }
 
 // ack finishes a message: its rows go, a header stays in the ring for a while.
@@ -67,22 +67,22 @@ func (m *Machine) ack(h *held) {
 		f.attempts, f.deliveries, f.history = h.st.attempts, h.st.deliveries, h.st.history
 		m.rows.Delete(h.cell.space, m.keys.seq(rowState, h.Seq))
 	}
-	f.history = append(f.history, m.line(h, Acked, ""))
+	f.history = append(f.history, m.attempt(h, Acked, ""))
 	m.endLease(h)
-	m.leave(h.stored)
 	m.rows.SingleDelete(h.cell.space, m.keys.seq(rowData, h.Seq))
 	if h.apart {
 		m.rows.SingleDelete(h.cell.space, m.keys.seq(rowBody, h.Seq))
 	}
 	m.finish(h.stored, &f)
 	if h.keyed() {
+		m.leave(h.stored)
 		m.advance(h.cell, h.Hash)
 	}
 }
 
 // release gives a message back without counting an attempt.
 func (m *Machine) release(h *held, delay int64) message.State {
-	h.stand().remember(m.line(h, Released, ""))
+	h.stand().remember(m.attempt(h, Released, ""))
 	m.endLease(h)
 	return m.back(h.stored, delay)
 }

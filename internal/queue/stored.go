@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"math"
 	"slices"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -91,26 +90,6 @@ func (m *Machine) setTimer(x *stored, due int64) {
 	m.effect(Effect{Kind: Due, Queue: x.cell.queue.number, Ref: x.ref(), At: due})
 }
 
-// offer makes a message that is ready available, unless it has to wait for
-// another one of its key.
-func (m *Machine) offer(x *stored) {
-	if x.keyed() && !m.hasTurn(x) {
-		return
-	}
-	m.publish(x)
-}
-
-// hasTurn says that no message of x's key is leased, and that x is the first
-// of those that wait. It is what keeps a key's messages in order and with one
-// holder at a time.
-func (m *Machine) hasTurn(x *stored) bool {
-	if m.rows.Has(x.cell.space, m.keys.lock(x.Hash)) {
-		return false
-	}
-	first, _ := m.first(x.cell, x.Hash)
-	return first == x.Seq
-}
-
 // publish writes the ready row and lowers the floor below it if need be.
 func (m *Machine) publish(x *stored) {
 	m.rows.Set(x.cell.space, m.keys.ready(x.Priority, x.Seq, x.counter()), nil)
@@ -127,39 +106,6 @@ func (m *Machine) publish(x *stored) {
 func (m *Machine) withdraw(x *stored) {
 	m.rows.SingleDelete(x.cell.space, m.keys.ready(x.Priority, x.Seq, x.counter()))
 	m.effect(Effect{Kind: Withdrawn, Queue: x.cell.queue.number, Ref: x.ref()})
-}
-
-// first is the head of a key's line.
-func (m *Machine) first(c *cell, h KeyHash) (seq uint64, ok bool) {
-	lo := slices.Clone(m.keys.line(h, 0))
-	m.rows.Scan(c.space, lo, m.keys.line(h, math.MaxUint64), func(k, _ []byte) bool {
-		seq, ok = beUint64(k[len(k)-8:]), true
-		return false
-	})
-	return seq, ok
-}
-
-// advance hands the turn of a key to the head of its line, after a message of
-// the key was unlocked or left the line. A head that is scheduled keeps the
-// others waiting: the line is in send order.
-func (m *Machine) advance(c *cell, h KeyHash) {
-	if m.rows.Has(c.space, m.keys.lock(h)) {
-		return
-	}
-	seq, ok := m.first(c, h)
-	if !ok {
-		return
-	}
-	if x, ok := m.load(c, seq); ok && x.state(m.rows, &m.keys) == message.Ready {
-		m.publish(x)
-	}
-}
-
-// leave takes a message out of its key's line.
-func (m *Machine) leave(x *stored) {
-	if x.keyed() {
-		m.rows.SingleDelete(x.cell.space, m.keys.line(x.Hash, x.Seq))
-	}
 }
 
 // state derives the message's state; the package comment has the order.

@@ -78,7 +78,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 			m.Hash = hashOf(m.Key)
 			c.Messages = append(c.Messages, m)
 		}
-		for i, r := range w.apply(c.Command())[0].([]queue.SendResult) {
+		for i, r := range w.apply(c.Command())[0].([]message.SendResult) {
 			if r.Err != nil {
 				fmt.Fprintln(&out, r.Err)
 			} else {
@@ -111,7 +111,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 				c.Settlements = append(c.Settlements, message.Settlement{Token: tok, Action: action, Delay: seconds("delay"), HasDelay: d.HasArg("delay"), Lease: seconds("s"), Error: "boom"})
 			}
 		}
-		for _, r := range w.apply(c.Command())[0].([]queue.SettleResult) {
+		for _, r := range w.apply(c.Command())[0].([]message.SettleResult) {
 			switch {
 			case r.Err != nil:
 				fmt.Fprintln(&out, w.nameAll(r.Err.Error()))

@@ -1,0 +1,165 @@
+package message
+
+import "time"
+
+// What the verbs of a gateway take and answer. Every protocol speaks them.
+
+// SendResult is the answer for one message of a send: an id, or why it was not
+// stored.
+type SendResult struct {
+	ID  ID
+	Err *Error
+}
+
+// SettleResult is the answer for one settlement.
+type SettleResult struct {
+	AlreadyDone bool  // acked before: nothing changed, and all is well
+	State       State // in which the message is now; 0 if it is not known
+	Err         *Error
+}
+
+// ReceiveOptions say what a receiver takes.
+type ReceiveOptions struct {
+	Max    int           // 1 to MaxBatch
+	Wait   time.Duration // for a first message; 0 to MaxWait
+	Lease  time.Duration // MinLease to MaxLease
+	Worker string        // in histories
+}
+
+// Check refuses options out of bounds.
+func (o *ReceiveOptions) Check() error {
+	if o.Max < 1 || o.Max > MaxBatch {
+		return Errorf(InvalidArgument, "max is %d: want 1 to %d", o.Max, MaxBatch)
+	}
+	if o.Wait < 0 || o.Wait > MaxWait {
+		return Errorf(InvalidArgument, "wait is %s: want 0s to %s", o.Wait, MaxWait)
+	}
+	if o.Lease < MinLease || o.Lease > MaxLease {
+		return Errorf(InvalidArgument, "lease is %s: want %s to %s", o.Lease, MinLease, MaxLease)
+	}
+	return CheckWorkerName(o.Worker)
+}
+
+// Delivery is a message that was leased to a receiver.
+type Delivery struct {
+	ID         ID
+	Token      string // settles the lease
+	Queue      string
+	Key        string
+	Type       string
+	Attributes []Attribute
+	Body       []byte
+	Attempt    int // failed ones + 1
+	Deliveries int // leases, this one counted
+	Fence      uint64
+	SentAt     time.Time
+	Lease      time.Duration
+}
+
+// Freshness tells how new an answer is, and who gave it.
+type Freshness struct {
+	ServedBy string
+	Role     string // leader, follower
+	Age      time.Duration
+}
+
+// Event is one line of a timeline.
+type Event struct {
+	At      time.Time
+	Event   string // sent, leased, acked, nacked, rejected, released, expired, dead, redriven
+	Worker  string
+	Attempt int
+	Error   string
+}
+
+// Shown is what is known of a message.
+type Shown struct {
+	ID           ID
+	Queue        string
+	Shard        string
+	State        State
+	Reason       string // why it is not running now, in words
+	Key          string
+	Type         string
+	Attributes   []Attribute
+	Body         []byte
+	BodySize     int
+	Attempts     int
+	Deliveries   int
+	WorkerDeaths int
+	SentAt       time.Time
+	ReadyAt      time.Time // scheduled: about when
+	Worker       string    // leased: who holds it
+	LastError    string
+	Timeline     []Event // only from show
+}
+
+// ListOptions say which messages to list.
+type ListOptions struct {
+	State State
+	Max   int    // 1 to MaxBatch
+	Page  string // from the answer before
+}
+
+// Listed is a page of a list.
+type Listed struct {
+	Messages []Shown
+	NextPage string // empty at the end
+	Freshness
+}
+
+// QueueInfo is a queue as its users see it.
+type QueueInfo struct {
+	Name     string
+	Settings Settings // with defaults filled in
+	Paused   bool
+	Shards   int
+	Counts   Counts // only where one queue was asked for
+}
+
+// ShardInfo is a shard as its users see it.
+type ShardInfo struct {
+	ID        string // QUEUE/PATH
+	Queue     string
+	From, To  uint64 // points, both included
+	Group     uint64
+	Leader    string
+	Followers []string
+	Counts    Counts
+}
+
+// Location is where a key's messages are.
+type Location struct {
+	Hash      uint64
+	Shard     string
+	Group     uint64
+	Leader    string
+	Followers []string
+}
+
+// GroupInfo is a replica set as a server sees it.
+type GroupInfo struct {
+	Group   uint64
+	Leader  string
+	Term    uint64
+	Applied uint64
+	Voters  int
+}
+
+// ServerInfo is what a server tells of itself.
+type ServerInfo struct {
+	Version   string
+	ClusterID string
+	Node      string
+	Listen    string
+	DataDir   string
+	StartedAt time.Time
+	Now       time.Time
+	Voters    int
+	Groups    []GroupInfo
+
+	DiskFree, DiskTotal, DiskReserve uint64 // bytes
+	BelowReserve                     bool
+	FsyncP50, FsyncP99               time.Duration
+	MemoryLimit, MemoryUsed          uint64 // bytes
+}
