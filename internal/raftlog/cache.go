@@ -46,7 +46,7 @@ func (l *Log) remember(group uint64, entries []*raftpb.Entry) {
 }
 
 // uncache lets go of the entries that an append at index replaces.
-func (l *Log) uncache(r *replica, index uint64, k kind) {
+func (r *replica) uncache(index uint64, k kind) {
 	if k != kindAppend || len(r.cached) == 0 {
 		return
 	}

@@ -219,7 +219,7 @@ func (l *Log) applyRun(s *segment, rec record) error {
 	if gap := int64(lo) - int64(r.last()) - 1; gap > 0 {
 		r.entries = append(r.entries, make([]entry, gap)...)
 	}
-	l.uncache(r, lo, rec.kind)
+	r.uncache(lo, rec.kind)
 	if rec.kind == kindAppend {
 		l.forget(u.group, r.at(lo))
 		r.entries = r.entries[:lo-r.truncated.Index-1]
