@@ -41,8 +41,10 @@ const (
 )
 
 func (k kind) String() string {
-	names := [...]string{kindBatch: "batch", kindAppend: "append", kindMoved: "moved", kindCreated: "created",
-		kindDestroyed: "destroyed", kindReset: "reset", kindHandles: "handles", kindTable: "table"}
+	names := [...]string{
+		kindBatch: "batch", kindAppend: "append", kindMoved: "moved", kindCreated: "created",
+		kindDestroyed: "destroyed", kindReset: "reset", kindHandles: "handles", kindTable: "table",
+	}
 	if k == 0 || int(k) >= len(names) {
 		return fmt.Sprintf("kind %d", byte(k))
 	}

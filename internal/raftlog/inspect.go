@@ -45,7 +45,7 @@ func inspectSlot(fs vfs.FS, path, name string, visit func(Item) error) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	s := &segment{slot: parseSlot(name), file: f}
 	if err := s.readHead(path); err != nil {
 		return visit(Item{File: name, Kind: "end", Note: err.Error()})

@@ -88,7 +88,7 @@ type slotResult struct {
 // that stopped the log, if one did.
 func (l *Log) Close() error {
 	if l.err == nil {
-		l.fail(l.attest())
+		l.err = l.attest()
 	}
 	if l.spare != nil {
 		if r := <-l.spare; r.err == nil {
