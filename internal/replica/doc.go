@@ -33,5 +33,5 @@
 // NotLeader, Unavailable, ResourceExhausted or TooLarge, and the command will
 // never be applied. UNKNOWN: the code is UnknownOutcome; it may have been or may
 // yet be. That an entry was overwritten in this replica's log proves nothing;
-// only another entry committed at its index does.
+// another entry committed at its index does, or one of a later term before it.
 package replica

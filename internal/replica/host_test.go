@@ -82,8 +82,11 @@ func (n *node) start() *node {
 		n.t.Fatalf("the host does not start: %v", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	n.host, n.stop, n.ended = host, stop, make(chan error, 1)
-	go func() { n.ended <- host.Run(ctx) }()
+	ended := make(chan error, 1)
+	n.mu.Lock()
+	n.host, n.stop, n.ended = host, stop, ended
+	n.mu.Unlock()
+	go func() { ended <- host.Run(ctx) }()
 	n.t.Cleanup(func() { n.kill() })
 	return n
 }
@@ -122,9 +125,16 @@ func (n *node) create(group uint64) *Group {
 	return g
 }
 
+// running is the host, also for goroutines beside the test's.
+func (n *node) running() *Host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.host
+}
+
 func (n *node) group() *Group {
 	n.t.Helper()
-	g, ok := n.host.Group(testGroup)
+	g, ok := n.running().Group(testGroup)
 	if !ok {
 		n.t.Fatal("the group is not there")
 	}

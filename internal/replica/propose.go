@@ -142,12 +142,13 @@ func (g *Group) launched(e *raftpb.Entry) {
 }
 
 // landed takes the flights out that a committed entry decides. It returns the
-// commands that the entry holds, and refuses those that another entry replaced.
-// Flights of several terms may stand at one index, so all are looked at; there
-// are few.
+// commands that the entry holds, and refuses those that can't be committed any
+// more: another entry has their index, or this one, before them, is of a later
+// term than theirs, and terms never fall along a log. Flights of several terms
+// may stand at one index, so all are looked at; there are few.
 func (g *Group) landed(e *raftpb.Entry) (ours []proposal) {
 	g.inFlight = slices.DeleteFunc(g.inFlight, func(f flight) bool {
-		if f.index > e.GetIndex() {
+		if f.index > e.GetIndex() && f.term >= e.GetTerm() {
 			return false
 		}
 		g.flightSum -= f.bytes

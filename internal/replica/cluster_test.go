@@ -1,0 +1,185 @@
+package replica
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/comanda-mq/comanda/internal/raftlog"
+)
+
+// cluster is three nodes with one group, over a network in memory.
+type cluster struct {
+	t     *testing.T
+	nodes map[uint64]*node
+	stop  chan struct{}
+	clock sync.WaitGroup
+
+	mu     sync.Mutex
+	cut    map[uint64]bool // nodes that nobody reaches and that reach nobody
+	frozen map[uint64]bool // nodes whose clock stands still
+	// onSend sees each message before it goes out; false loses it.
+	onSend func(from uint64, m *raftpb.Message) bool
+}
+
+type link struct {
+	c    *cluster
+	from uint64
+}
+
+func (l link) Send(msgs []Outgoing) {
+	for _, o := range msgs {
+		l.c.mu.Lock()
+		lost := l.c.cut[l.from] || l.c.cut[o.Message.GetTo()]
+		to, hook := l.c.nodes[o.Message.GetTo()], l.c.onSend
+		l.c.mu.Unlock()
+		if hook != nil && !hook(l.from, o.Message) || lost || to == nil {
+			continue
+		}
+		if h := to.running(); h != nil {
+			h.Receive(o.Group, proto.Clone(o.Message).(*raftpb.Message))
+		}
+	}
+}
+
+func newCluster(t *testing.T) *cluster {
+	c := &cluster{t: t, nodes: map[uint64]*node{}, stop: make(chan struct{}), cut: map[uint64]bool{}, frozen: map[uint64]bool{}}
+	for id := uint64(1); id <= 3; id++ {
+		n := newNode(t, newDisk(t, nil))
+		n.id, n.transport = id, link{c, id}
+		c.nodes[id] = n
+	}
+	for _, n := range c.nodes {
+		n.start()
+	}
+	for id, n := range c.nodes {
+		_, err := n.host.Create(NewReplica{Group: testGroup, Replica: id, Base: raftlog.Position{Index: 1, Term: 1}, Conf: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, n := range c.nodes {
+		c.clock.Go(func() { c.tick(id, n) })
+	}
+	t.Cleanup(func() {
+		close(c.stop)
+		c.clock.Wait()
+	})
+	return c
+}
+
+// tick is a node's clock: twenty times as fast as in life.
+func (c *cluster) tick(id uint64, n *node) {
+	ticker := time.NewTicker(TickEvery / 20)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.stop:
+			return
+		case now := <-ticker.C:
+			c.mu.Lock()
+			frozen := c.frozen[id]
+			c.mu.Unlock()
+			if frozen {
+				continue
+			}
+			select {
+			case n.ticks <- now:
+			case <-c.stop:
+				return
+			}
+		}
+	}
+}
+
+func (c *cluster) isolate(id uint64, yes bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut[id] = yes
+}
+
+func (c *cluster) freeze(id uint64, yes bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.frozen[id] = yes
+}
+
+func (c *cluster) watch(hook func(from uint64, m *raftpb.Message) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onSend = hook
+}
+
+// until waits for something that must come.
+func until(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.After(30 * time.Second)
+	for !is() {
+		select {
+		case <-ticker.C:
+		case <-timeout:
+			t.Fatalf("it did not come: %s", what)
+		}
+	}
+}
+
+// leader waits for a leader among those that are not cut off.
+func (c *cluster) leader() *node {
+	c.t.Helper()
+	var found *node
+	until(c.t, "a leader", func() bool {
+		for id, n := range c.nodes {
+			c.mu.Lock()
+			cut := c.cut[id]
+			c.mu.Unlock()
+			if h := n.running(); h != nil && !cut {
+				if g, ok := h.Group(testGroup); ok && g.Status().Leading {
+					found = n
+					return true
+				}
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func (c *cluster) others(n *node) (ns []*node) {
+	for id := uint64(1); id <= 3; id++ {
+		if c.nodes[id] != n {
+			ns = append(ns, c.nodes[id])
+		}
+	}
+	return ns
+}
+
+// add repeats until somebody confirms; only what can't have happened is
+// repeated.
+func (c *cluster) add(name string) uint64 {
+	c.t.Helper()
+	for {
+		if o := <-propose(c.leader().group(), name); o.err == nil {
+			return o.result.(uint64)
+		} else if !refused(o.err) {
+			c.t.Fatalf("add %s: %v", name, o.err)
+		}
+	}
+}
+
+// agree waits until all have applied the same and checks that their rows are
+// equal.
+func (c *cluster) agree() {
+	c.t.Helper()
+	until(c.t, "all applied the same", func() bool {
+		a, b, d := c.nodes[1].group().Status(), c.nodes[2].group().Status(), c.nodes[3].group().Status()
+		return a.Applied == b.Applied && b.Applied == d.Applied && a.Commit == a.Applied && b.Commit == b.Applied && d.Commit == d.Applied
+	})
+	if a, b, d := c.nodes[1].hash(), c.nodes[2].hash(), c.nodes[3].hash(); a != b || b != d {
+		c.t.Fatalf("rows differ: %x %x %x", a, b, d)
+	}
+}
