@@ -186,7 +186,8 @@ func (w *worker) apply(t task) []any {
 	}
 	rows := w.g.rows.Begin()
 	var results []any
-	if e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0 {
+	command := e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0
+	if command {
 		results = w.g.machine.Apply(rows, e.GetIndex(), e.GetData())
 	}
 	if t.ours != nil && len(results) != len(t.ours) {
@@ -194,6 +195,9 @@ func (w *worker) apply(t task) []any {
 	}
 	w.row = appendApplied(w.row[:0], e.GetIndex(), e.GetTerm(), w.conf)
 	rows.Commit(w.row)
+	if command {
+		w.g.machine.Applied()
+	}
 	return results
 }
 

@@ -22,6 +22,8 @@ func (m *nopMachine) Join(buf []byte, cmds []Command) []byte {
 	return append(buf, byte(len(cmds)))
 }
 
+func (m *nopMachine) Applied() {}
+
 func (m *nopMachine) Apply(_ Rows, _ uint64, entry []byte) []any {
 	return make([]any, entry[len(entry)-1])
 }

@@ -34,7 +34,7 @@ func (c Command) size() int64 {
 	return int64(n)
 }
 
-// StateMachine is what a group replicates. Apply, Lead and Follow are called by
+// StateMachine is what a group replicates. Apply, Applied, Lead and Follow are called by
 // the group's apply worker, Join by the host's loop at the same time.
 type StateMachine interface {
 	// Join appends to buf one entry that holds the commands in order, and stamps
@@ -46,6 +46,9 @@ type StateMachine interface {
 	// command, in order. It must be a pure function of the rows and the entry,
 	// the same on every replica. It may keep the entry, and not change it.
 	Apply(rows Rows, index uint64, entry []byte) []any
+	// Applied is called after each Apply, when the entry's rows can be read by
+	// views, and before its results are given.
+	Applied()
 	// Lead tells that this replica leads and that an entry of its term, and so
 	// everything confirmed before, is applied here. No two calls without Follow
 	// between them.

@@ -53,6 +53,8 @@ func splitEntry(entry []byte) (names []string) {
 	return names
 }
 
+func (m *counterMachine) Applied() {}
+
 func (m *counterMachine) Apply(rows Rows, index uint64, entry []byte) []any {
 	if m.gate != nil {
 		<-m.gate
