@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
@@ -85,7 +87,7 @@ func TestCrashAtEverySyncKeepsWhatWasConfirmed(t *testing.T) {
 	var mu sync.Mutex
 	var cuts []cut
 	var confirmed, syncs uint64
-	d.before(func(string) error {
+	d.before(func(errorfs.Op) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if syncs++; syncs%2 == 0 {
@@ -150,8 +152,8 @@ func TestFailedSyncEndsTheHost(t *testing.T) {
 	n := single(t, d)
 	n.add("a")
 	broken := errors.New("the disk is broken")
-	d.before(func(path string) error {
-		if isLog(path) {
+	d.before(func(op errorfs.Op) error {
+		if isLog(op) {
 			return broken
 		}
 		return nil

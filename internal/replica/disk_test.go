@@ -15,9 +15,8 @@ type disk struct {
 	vfs.FS
 	mem *vfs.MemFS
 
-	mu       sync.Mutex
-	onSync   func(path string) error // before each sync
-	logSyncs int
+	mu     sync.Mutex
+	onSync func(op errorfs.Op) error // before each sync
 }
 
 func newDisk(t testing.TB, mem *vfs.MemFS) *disk {
@@ -44,22 +43,22 @@ func newDisk(t testing.TB, mem *vfs.MemFS) *disk {
 		}
 		d.mu.Lock()
 		hook := d.onSync
-		if isLog(op.Path) {
-			d.logSyncs++
-		}
 		d.mu.Unlock()
 		if hook == nil {
 			return nil
 		}
-		return hook(op.Path)
+		return hook(op)
 	}))
 	return d
 }
 
-func isLog(path string) bool { return strings.HasSuffix(path, ".seg") }
+// isLog tells a write of the log from what prepares its files.
+func isLog(op errorfs.Op) bool {
+	return op.Kind == errorfs.OpFileSyncData && strings.HasSuffix(op.Path, ".seg")
+}
 
 // before sets what happens before each sync; nil: nothing.
-func (d *disk) before(hook func(path string) error) {
+func (d *disk) before(hook func(op errorfs.Op) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.onSync = hook
@@ -75,8 +74,8 @@ func (d *disk) crash(t testing.TB, keepPercent int, seed uint64) *disk {
 func (d *disk) hold() (reached <-chan struct{}, letGo func()) {
 	at, gate := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	d.before(func(path string) error {
-		if !isLog(path) {
+	d.before(func(op errorfs.Op) error {
+		if !isLog(op) {
 			return nil
 		}
 		once.Do(func() { close(at) })

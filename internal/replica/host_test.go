@@ -35,6 +35,7 @@ type node struct {
 	machines map[uint64]*counterMachine
 	onOpen   func(*counterMachine)
 	tune     func(*Options)
+	opened   func() // between New and Run
 }
 
 // small segments, so that tests see many of them; a large memtable, so that
@@ -80,6 +81,9 @@ func (n *node) start() *node {
 	host, err := New(n.options())
 	if err != nil {
 		n.t.Fatalf("the host does not start: %v", err)
+	}
+	if n.opened != nil {
+		n.opened()
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
