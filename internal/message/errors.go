@@ -62,3 +62,9 @@ func CodeOf(err error) Code {
 	}
 	return Internal
 }
+
+// NoQueue is the refusal of a queue that does not exist, with the command that
+// creates it.
+func NoQueue(name string) *Error {
+	return Errorf(QueueNotFound, "queue %q does not exist: create it with 'comanda queue create %s'", name, name)
+}

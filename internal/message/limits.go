@@ -17,7 +17,7 @@ const (
 	MaxBatchBytes     = 16 << 20 // of one send call
 	MaxBody           = 16 << 20 // highest value of Settings.MaxMessageBytes
 	MaxEntryBytes     = 1 << 20  // of one log entry, unless a single message is larger
-	MaxAnswerBytes    = 16 << 20 // of one receive or list answer
+	MessageOverhead   = 128      // bytes that a message counts besides its body
 	MaxDelay          = 10 * 365 * 24 * time.Hour
 	MaxWait           = 60 * time.Second
 	MinLease          = time.Second

@@ -3,6 +3,8 @@ package message
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 
 	"github.com/dchest/siphash"
 )
@@ -18,8 +20,21 @@ type Token struct {
 	Place ID
 }
 
-// Secret authenticates tokens: 16 random bytes, one for a cluster.
+// Secret is the key of a keyed hash: 16 random bytes. The cluster has one that
+// authenticates tokens, each queue one that places keys.
 type Secret [16]byte
+
+// MarshalText writes the secret as hex digits.
+func (s Secret) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, s[:]), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (s *Secret) UnmarshalText(b []byte) error {
+	if len(b) != 2*len(s) {
+		return errors.New("a secret has 32 hex digits")
+	}
+	_, err := hex.Decode(s[:], b)
+	return err
+}
 
 const (
 	tokenVersion = 1

@@ -61,6 +61,19 @@ const (
 // Effects returns what the last entry changed, valid until the next one.
 func (m *Machine) Effects() []Effect { return m.effects }
 
+// Info tells what the machine knows of a queue, without counts.
+func (m *Machine) Info(number uint32) (Info, bool) {
+	q := m.queues[number]
+	if q == nil {
+		return Info{}, false
+	}
+	info := Info{Number: number, Version: q.version, Settings: q.settings, Paused: q.paused}
+	for _, s := range q.shards {
+		info.Shards = append(info.Shards, ShardInfo{Bounds: Bounds{From: s.from, To: s.to, Path: s.path}, Epoch: s.epoch})
+	}
+	return info, true
+}
+
 // GroupTime is the group time of the last entry, in ms.
 func (m *Machine) GroupTime() int64 { return m.meta.groupTime }
 

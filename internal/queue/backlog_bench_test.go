@@ -61,7 +61,7 @@ func BenchmarkBacklog(b *testing.B) {
 			x.Cell = (sent + i) % *cells
 			if *keyed > 0 {
 				k := rand.IntN(*keyed)
-				x.Key, x.Hash = strconv.Itoa(k), queue.KeyHash{Hi: uint64(k) * 0x9E3779B97F4A7C15, Lo: uint64(k)}
+				x.Key, x.Hash = strconv.Itoa(k), message.KeyHash{Hi: uint64(k) * 0x9E3779B97F4A7C15, Lo: uint64(k)}
 			}
 			for j := 0; j < size; j += 8 {
 				binary.LittleEndian.PutUint64(body[j:], rand.Uint64())
@@ -106,7 +106,7 @@ func BenchmarkBacklog(b *testing.B) {
 			continue
 		}
 		for i := 0; i < len(window); i += per {
-			l := queue.Lease{Queue: 1, Worker: "w", Length: time.Minute, Items: window[i:min(i+per, len(window))], Floors: floors}
+			l := queue.Lease{Queue: 1, Worker: "w", Length: time.Minute, MaxBytes: 1 << 30, Items: window[i:min(i+per, len(window))], Floors: floors}
 			floors = nil
 			got := apply(l.Command())[0].(queue.LeaseResult)
 			var s queue.Settle

@@ -8,9 +8,8 @@ import (
 )
 
 // Command is one encoded command: its fields, and its bodies apart, so that
-// they are copied once, into the entry. (An alias of a plain struct, so that
-// the host of the replica can carry it without knowing this room.)
-type Command = struct {
+// they are copied once, into the entry.
+type Command struct {
 	Head   []byte
 	Bodies [][]byte
 }
@@ -43,23 +42,30 @@ const (
 )
 
 // AppendEntry joins commands to one entry. groupTime and wall are milliseconds.
-func AppendEntry(b []byte, groupTime, wall int64, cmds []Command) []byte {
+// C is Command under any name: the host of the replica carries it under its own.
+func AppendEntry[C ~struct {
+	Head   []byte
+	Bodies [][]byte
+}](b []byte, groupTime, wall int64, joined []C) []byte {
 	b = append(b, entryFormat, 0)
 	b = putInt(putInt(b, groupTime), wall)
-	b = binary.AppendUvarint(b, uint64(len(cmds)))
+	b = binary.AppendUvarint(b, uint64(len(joined)))
 	bodies := 0
-	for _, c := range cmds {
+	for _, j := range joined {
+		c := Command(j)
 		b = append(b, c.Head[0], laneNone)
 		b = putString(b, c.Head[1:])
 		bodies += len(c.Bodies)
 	}
 	b = binary.AppendUvarint(b, uint64(bodies))
-	for _, c := range cmds {
+	for _, j := range joined {
+		c := Command(j)
 		for _, body := range c.Bodies {
 			b = binary.AppendUvarint(b, uint64(len(body)))
 		}
 	}
-	for _, c := range cmds {
+	for _, j := range joined {
+		c := Command(j)
 		for _, body := range c.Bodies {
 			b = append(b, body...)
 		}
@@ -111,8 +117,8 @@ type Send struct {
 
 // Sent is one message of a Send.
 type Sent struct {
-	Cell int     // without a key: where the sender's lane is
-	Hash KeyHash // with a key
+	Cell int             // without a key: where the sender's lane is
+	Hash message.KeyHash // with a key
 	message.New
 }
 
@@ -151,7 +157,7 @@ func (c *Send) Command() Command {
 		}
 		b = append(b, flags)
 		if flags&sentKeyed != 0 {
-			b = m.Hash.append(b)
+			b = appendHash(b, m.Hash)
 			b = putString(b, m.Key)
 		} else {
 			b = append(b, byte(m.Cell))
@@ -174,7 +180,7 @@ func (m *Sent) decode(d *decoder) {
 	flags := d.byte()
 	*m = Sent{}
 	if flags&sentKeyed != 0 {
-		m.Hash = KeyHash{Hi: d.fixed64(), Lo: d.fixed64()}
+		m.Hash = message.KeyHash{Hi: d.fixed64(), Lo: d.fixed64()}
 		m.Key = d.string()
 		m.Cell = m.Hash.Point().Cell()
 	} else if m.Cell = int(d.byte()); m.Cell >= message.Cells {
@@ -203,8 +209,10 @@ type Lease struct {
 	Worker  string
 	Session uint64
 	Length  time.Duration
-	Items   []Ref
-	Floors  []Floor
+	// MaxBytes of bodies: leasing ends with the message that reaches it.
+	MaxBytes int
+	Items    []Ref
+	Floors   []Floor
 }
 
 // Ref names a message as somebody saw it: Apply refuses it if it has changed.
@@ -236,10 +244,12 @@ type Leased struct {
 	Body       []byte
 }
 
-// LeaseResult is the answer to a Lease. What is asked for and not leased had
-// changed since it was chosen.
+// LeaseResult is the answer to a Lease. Of the first Looked items, those that
+// are not leased had changed since they were chosen; the others were left alone
+// because of MaxBytes.
 type LeaseResult struct {
 	Leased []Leased
+	Looked int
 	Err    *message.Error // QUEUE_NOT_FOUND, UNAVAILABLE (paused): nothing was leased
 }
 
@@ -249,7 +259,7 @@ func (c *Lease) Command() Command {
 	b = binary.AppendUvarint(b, uint64(c.Queue))
 	b = putString(b, c.Worker)
 	b = binary.AppendUvarint(b, c.Session)
-	b = putInt(b, millis(c.Length))
+	b = putInt(putInt(b, millis(c.Length)), int64(c.MaxBytes))
 	b = binary.AppendUvarint(b, uint64(len(c.Items)))
 	for _, r := range c.Items {
 		b = r.append(b)

@@ -15,7 +15,7 @@ const inlineBody = 4 << 10
 type Head struct {
 	Seq        uint64
 	Key        string
-	Hash       KeyHash // only with a key
+	Hash       message.KeyHash // only with a key
 	Type       string
 	Attributes []message.Attribute
 	SentAt     int64 // wall time, ms since 1970
@@ -58,7 +58,7 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	b = append(b, flags, h.Priority)
 	b = putInt(b, h.SentAt)
 	if flags&headKeyed != 0 {
-		b = h.Hash.append(b)
+		b = appendHash(b, h.Hash)
 		b = putString(b, h.Key)
 	}
 	if flags&headDelayed != 0 {
@@ -86,7 +86,7 @@ func decodeHead(seq uint64, row []byte) (h Head, body []byte, apart bool) {
 	h.Priority = d.byte()
 	h.SentAt = d.int()
 	if flags&headKeyed != 0 {
-		h.Hash = KeyHash{Hi: d.fixed64(), Lo: d.fixed64()}
+		h.Hash = message.KeyHash{Hi: d.fixed64(), Lo: d.fixed64()}
 		h.Key = d.string()
 	}
 	if flags&headDelayed != 0 {

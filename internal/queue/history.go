@@ -120,8 +120,8 @@ type finished struct {
 	at         int64  // wall time, ms
 	sentAt     int64
 	key        string
-	hash       KeyHash // only with a key
-	kind       string  // the message's type
+	hash       message.KeyHash // only with a key
+	kind       string          // the message's type
 	bodySize   int
 	attempts   int
 	deliveries int
@@ -133,7 +133,7 @@ func (f *finished) append(b []byte) []byte {
 	b = putInt(putInt(b, f.at), f.sentAt)
 	b = putString(b, f.key)
 	if f.key != "" {
-		b = f.hash.append(b)
+		b = appendHash(b, f.hash)
 	}
 	b = putInt(putString(b, f.kind), int64(f.bodySize))
 	b = putInt(putInt(b, int64(f.attempts)), int64(f.deliveries))
@@ -144,7 +144,7 @@ func decodeFinished(row []byte) finished {
 	d := decoder{b: row}
 	f := finished{fence: d.uint(), at: d.int(), sentAt: d.int(), key: d.string()}
 	if f.key != "" {
-		f.hash = KeyHash{Hi: d.fixed64(), Lo: d.fixed64()}
+		f.hash = message.KeyHash{Hi: d.fixed64(), Lo: d.fixed64()}
 	}
 	f.kind, f.bodySize = d.string(), int(d.int())
 	f.attempts, f.deliveries = int(d.int()), int(d.int())

@@ -6,7 +6,7 @@ import (
 
 // lease hands out what the leader chose and what is still free to go.
 func (m *Machine) lease(d *decoder) LeaseResult {
-	number, worker, session, length := uint32(d.uint()), d.string(), d.uint(), d.int()
+	number, worker, session, length, maxBytes := uint32(d.uint()), d.string(), d.uint(), d.int(), d.int()
 	refs := make([]Ref, 0, d.count(4))
 	for range cap(refs) {
 		refs = append(refs, decodeRef(d))
@@ -25,9 +25,14 @@ func (m *Machine) lease(d *decoder) LeaseResult {
 	l := lease{session: session, deadline: m.meta.groupTime + length, length: length, at: m.wall, worker: worker}
 	var r LeaseResult
 	for _, ref := range refs {
+		if maxBytes <= 0 {
+			break
+		}
+		r.Looked++
 		if c := m.cellOf(q, ref.Cell); c != nil && !c.shard.full() {
 			if got, ok := m.leaseOne(c, ref, &l); ok {
 				r.Leased = append(r.Leased, got)
+				maxBytes -= int64(len(got.Body))
 			}
 		}
 	}

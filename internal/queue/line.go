@@ -14,7 +14,7 @@ import (
 // look-up.
 type line struct {
 	cell   *cell
-	hash   KeyHash
+	hash   message.KeyHash
 	first  uint64 // the lowest sequence number
 	locked uint64 // the leased message; 0: none
 	count  uint64 // messages in the line; 0: there is no row
@@ -29,7 +29,7 @@ func (l *line) append(b []byte) []byte {
 	return binary.AppendUvarint(b, l.count)
 }
 
-func readLine(rows Reader, k *keys, c *cell, h KeyHash) *line {
+func readLine(rows Reader, k *keys, c *cell, h message.KeyHash) *line {
 	l := &line{cell: c, hash: h}
 	if row, ok := rows.Get(c.space, k.line(h)); ok {
 		d := decoder{b: row}
@@ -41,11 +41,11 @@ func readLine(rows Reader, k *keys, c *cell, h KeyHash) *line {
 
 type lineKey struct {
 	space uint64
-	hash  KeyHash
+	hash  message.KeyHash
 }
 
 // line returns the line of a key, for this entry to read and change.
-func (m *Machine) line(c *cell, h KeyHash) *line {
+func (m *Machine) line(c *cell, h message.KeyHash) *line {
 	at := lineKey{c.space, h}
 	l := m.lines[at]
 	if l == nil {
@@ -143,7 +143,7 @@ func (m *Machine) offer(x *stored) {
 // advance hands the turn of a key to the head of its line, after a message of
 // the key was unlocked or left the line. A head that is scheduled keeps the
 // others waiting: the line is in send order.
-func (m *Machine) advance(c *cell, h KeyHash) {
+func (m *Machine) advance(c *cell, h message.KeyHash) {
 	l := m.line(c, h)
 	if l.count == 0 || l.locked != 0 {
 		return

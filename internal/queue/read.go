@@ -154,7 +154,8 @@ func Timers(rows Reader, number uint32, n int, after *TimerRef, limit int) []Tim
 // is bound to a session.
 type Deadline struct {
 	LeaseRef
-	At int64
+	At     int64
+	Worker string
 }
 
 // Deadlines reads all leases of a cell.
@@ -162,7 +163,7 @@ func Deadlines(rows Reader, number uint32, n int) []Deadline {
 	var out []Deadline
 	rows.Scan(spaceOf(number, n), []byte{rowLease}, []byte{rowLease + 1}, func(key, v []byte) bool {
 		l := decodeLease(v)
-		out = append(out, Deadline{LeaseRef: LeaseRef{Cell: n, Seq: beUint64(key[1:]), Fence: beUint64(key[9:])}, At: l.deadline})
+		out = append(out, Deadline{LeaseRef: LeaseRef{Cell: n, Seq: beUint64(key[1:]), Fence: beUint64(key[9:])}, At: l.deadline, Worker: l.worker})
 		return true
 	})
 	var k keys

@@ -61,14 +61,7 @@ const (
 // again, so a space is never another queue's, and never groupSpace.
 func spaceOf(queue uint32, cell int) uint64 { return uint64(queue)<<8 | uint64(cell) }
 
-// KeyHash places a key: SipHash-128 of the key with its queue's secret. Two
-// keys with one hash would share a line, which no one meets in practice.
-type KeyHash struct{ Hi, Lo uint64 }
-
-// Point is where messages of the key stand.
-func (h KeyHash) Point() message.Point { return message.PointOf(h.Hi) }
-
-func (h KeyHash) append(b []byte) []byte {
+func appendHash(b []byte, h message.KeyHash) []byte {
 	b = binary.BigEndian.AppendUint64(b, h.Hi)
 	return binary.BigEndian.AppendUint64(b, h.Lo)
 }
@@ -105,13 +98,13 @@ func (k *keys) timer(due int64, seq uint64, counter uint32) []byte {
 	return k.b
 }
 
-func (k *keys) line(h KeyHash) []byte {
-	k.b = h.append(k.one(rowLine))
+func (k *keys) line(h message.KeyHash) []byte {
+	k.b = appendHash(k.one(rowLine), h)
 	return k.b
 }
 
-func (k *keys) behind(h KeyHash, seq uint64) []byte {
-	k.b = binary.BigEndian.AppendUint64(h.append(k.one(rowBehind)), seq)
+func (k *keys) behind(h message.KeyHash, seq uint64) []byte {
+	k.b = binary.BigEndian.AppendUint64(appendHash(k.one(rowBehind), h), seq)
 	return k.b
 }
 

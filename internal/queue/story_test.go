@@ -33,9 +33,9 @@ func (w *world) apply(cmds ...queue.Command) []any {
 	return w.m.Apply(w.rows, w.index, queue.AppendEntry(nil, w.now, 1_000_000+w.now, cmds))
 }
 
-func hashOf(key string) queue.KeyHash {
+func hashOf(key string) message.KeyHash {
 	lo, hi := siphash.Hash128(1, 2, []byte(key))
-	return queue.KeyHash{Hi: hi, Lo: lo}
+	return message.KeyHash{Hi: hi, Lo: lo}
 }
 
 // TestStories runs the scripts in testdata: what a message goes through, in
@@ -86,7 +86,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 			}
 		}
 	case "lease":
-		c := queue.Lease{Queue: 1, Worker: "w", Length: seconds("s")}
+		c := queue.Lease{Queue: 1, Worker: "w", Length: seconds("s"), MaxBytes: 1 << 20}
 		d.MaybeScanArgs(t, "worker", &c.Worker)
 		limit := 1
 		d.MaybeScanArgs(t, "max", &limit)

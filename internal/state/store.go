@@ -15,6 +15,7 @@ import (
 type Options struct {
 	FS           vfs.FS
 	Dir          string
+	StoreID      uint64 // identity of the data directory; the rows of another one are refused
 	CacheBytes   int64  // block cache; 0: 64 MiB
 	MemTable     uint64 // size of one of up to 4 memtables; 0: 32 MiB
 	ReadOnly     bool   // for inspection of a stopped server's directory
@@ -75,7 +76,42 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state: open %s: %w", o.Dir, err)
 	}
-	return &Store{db: db}, nil
+	s := &Store{db: db}
+	if err := s.identify(o); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+// ErrOtherStore marks rows that belong to another data directory.
+var ErrOtherStore = errors.New("the rows belong to another data directory")
+
+// identityKey lies under handle 0, which no space ever gets.
+var identityKey = append(make([]byte, 8), 'i')
+
+// identify writes the identity into a new store, and compares it in an old one.
+func (s *Store) identify(o Options) error {
+	v, closer, err := s.db.Get(identityKey)
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		if o.ReadOnly {
+			return nil
+		}
+		if err := s.db.Set(identityKey, binary.BigEndian.AppendUint64(nil, o.StoreID), pebble.NoSync); err != nil {
+			return fmt.Errorf("state: %s: %w", o.Dir, err)
+		}
+		return s.db.Flush() // durable before any row is
+	case err != nil:
+		return fmt.Errorf("state: read the identity in %s: %w", o.Dir, err)
+	}
+	id := binary.BigEndian.Uint64(v)
+	if err := closer.Close(); err != nil {
+		return err
+	}
+	if id != o.StoreID && !o.ReadOnly {
+		return fmt.Errorf("state: %s has identity %016x, this directory is %016x: %w; put back the directory that belongs here", o.Dir, id, o.StoreID, ErrOtherStore)
+	}
+	return nil
 }
 
 // Close closes the store. Rows that were not flushed are not made durable: the
@@ -99,7 +135,7 @@ func (s *Store) Metrics() *pebble.Metrics { return s.db.Metrics() }
 // leftovers of replicas that were destroyed and of replays that chose other
 // handles. It must run before any replica is opened.
 func (s *Store) Sweep(roots []uint64) (swept int, err error) {
-	reached := map[uint64]bool{}
+	reached := map[uint64]bool{0: true} // the identity
 	for _, root := range roots {
 		reached[root] = true
 		spaces, err := loadSpaces(s.db, root)

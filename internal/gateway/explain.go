@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// shown puts what the rows say of a message into words.
+func shown(q *catalog.Queue, d *queue.Detail) message.Shown {
+	s := message.Shown{
+		ID: d.ID, Queue: q.Name, Shard: q.Name + "/" + d.Shard, State: d.State, Reason: reason(d),
+		Key: d.Key, Type: d.Type, Attributes: d.Attributes, Body: d.Body, BodySize: d.BodySize,
+		Attempts: d.Attempts, Deliveries: d.Deliveries, WorkerDeaths: d.Deaths,
+		SentAt: time.UnixMilli(d.SentAt), Worker: d.Worker,
+	}
+	if d.State == message.Scheduled {
+		s.ReadyAt = time.UnixMilli(d.DueWall)
+	}
+	for _, a := range d.History {
+		if a.Error != "" {
+			s.LastError = a.Error
+		}
+	}
+	return s
+}
+
+// reason says why a message is not running now; nothing if it is, or is done.
+func reason(d *queue.Detail) string {
+	switch d.State {
+	case message.Scheduled:
+		why := "delayed"
+		if d.Attempts > 0 {
+			why = fmt.Sprintf("waits after failed attempt %d", d.Attempts)
+		}
+		return fmt.Sprintf("%s, scheduled until about %s", why, stamp(d.DueWall))
+	case message.Ready:
+		switch {
+		case d.Paused:
+			return "the queue is paused"
+		case d.Blocker != nil && d.Blocker.State == message.Leased:
+			return fmt.Sprintf("its key is held by message %s on worker %s", d.Blocker.ID, d.Blocker.Worker)
+		case d.Blocker != nil && d.Blocker.State == message.Scheduled:
+			return fmt.Sprintf("its key waits for message %s, which is scheduled until about %s", d.Blocker.ID, stamp(d.Blocker.DueWall))
+		case d.Blocker != nil:
+			return fmt.Sprintf("its key has an earlier message, %s, which is ready", d.Blocker.ID)
+		}
+		return "ready: it waits for a worker to take it"
+	case message.Dead:
+		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Rejected {
+			return "rejected by its worker"
+		}
+		return fmt.Sprintf("dead after %d failed attempts", d.Attempts)
+	case message.Leased, message.Finished:
+	}
+	return ""
+}
+
+func stamp(wall int64) string { return time.UnixMilli(wall).UTC().Format("2006-01-02T15:04:05.000Z") }
+
+var outcomes = map[queue.Outcome]string{
+	queue.Acked: "acked", queue.Nacked: "nacked", queue.Rejected: "rejected",
+	queue.Released: "released", queue.Expired: "expired", queue.Redriven: "redriven",
+}
+
+// timeline unrolls the history: sent, then each lease and how it ended.
+func timeline(d *queue.Detail) []message.Event {
+	events := []message.Event{{At: time.UnixMilli(d.SentAt), Event: "sent"}}
+	for _, a := range d.History {
+		if a.LeasedAt > 0 {
+			events = append(events, message.Event{At: time.UnixMilli(a.LeasedAt), Event: "leased", Worker: a.Worker, Attempt: a.Number})
+		}
+		events = append(events, message.Event{At: time.UnixMilli(a.EndedAt), Event: outcomes[a.Outcome], Worker: a.Worker, Attempt: a.Number, Error: a.Error})
+	}
+	switch d.State {
+	case message.Leased:
+		events = append(events, message.Event{At: time.UnixMilli(d.LeasedAt), Event: "leased", Worker: d.Worker, Attempt: d.Attempts + 1})
+	case message.Dead:
+		last := events[len(events)-1]
+		events = append(events, message.Event{At: last.At, Event: "dead", Attempt: last.Attempt})
+	case message.Scheduled, message.Ready, message.Finished:
+	}
+	return events
+}

@@ -1,0 +1,171 @@
+// Package gateway is what every node does for clients: it authorises a verb,
+// checks it, finds the groups that it concerns in its read copy of the catalog,
+// carries it there and brings the answers back in order. Protocols call it; it
+// knows none of them.
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/clock"
+	"github.com/comanda-mq/comanda/internal/leader"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+// Options of a Gateway.
+type Options struct {
+	Node  string // this node's name
+	Boot  uint64 // its boot number: spreads unkeyed messages of different gateways
+	Auth  auth.Authorizer
+	Clock clock.Clock
+	// Group finds a group that is led here.
+	Group func(id uint64) (*leader.Group, bool)
+	// Meta is the meta group's machine here.
+	Meta func() *leader.Meta
+	// Status tells of any group that has a replica here.
+	Status func(id uint64) (replica.Status, bool)
+	// Admit refuses sends while disk or memory is short.
+	Admit func() error
+	// MaxSending is how many bytes of sends may be under way.
+	MaxSending int64
+	// Server tells of the process.
+	Server func() message.ServerInfo
+	Logger *slog.Logger
+}
+
+// Gateway carries verbs.
+type Gateway struct {
+	o       Options
+	view    atomic.Pointer[catalog.View] // the read copy by which it routes
+	newest  atomic.Pointer[catalog.View] // what Learn heard last
+	sending atomic.Int64                 // bytes
+	turn    atomic.Uint32                // of the shards that unkeyed messages go to
+}
+
+// New makes a gateway that knows no queues until it learns.
+func New(o Options) *Gateway {
+	g := &Gateway{o: o}
+	empty := &catalog.View{}
+	g.view.Store(empty)
+	g.newest.Store(empty)
+	return g
+}
+
+// Learn takes in a newer catalog.
+func (g *Gateway) Learn(v *catalog.View) {
+	g.newest.Store(v)
+	g.view.Store(v)
+}
+
+// Outdate makes the gateway route by another catalog until it finds out: for
+// tests.
+func (g *Gateway) Outdate(v *catalog.View) { g.view.Store(v) }
+
+// refresh takes the newest catalog for the route.
+func (g *Gateway) refresh() { g.view.Store(g.newest.Load()) }
+
+// How long a verb goes on by itself when its route was out of date or its group
+// has no leader.
+const (
+	retryFor   = 5 * time.Second
+	retryFirst = 2 * time.Millisecond
+	retryMost  = 100 * time.Millisecond
+)
+
+// retry paces the attempts of one verb.
+type retry struct {
+	ctx   context.Context
+	until time.Time
+	clock clock.Clock
+	delay time.Duration
+}
+
+func (g *Gateway) retry(ctx context.Context) *retry {
+	return &retry{ctx: ctx, until: g.o.Clock.Now().Add(retryFor), clock: g.o.Clock, delay: retryFirst}
+}
+
+// again waits before the next attempt; false: there is none.
+func (r *retry) again() bool {
+	if r.ctx.Err() != nil || r.clock.Now().After(r.until) {
+		return false
+	}
+	pause, cancel := context.WithTimeout(r.ctx, r.delay)
+	defer cancel()
+	<-pause.Done()
+	r.delay = min(2*r.delay, retryMost)
+	return r.ctx.Err() == nil
+}
+
+// movable says that an error may go away with a newer route, and that nothing
+// has happened.
+func movable(err error) bool {
+	switch message.CodeOf(err) {
+	case message.WrongShard, message.NotLeader:
+		return true
+	default:
+		return false
+	}
+}
+
+// stuck is what a verb answers whose route did not become right in time.
+func stuck(err *message.Error) *message.Error {
+	return message.Errorf(message.Unavailable, "the queue's group can't be reached just now; nothing was done: try again (%s)", err.Text)
+}
+
+func (g *Gateway) authorize(ctx context.Context, a auth.Action, queue string) error {
+	return g.o.Auth.Authorize(ctx, a, queue)
+}
+
+// queue finds a queue by name, in the newest catalog before it is refused.
+func (g *Gateway) queue(name string) (*catalog.Queue, error) {
+	if err := message.CheckQueueName(name); err != nil {
+		return nil, err
+	}
+	if q, ok := g.view.Load().Queue(name); ok {
+		return q, nil
+	}
+	g.refresh()
+	if q, ok := g.view.Load().Queue(name); ok {
+		return q, nil
+	}
+	return nil, message.NoQueue(name)
+}
+
+func (g *Gateway) queueNumber(n uint32) (*catalog.Queue, bool) {
+	if q, ok := g.view.Load().QueueNumber(n); ok {
+		return q, true
+	}
+	g.refresh()
+	return g.view.Load().QueueNumber(n)
+}
+
+// group finds a group, wherever it is led.
+func (g *Gateway) group(id uint64) (*leader.Group, error) {
+	gr, ok := g.o.Group(id)
+	if !ok {
+		return nil, message.Errorf(message.NotLeader, "group %d has no replica here", id)
+	}
+	return gr, nil
+}
+
+func (g *Gateway) freshness() message.Freshness {
+	return message.Freshness{ServedBy: g.o.Node, Role: "leader"}
+}
+
+func newSecret() (s message.Secret) {
+	rand.Read(s[:]) //nolint:errcheck // it never fails: crypto/rand ends the process instead
+	return s
+}
+
+// OpenToken reads a token's text.
+func (g *Gateway) OpenToken(text string) (message.Token, error) {
+	secret := g.newest.Load().Cluster.Secret
+	return message.OpenToken(text, &secret)
+}

@@ -1,0 +1,251 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// takeOver is how long CreateQueue and PauseQueue wait until the groups have
+// taken over what the catalog says.
+const takeOver = 10 * time.Second
+
+// CreateQueue creates a queue; created is false when it was there with the same
+// settings.
+func (g *Gateway) CreateQueue(ctx context.Context, name string, s message.Settings, shards int) (message.QueueInfo, bool, error) {
+	if err := g.authorize(ctx, auth.Manage, name); err != nil {
+		return message.QueueInfo{}, false, err
+	}
+	if err := message.CheckQueueName(name); err != nil {
+		return message.QueueInfo{}, false, err
+	}
+	if err := s.Check(); err != nil {
+		return message.QueueInfo{}, false, err
+	}
+	if shards < 1 || shards > message.Cells {
+		return message.QueueInfo{}, false, message.Errorf(message.InvalidArgument, "shards is %d: want 1 to %d", shards, message.Cells)
+	}
+	r, err := g.change(ctx, catalog.Command{CreateQueue: &catalog.CreateQueue{Name: name, Settings: s, Shards: shards, Secret: newSecret()}})
+	if err != nil {
+		return message.QueueInfo{}, false, err
+	}
+	return queueInfo(r.Queue), r.Created, nil
+}
+
+// change proposes a change to the catalog and waits until its queue's groups
+// have taken it over.
+func (g *Gateway) change(ctx context.Context, c catalog.Command) (catalog.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, takeOver)
+	defer cancel()
+	retry := g.retry(ctx)
+	r, err := g.o.Meta().Propose(ctx, c)
+	for err != nil && movable(err) && retry.again() {
+		r, err = g.o.Meta().Propose(ctx, c)
+	}
+	switch {
+	case err != nil:
+		return r, err
+	case r.Err != nil:
+		return r, r.Err
+	}
+	if _, exists := g.newest.Load().QueueNumber(r.Queue.Number); !exists {
+		return r, nil // deleted
+	}
+	for i := range r.Queue.Shards {
+		gr, err := g.group(r.Queue.Shards[i].Group)
+		if err == nil {
+			err = gr.Configured(ctx, r.Queue.Number, r.Queue.Version)
+		}
+		if err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// DeleteQueue deletes a queue with every message in it.
+func (g *Gateway) DeleteQueue(ctx context.Context, name string) error {
+	if err := g.authorize(ctx, auth.Manage, name); err != nil {
+		return err
+	}
+	if _, err := g.queue(name); err != nil {
+		return err
+	}
+	_, err := g.change(ctx, catalog.Command{DeleteQueue: &catalog.DeleteQueue{Name: name}})
+	return err
+}
+
+// PauseQueue stops deliveries of a queue, or lets them go on.
+func (g *Gateway) PauseQueue(ctx context.Context, name string, paused bool) error {
+	if err := g.authorize(ctx, auth.Manage, name); err != nil {
+		return err
+	}
+	if _, err := g.queue(name); err != nil {
+		return err
+	}
+	_, err := g.change(ctx, catalog.Command{PauseQueue: &catalog.PauseQueue{Name: name, Paused: paused}})
+	return err
+}
+
+// Queue tells of a queue, with its counts.
+func (g *Gateway) Queue(ctx context.Context, name string) (message.QueueInfo, message.Freshness, error) {
+	if err := g.authorize(ctx, auth.Read, name); err != nil {
+		return message.QueueInfo{}, message.Freshness{}, err
+	}
+	q, err := g.queue(name)
+	if err != nil {
+		return message.QueueInfo{}, message.Freshness{}, err
+	}
+	info := queueInfo(q)
+	err = g.readShards(ctx, q, func(_ *catalog.Shard, s queue.ShardInfo) { info.Counts.Add(s.Counts) })
+	return info, g.freshness(), err
+}
+
+// readShards visits the queue's shards as their groups have them.
+func (g *Gateway) readShards(ctx context.Context, q *catalog.Queue, visit func(*catalog.Shard, queue.ShardInfo)) error {
+	done := map[uint64]bool{}
+	for i := range q.Shards {
+		id := q.Shards[i].Group
+		if done[id] {
+			continue
+		}
+		done[id] = true
+		gr, err := g.group(id)
+		if err != nil {
+			return err
+		}
+		err = gr.Read(ctx, func(rows queue.Reader) error {
+			info, _ := queue.Queue(rows, q.Number)
+			for _, s := range info.Shards {
+				visit(q.Shard(s.From), s)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Queues lists queues by name, after page.
+func (g *Gateway) Queues(ctx context.Context, limit int, page string) ([]message.QueueInfo, string, error) {
+	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
+		return nil, "", err
+	}
+	if limit < 1 || limit > message.MaxBatch {
+		return nil, "", message.Errorf(message.InvalidArgument, "max is %d: want 1 to %d", limit, message.MaxBatch)
+	}
+	qs := g.newest.Load().Queues(page, limit+1)
+	next := ""
+	if len(qs) > limit {
+		qs = qs[:limit]
+		next = qs[limit-1].Name
+	}
+	out := make([]message.QueueInfo, len(qs))
+	for i, q := range qs {
+		out[i] = queueInfo(q)
+	}
+	return out, next, nil
+}
+
+func queueInfo(q *catalog.Queue) message.QueueInfo {
+	return message.QueueInfo{Name: q.Name, Settings: q.Settings.WithDefaults(), Paused: q.Paused, Shards: len(q.Shards)}
+}
+
+// Locate tells where the messages of a key are.
+func (g *Gateway) Locate(ctx context.Context, name, key string) (message.Location, error) {
+	if err := g.authorize(ctx, auth.Read, name); err != nil {
+		return message.Location{}, err
+	}
+	if key == "" {
+		return message.Location{}, message.Errorf(message.InvalidArgument, "name a key to locate")
+	}
+	if err := message.CheckKey(key); err != nil {
+		return message.Location{}, err
+	}
+	q, err := g.queue(name)
+	if err != nil {
+		return message.Location{}, err
+	}
+	h := q.Hash(key)
+	s := q.Shard(h.Point().Cell())
+	leading, followers := g.members(s.Group)
+	return message.Location{Hash: h.Hi, Shard: q.Name + "/" + s.Path, Group: s.Group, Leader: leading, Followers: followers}, nil
+}
+
+// members names the nodes of a group: who leads it, and who follows.
+func (g *Gateway) members(id uint64) (leading string, followers []string) {
+	v := g.newest.Load()
+	group, ok := v.Group(id)
+	if !ok {
+		return "", nil
+	}
+	st, _ := g.o.Status(id)
+	for _, r := range group.Replicas {
+		n, ok := v.Node(r.Node)
+		switch {
+		case !ok:
+		case r.ID == st.Leader:
+			leading = n.Name
+		default:
+			followers = append(followers, n.Name)
+		}
+	}
+	return leading, followers
+}
+
+// Shards lists the shards of one queue, or of all with the empty name.
+func (g *Gateway) Shards(ctx context.Context, name string) ([]message.ShardInfo, message.Freshness, error) {
+	if err := g.authorize(ctx, auth.Read, name); err != nil {
+		return nil, message.Freshness{}, err
+	}
+	var qs []*catalog.Queue
+	if name == "" {
+		qs = g.newest.Load().Queues("", message.MaxBatch)
+	} else {
+		q, err := g.queue(name)
+		if err != nil {
+			return nil, message.Freshness{}, err
+		}
+		qs = []*catalog.Queue{q}
+	}
+	var out []message.ShardInfo
+	for _, q := range qs {
+		err := g.readShards(ctx, q, func(s *catalog.Shard, info queue.ShardInfo) {
+			leading, followers := g.members(s.Group)
+			out = append(out, message.ShardInfo{
+				ID: q.Name + "/" + info.Path, Queue: q.Name, Group: s.Group, Leader: leading, Followers: followers, Counts: info.Counts,
+				From: uint64(message.CellPoint(info.From)), To: uint64(message.CellPoint(info.To)) + (1<<64/message.Cells - 1),
+			})
+		})
+		if err != nil {
+			return nil, message.Freshness{}, err
+		}
+	}
+	return out, g.freshness(), nil
+}
+
+// Server tells of this server.
+func (g *Gateway) Server(ctx context.Context) (message.ServerInfo, error) {
+	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
+		return message.ServerInfo{}, err
+	}
+	info := g.o.Server()
+	v := g.newest.Load()
+	info.ClusterID, info.Node = v.Cluster.ID, g.o.Node
+	for _, group := range v.Groups() {
+		leading, _ := g.members(group.ID)
+		gi := message.GroupInfo{Group: group.ID, Leader: leading, Voters: len(group.Replicas)}
+		if st, ok := g.o.Status(group.ID); ok {
+			gi.Term, gi.Applied, gi.Voters = st.Term, st.Applied, len(st.Voters)
+			info.Voters = gi.Voters
+		}
+		info.Groups = append(info.Groups, gi)
+	}
+	return info, nil
+}

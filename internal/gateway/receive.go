@@ -1,0 +1,128 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/leader"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// releaseWithin is how long giving back may take what a receiver that has gone
+// was about to get.
+const releaseWithin = 5 * time.Second
+
+// Receive leases up to o.Max messages, and waits up to o.Wait for the first.
+// When ctx ends it hands out nothing: what was on its way is given back.
+func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOptions) ([]message.Delivery, error) {
+	if err := g.authorize(ctx, auth.Receive, name); err != nil {
+		return nil, err
+	}
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	q, err := g.queue(name)
+	if err != nil {
+		return nil, err
+	}
+	wait, cancel := context.WithTimeout(ctx, o.Wait)
+	defer cancel()
+	r := g.retry(ctx)
+	for {
+		got, refusal := g.receive(wait, q, o)
+		switch {
+		case ctx.Err() != nil:
+			g.giveBack(ctx, got)
+			return nil, message.Errorf(message.Unavailable, "the receiver has gone: %v", context.Cause(ctx))
+		case len(got) > 0 || refusal == nil:
+			return g.deliveries(q, o, got), nil
+		case !movable(refusal):
+			return nil, refusal
+		case !r.again():
+			return nil, stuck(refusal)
+		}
+		g.refresh()
+		if q, err = g.queue(name); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// receive waits once at the leaders of all the queue's groups.
+func (g *Gateway) receive(wait context.Context, q *catalog.Queue, o message.ReceiveOptions) ([]queue.Leased, *message.Error) {
+	call := leader.NewCall(q.Number, o)
+	var groups []*leader.Group
+	for _, id := range g.inTurn(q) {
+		gr, err := g.group(id)
+		if err != nil {
+			return nil, asError(err)
+		}
+		groups = append(groups, gr)
+	}
+	for _, gr := range groups {
+		gr.Wait(call)
+	}
+	select {
+	case <-call.Ready():
+	case <-wait.Done():
+	}
+	for _, gr := range groups {
+		gr.Leave(call)
+	}
+	call.Close()
+	for !call.Settled() {
+		<-call.Ready() // a lease that is in the log is decided soon
+	}
+	return call.Take()
+}
+
+// inTurn lists the groups of a queue's shards, each once, beginning with another
+// one for each call.
+func (g *Gateway) inTurn(q *catalog.Queue) []uint64 {
+	if len(q.Shards) == 1 {
+		return []uint64{q.Shards[0].Group}
+	}
+	var ids []uint64
+	first := int(g.turn.Add(1))
+	for i := range q.Shards {
+		if id := q.Shards[(first+i)%len(q.Shards)].Group; !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// giveBack releases what nobody is there to take any more.
+func (g *Gateway) giveBack(ctx context.Context, got []queue.Leased) {
+	if len(got) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
+	defer cancel()
+	ss := make([]message.Settlement, len(got))
+	for i := range got {
+		ss[i] = message.Settlement{Token: message.Token{ID: got[i].ID, Fence: got[i].Fence}, Action: message.Release}
+	}
+	if _, err := g.settle(ctx, ss); err != nil {
+		g.o.Logger.Warn("messages wait for their lease to end: their receiver had gone, and giving them back failed", "messages", len(ss), "error", err)
+	}
+}
+
+func (g *Gateway) deliveries(q *catalog.Queue, o message.ReceiveOptions, got []queue.Leased) []message.Delivery {
+	secret := g.newest.Load().Cluster.Secret
+	out := make([]message.Delivery, len(got))
+	for i := range got {
+		x := &got[i]
+		out[i] = message.Delivery{
+			ID: x.ID, Token: message.Token{ID: x.ID, Fence: x.Fence}.Seal(&secret), Queue: q.Name,
+			Key: x.Head.Key, Type: x.Head.Type, Attributes: x.Head.Attributes, Body: x.Body,
+			Attempt: x.Attempts + 1, Deliveries: x.Deliveries, Fence: x.Fence,
+			SentAt: time.UnixMilli(x.Head.SentAt), Lease: o.Lease,
+		}
+	}
+	return out
+}

@@ -1,0 +1,211 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// Send stores messages and answers for each, in order. Messages of one key keep
+// the order of the call, also when the route is out of date: a message is not
+// carried anywhere while an earlier one of its group is unresolved.
+func (g *Gateway) Send(ctx context.Context, name string, msgs []message.New) ([]message.SendResult, error) {
+	if err := g.authorize(ctx, auth.Send, name); err != nil {
+		return nil, err
+	}
+	q, err := g.queue(name)
+	if err != nil {
+		return nil, err
+	}
+	size, err := batchSize(msgs)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.o.Admit(); err != nil {
+		return nil, err
+	}
+	if now := g.sending.Add(size); now > g.o.MaxSending && now > size {
+		g.sending.Add(-size)
+		return nil, message.Errorf(message.ResourceExhausted, "%d bytes of sends are under way, as many as this server takes at a time: try again", now-size)
+	}
+	defer g.sending.Add(-size)
+
+	s := sending{g: g, queue: q, results: make([]message.SendResult, len(msgs)), turn: g.turn.Add(1)}
+	s.items = make([]item, 0, len(msgs))
+	for i := range msgs {
+		if err := check(&msgs[i], q); err != nil {
+			s.results[i].Err = err
+		} else {
+			s.items = append(s.items, s.place(i, msgs[i]))
+		}
+	}
+	return s.results, s.run(ctx)
+}
+
+// batchSize checks the call as a whole.
+func batchSize(msgs []message.New) (size int64, err error) {
+	if len(msgs) == 0 || len(msgs) > message.MaxBatch {
+		return 0, message.Errorf(message.InvalidArgument, "%d messages in one call: want 1 to %d", len(msgs), message.MaxBatch)
+	}
+	for i := range msgs {
+		size += int64(len(msgs[i].Body) + message.MessageOverhead)
+	}
+	if size > message.MaxBatchBytes+message.MessageOverhead*message.MaxBatch {
+		return 0, message.Errorf(message.TooLarge, "the call has %d bytes, at most %d are allowed: send fewer messages at a time", size, message.MaxBatchBytes)
+	}
+	return size, nil
+}
+
+func check(m *message.New, q *catalog.Queue) *message.Error {
+	if len(m.Body) > q.Settings.MaxMessageBytes {
+		return message.Errorf(message.TooLarge, "body has %d bytes, queue %s takes at most %d (max_message_bytes)", len(m.Body), q.Name, q.Settings.MaxMessageBytes)
+	}
+	if err := m.Check(); err != nil {
+		return asError(err)
+	}
+	return nil
+}
+
+// item is a message on its way.
+type item struct {
+	at   int // in the call
+	sent queue.Sent
+}
+
+// sending is one call of Send.
+type sending struct {
+	g       *Gateway
+	queue   *catalog.Queue
+	results []message.SendResult
+	items   []item // unresolved, in order
+	turn    uint32
+}
+
+// place finds a message's cell. Those without a key go to one shard after the
+// other, a call to each, and in it always to the same cell: neighbours stay
+// neighbours.
+func (s *sending) place(i int, m message.New) item {
+	x := item{at: i, sent: queue.Sent{New: m}}
+	if m.Key != "" {
+		x.sent.Hash = s.queue.Hash(m.Key)
+		x.sent.Cell = x.sent.Hash.Point().Cell()
+		return x
+	}
+	sh := &s.queue.Shards[int(s.turn)%len(s.queue.Shards)]
+	x.sent.Cell = sh.From + int(s.g.o.Boot%uint64(sh.To-sh.From+1))
+	return x
+}
+
+func (s *sending) run(ctx context.Context) error {
+	r := s.g.retry(ctx)
+	for {
+		last, err := s.round(ctx)
+		if err != nil || len(s.items) == 0 {
+			return err
+		}
+		if !r.again() {
+			for _, x := range s.items {
+				s.results[x.at].Err = stuck(last)
+			}
+			return nil
+		}
+		s.g.refresh()
+		q, ok := s.g.queueNumber(s.queue.Number)
+		if !ok {
+			for _, x := range s.items {
+				s.results[x.at].Err = message.NoQueue(s.queue.Name)
+			}
+			return nil
+		}
+		s.queue = q
+	}
+}
+
+// round carries every unresolved item once. Groups work at the same time; in
+// one group a command follows the other.
+func (s *sending) round(ctx context.Context) (last *message.Error, err error) {
+	var parts []part
+	for _, x := range s.items {
+		id := s.queue.Shard(x.sent.Cell).Group
+		i := 0
+		for i < len(parts) && parts[i].group != id {
+			i++
+		}
+		if i == len(parts) {
+			parts = append(parts, part{group: id, items: make([]item, 0, len(s.items))})
+		}
+		parts[i].items = append(parts[i].items, x)
+	}
+	each(parts, func(p *part) { p.err = s.carry(ctx, p) })
+	var rest []item
+	for i := range parts {
+		if parts[i].err != nil {
+			return nil, parts[i].err
+		}
+		if len(parts[i].items) > 0 {
+			rest, last = append(rest, parts[i].items...), parts[i].last
+		}
+	}
+	s.items = rest
+	return last, nil
+}
+
+// part is what of a call goes to one group; what is left of items afterwards
+// has to go elsewhere.
+type part struct {
+	group uint64
+	items []item
+	last  *message.Error
+	err   error
+}
+
+// carry sends a part in commands that fit an entry, one after the other.
+func (s *sending) carry(ctx context.Context, p *part) error {
+	gr, err := s.g.group(p.group)
+	if err != nil {
+		p.last = asError(err)
+		return nil
+	}
+	for len(p.items) > 0 {
+		n, bytes := 0, 0
+		for n < len(p.items) && (n == 0 || bytes+len(p.items[n].sent.Body) <= message.MaxEntryBytes/2) {
+			bytes += len(p.items[n].sent.Body)
+			n++
+		}
+		c := queue.Send{Queue: s.queue.Number, Messages: make([]queue.Sent, n)}
+		for i := range n {
+			c.Messages[i] = p.items[i].sent
+		}
+		result, err := gr.Propose(ctx, c.Command())
+		if err != nil {
+			if movable(err) {
+				p.last = asError(err)
+				return nil
+			}
+			return err
+		}
+		moved := 0
+		for i, r := range result.([]message.SendResult) {
+			if r.Err != nil && r.Err.Code == message.WrongShard {
+				p.items[moved], p.last = p.items[i], r.Err
+				moved++
+				continue
+			}
+			s.results[p.items[i].at] = r
+		}
+		if moved > 0 {
+			// Those of the same point that follow must not overtake.
+			p.items = append(p.items[:moved], p.items[n:]...)
+			return nil
+		}
+		p.items = p.items[n:]
+	}
+	return nil
+}
+
+func asError(err error) *message.Error {
+	return message.Errorf(message.CodeOf(err), "%s", text(err))
+}

@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// Settle ends or changes leases and answers for each, in order.
+func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]message.SettleResult, error) {
+	if len(ss) == 0 || len(ss) > message.MaxBatch {
+		return nil, message.Errorf(message.InvalidArgument, "%d settlements in one call: want 1 to %d", len(ss), message.MaxBatch)
+	}
+	// One queue is asked for once, however many of its leases are settled.
+	asked := map[uint32]error{}
+	for i := range ss {
+		n := ss[i].Token.At().Queue()
+		if _, ok := asked[n]; ok {
+			continue
+		}
+		name := ""
+		if q, ok := g.queueNumber(n); ok {
+			name = q.Name
+		}
+		if asked[n] = g.authorize(ctx, auth.Receive, name); asked[n] != nil {
+			return nil, asked[n]
+		}
+	}
+	return g.settle(ctx, ss)
+}
+
+func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) ([]message.SettleResult, error) {
+	results := make([]message.SettleResult, len(ss))
+	left := make([]int, 0, len(ss))
+	for i := range ss {
+		if err := ss[i].Check(); err != nil {
+			results[i].Err = asError(err)
+			continue
+		}
+		left = append(left, i)
+	}
+	err := g.resolve(ctx, left, func(i int) message.ID { return ss[i].Token.At() },
+		func(is []int) queue.Command {
+			c := queue.Settle{Settlements: make([]message.Settlement, len(is))}
+			for n, i := range is {
+				c.Settlements[n] = ss[i]
+			}
+			return c.Command()
+		},
+		func(result any, n, i int) *message.Error {
+			results[i] = result.([]message.SettleResult)[n]
+			return results[i].Err
+		},
+		func(i int, err *message.Error) {
+			if err.Code == message.QueueNotFound {
+				err = message.Errorf(message.Gone, "the message's queue was deleted")
+			}
+			results[i] = message.SettleResult{Err: err}
+		})
+	return results, err
+}
+
+// Redrive revives dead messages where they are and answers for each, in order.
+func (g *Gateway) Redrive(ctx context.Context, ids []message.ID, reset bool) ([]*message.Error, error) {
+	if len(ids) == 0 || len(ids) > message.MaxBatch {
+		return nil, message.Errorf(message.InvalidArgument, "%d messages in one call: want 1 to %d", len(ids), message.MaxBatch)
+	}
+	results := make([]*message.Error, len(ids))
+	left := make([]int, len(ids))
+	for i := range ids {
+		left[i] = i
+		name := ""
+		if q, ok := g.queueNumber(ids[i].Queue()); ok {
+			name = q.Name
+		}
+		if err := g.authorize(ctx, auth.Redrive, name); err != nil {
+			return nil, err
+		}
+	}
+	err := g.resolve(ctx, left, func(i int) message.ID { return ids[i] },
+		func(is []int) queue.Command {
+			c := queue.Redrive{ResetAttempts: reset}
+			for _, i := range is {
+				c.IDs = append(c.IDs, ids[i])
+			}
+			return c.Command()
+		},
+		func(result any, n, i int) *message.Error {
+			results[i] = result.([]queue.RedriveResult)[n]
+			return results[i]
+		},
+		func(i int, err *message.Error) { results[i] = err })
+	return results, err
+}
+
+// resolve carries items that name messages to the groups that have them, a
+// command a group, until each has an answer. take notes the answer of the n-th
+// item of a command; what it says WRONG_SHARD to is carried again by a newer
+// route. refuse answers an item that can't be carried.
+func (g *Gateway) resolve(ctx context.Context, left []int, id func(int) message.ID,
+	command func([]int) queue.Command, take func(result any, n, i int) *message.Error, refuse func(int, *message.Error),
+) error {
+	r := g.retry(ctx)
+	for len(left) > 0 {
+		parts := g.partition(left, id, refuse)
+		each(parts, func(p *route) { p.carry(ctx, g, command) })
+		left = left[:0]
+		var last *message.Error
+		for i := range parts {
+			p := &parts[i]
+			if p.err != nil && !movable(p.err) {
+				return p.err
+			}
+			for n, i := range p.items {
+				err := asErrorOrNil(p.err)
+				if err == nil {
+					err = take(p.result, n, i)
+				}
+				if err != nil && movable(err) {
+					left, last = append(left, i), err
+				}
+			}
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		if !r.again() {
+			for _, i := range left {
+				refuse(i, stuck(last))
+			}
+			return nil
+		}
+		g.refresh()
+	}
+	return nil
+}
+
+// route is what goes to one group, and what came back.
+type route struct {
+	group  uint64
+	items  []int
+	result any
+	err    error
+}
+
+func (p *route) carry(ctx context.Context, g *Gateway, command func([]int) queue.Command) {
+	gr, err := g.group(p.group)
+	if err != nil {
+		p.err = err
+		return
+	}
+	p.result, p.err = gr.Propose(ctx, command(p.items))
+}
+
+func (g *Gateway) partition(left []int, id func(int) message.ID, refuse func(int, *message.Error)) (parts []route) {
+	for _, i := range left {
+		q, ok := g.queueNumber(id(i).Queue())
+		if !ok {
+			refuse(i, message.Errorf(message.QueueNotFound, "message %s is of a queue that does not exist", id(i)))
+			continue
+		}
+		group := q.Shard(id(i).Point().Cell()).Group
+		n := 0
+		for n < len(parts) && parts[n].group != group {
+			n++
+		}
+		if n == len(parts) {
+			parts = append(parts, route{group: group})
+		}
+		parts[n].items = append(parts[n].items, i)
+	}
+	return parts
+}
+
+func asErrorOrNil(err error) *message.Error {
+	if err == nil {
+		return nil
+	}
+	return asError(err)
+}

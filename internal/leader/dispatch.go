@@ -1,0 +1,241 @@
+package leader
+
+import (
+	"slices"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+// leaseBytes is how much one lease command hands out at the most, unless a
+// single message is larger.
+const leaseBytes = 4 << 20
+
+// maxCalls is how many receivers may wait for one queue in one group.
+const maxCalls = 20_000
+
+// Wait lets a call wait for messages of its queue in this group. It answers
+// through the call.
+func (g *Group) Wait(c *Call) {
+	g.mu.Lock()
+	l := g.queues[c.Queue]
+	switch {
+	case !g.leading:
+		g.mu.Unlock()
+		c.deliver(0, nil, message.Errorf(message.NotLeader, "group %d is not led here", g.raft.ID()))
+		return
+	case l == nil:
+		g.mu.Unlock()
+		c.deliver(0, nil, message.Errorf(message.WrongShard, "queue number %d is not in group %d", c.Queue, g.raft.ID()))
+		return
+	case len(l.calls) >= maxCalls:
+		g.mu.Unlock()
+		c.deliver(0, nil, message.Errorf(message.ResourceExhausted, "%d receivers wait for this queue already", maxCalls))
+		return
+	}
+	l.calls = append(l.calls, c)
+	g.mu.Unlock()
+	g.dispatch(l)
+}
+
+// Leave takes a call out that waits no more.
+func (g *Group) Leave(c *Call) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l := g.queues[c.Queue]; l != nil {
+		if i := slices.Index(l.calls, c); i >= 0 {
+			l.calls = slices.Delete(l.calls, i, i+1)
+		}
+	}
+}
+
+// grant is a lease that is about to be proposed for a call.
+type grant struct {
+	call     *Call
+	line     *line
+	reserved int
+	command  queue.Lease
+}
+
+type fillJob struct {
+	cell  *cell
+	after *queue.Ref
+}
+
+// dispatch hands out what a line has to those who wait for it, and reads more
+// when it runs low.
+func (g *Group) dispatch(l *line) {
+	for {
+		g.mu.Lock()
+		if !g.leading || g.queues[l.number] != l {
+			g.mu.Unlock()
+			return
+		}
+		fills := l.fills()
+		var grants []grant
+		if len(fills) == 0 {
+			grants = g.grants(l)
+		}
+		g.mu.Unlock()
+		for _, f := range fills {
+			g.fill(l, f)
+		}
+		for i := range grants {
+			g.propose(&grants[i])
+		}
+		if len(fills) == 0 {
+			return
+		}
+	}
+}
+
+// fills are the cells whose windows want rows, while somebody waits.
+func (l *line) fills() (fills []fillJob) {
+	if len(l.calls) == 0 || l.paused {
+		return nil
+	}
+	for _, c := range l.cells {
+		if c.window.wantsFill() {
+			c.window.filling = true
+			fills = append(fills, fillJob{c, c.window.end})
+		}
+	}
+	return fills
+}
+
+func (g *Group) fill(l *line, f fillJob) {
+	index := g.raft.Status().Applied // before the view: what it shows is at least that
+	view := g.raft.View()
+	refs := queue.Offers(view, l.number, f.cell.number, f.after, windowFill)
+	view.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f.after == nil && len(refs) > 0 {
+		// Nothing lies before the first row, so the next leader need not look
+		// there: a lease takes it along.
+		f.cell.window.floor = &queue.Floor{Cell: f.cell.number, Priority: refs[0].Priority, Seq: refs[0].Seq, Index: index}
+	}
+	f.cell.window.fill(refs)
+}
+
+// grants pairs those who wait with what there is. Whoever gets something waits
+// no more.
+func (g *Group) grants(l *line) (grants []grant) {
+	if l.paused {
+		return nil
+	}
+	for available := l.available(); available > 0; available = l.available() {
+		l.calls = slices.DeleteFunc(l.calls, func(c *Call) bool { return !c.open() })
+		if len(l.calls) == 0 {
+			break
+		}
+		i := 0
+		if len(l.calls) > 1 {
+			i = g.pick(l.calls)
+		}
+		c := l.calls[i]
+		n := c.reserve(share(available, len(l.calls), available))
+		l.calls = slices.Delete(l.calls, i, i+1)
+		if n == 0 {
+			continue
+		}
+		gr := grant{call: c, line: l, reserved: n, command: c.Lease}
+		gr.command.MaxBytes = leaseBytes
+		gr.command.Items = l.take(n)
+		gr.command.Floors = l.floors()
+		grants = append(grants, gr)
+		g.loads[c.Worker] += n // until the lease is known
+	}
+	return grants
+}
+
+// pickAmong bounds how many of those who wait are compared.
+const pickAmong = 64
+
+func (g *Group) pick(calls []*Call) int {
+	var loads [pickAmong]int
+	n := min(len(calls), pickAmong)
+	for i, c := range calls[:n] {
+		loads[i] = g.loads[c.Worker]
+	}
+	return leastLoaded(loads[:n])
+}
+
+func (l *line) available() (n int) {
+	for _, c := range l.cells {
+		n += len(c.window.refs)
+	}
+	return n
+}
+
+// take takes the first n messages over all cells, by priority and arrival.
+func (l *line) take(n int) []queue.Ref {
+	refs := make([]queue.Ref, 0, n)
+	for len(refs) < n {
+		var first *cell
+		for _, c := range l.cells {
+			if len(c.window.refs) > 0 && (first == nil || order(c.window.refs[0], first.window.refs[0]) < 0) {
+				first = c
+			}
+		}
+		if first == nil {
+			break
+		}
+		refs = append(refs, first.window.pop())
+	}
+	return refs
+}
+
+func (l *line) floors() (fs []queue.Floor) {
+	for _, c := range l.cells {
+		if c.window.floor != nil {
+			fs = append(fs, *c.window.floor)
+			c.window.floor = nil
+		}
+	}
+	return fs
+}
+
+func (g *Group) propose(gr *grant) {
+	g.raft.Propose(replica.Command(gr.command.Command()), func(result any, err error) {
+		r, _ := result.(queue.LeaseResult)
+		if err != nil {
+			r.Err = message.Errorf(message.CodeOf(err), "%v", err)
+		}
+		g.granted(gr, &r)
+	})
+}
+
+// granted takes in what became of a grant.
+func (g *Group) granted(gr *grant, r *queue.LeaseResult) {
+	l, c := gr.line, gr.call
+	g.mu.Lock()
+	g.loads[c.Worker] -= gr.reserved - 1
+	g.unload(c.Worker)
+	current := g.leading && g.queues[l.number] == l
+	if current {
+		for i := range r.Leased {
+			x := &r.Leased[i]
+			g.hold(leaseKey{l.number, x.Ref.Cell, x.Ref.Seq}, c.Worker)
+		}
+		rest := gr.command.Items
+		if r.Err == nil {
+			rest = rest[r.Looked:] // the others had changed, and were offered anew
+		}
+		for _, ref := range rest {
+			l.cell(ref.Cell).window.offer(ref)
+		}
+	}
+	err := r.Err
+	if l.paused {
+		err = nil // paused meanwhile: it waits on
+	}
+	g.mu.Unlock()
+	c.deliver(gr.reserved, r.Leased, err)
+	if current && err == nil && len(r.Leased) == 0 && c.open() {
+		g.Wait(c)
+	} else if current && len(gr.command.Items) > 0 && (r.Err != nil || r.Looked < len(gr.command.Items)) {
+		g.dispatch(l)
+	}
+}

@@ -1,0 +1,228 @@
+package leader
+
+import (
+	"container/heap"
+
+	"github.com/comanda-mq/comanda/internal/queue"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+// sweep is how many leases or timers one command ends at the most.
+const sweep = 500
+
+type leaseKey struct {
+	queue uint32
+	cell  int
+	seq   uint64
+}
+
+// deadline is a lease that the leader watches.
+type deadline struct {
+	key    leaseKey
+	fence  uint64
+	at     int64 // group time, ms; 0: bound to a session, which ends it
+	worker string
+	place  int // in the heap; -1: not in it
+}
+
+// leases are all leases of the group, the next deadline first.
+type leases struct {
+	by    map[leaseKey]*deadline
+	queue deadlines
+}
+
+func (l *leases) set(key leaseKey, fence uint64, at int64) {
+	d := l.by[key]
+	if d == nil {
+		d = &deadline{key: key, place: -1}
+		l.by[key] = d
+	}
+	d.fence, d.at = fence, at
+	l.watch(d)
+}
+
+// watch puts a lease into the heap, or to its new place in it.
+func (l *leases) watch(d *deadline) {
+	switch {
+	case d.at == 0:
+	case d.place < 0:
+		heap.Push(&l.queue, d)
+	default:
+		heap.Fix(&l.queue, d.place)
+	}
+}
+
+func (l *leases) end(key leaseKey, fence uint64) *deadline {
+	d := l.by[key]
+	if d == nil || d.fence != fence {
+		return nil
+	}
+	if d.place >= 0 {
+		heap.Remove(&l.queue, d.place)
+	}
+	delete(l.by, key)
+	return d
+}
+
+func (l *leases) drop(number uint32, unload func(worker string)) {
+	for key, d := range l.by {
+		if key.queue == number {
+			l.end(key, d.fence)
+			if d.worker != "" {
+				unload(d.worker)
+			}
+		}
+	}
+}
+
+// due takes up to limit leases of one queue out of the heap whose deadline has
+// passed.
+func (l *leases) due(now int64, limit int) (out []*deadline) {
+	for len(l.queue) > 0 && len(out) < limit && l.queue[0].at <= now {
+		if len(out) > 0 && l.queue[0].key.queue != out[0].key.queue {
+			break
+		}
+		out = append(out, heap.Pop(&l.queue).(*deadline))
+	}
+	return out
+}
+
+type deadlines []*deadline
+
+func (d deadlines) Len() int           { return len(d) }
+func (d deadlines) Less(i, j int) bool { return d[i].at < d[j].at }
+func (d deadlines) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].place, d[j].place = i, j
+}
+
+func (d *deadlines) Push(x any) {
+	l := x.(*deadline)
+	l.place = len(*d)
+	*d = append(*d, l)
+}
+
+func (d *deadlines) Pop() any {
+	old := *d
+	l := old[len(old)-1]
+	old[len(old)-1] = nil
+	*d = old[:len(old)-1]
+	l.place = -1
+	return l
+}
+
+// timers knows when the first scheduled message of a cell is due. The rows have
+// the rest: they are read when the time has come.
+type timers struct {
+	next   int64           // group time, ms; 0: nothing is scheduled
+	after  *queue.TimerRef // up to here all were woken: no need to read them
+	waking bool
+}
+
+func (t *timers) add(at int64) {
+	if t.next == 0 || at < t.next {
+		t.next = at
+	}
+}
+
+// Tick ends leases whose deadline has passed, wakes what is due, and stamps the
+// time if something counts on it. It is called each Every.
+func (g *Group) Tick() {
+	now, since := g.stamps.now()
+	g.mu.Lock()
+	if !g.leading {
+		g.mu.Unlock()
+		return
+	}
+	if g.again {
+		g.again = false
+		g.reconcileAll()
+	}
+	var expired [][]*deadline
+	for d := g.leases.due(now, sweep); len(d) > 0; d = g.leases.due(now, sweep) {
+		expired = append(expired, d)
+	}
+	var wake []wakeJob
+	timed := len(g.leases.by) > 0
+	for _, l := range g.queues {
+		for _, c := range l.cells {
+			if t := &c.timers; t.next > 0 {
+				timed = true
+				if t.next <= now && !t.waking {
+					t.waking = true
+					wake = append(wake, wakeJob{l.number, c, t.after})
+				}
+			}
+		}
+	}
+	g.mu.Unlock()
+	for _, d := range expired {
+		g.expire(d)
+	}
+	for _, w := range wake {
+		g.wake(w, now)
+	}
+	if timed && since >= maxStep && len(expired)+len(wake) == 0 {
+		g.raft.Propose(replica.Command(queue.Tick()), func(any, error) {})
+	}
+}
+
+// expire proposes the end of leases; Apply looks whether their time has come.
+func (g *Group) expire(ds []*deadline) {
+	c := queue.Expire{Queue: ds[0].key.queue}
+	for _, d := range ds {
+		c.Leases = append(c.Leases, queue.LeaseRef{Cell: d.key.cell, Seq: d.key.seq, Fence: d.fence})
+	}
+	g.raft.Propose(replica.Command(c.Command()), func(any, error) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for _, d := range ds { // those that are still there get another try
+			if g.leases.by[d.key] == d && d.place < 0 {
+				g.leases.watch(d)
+			}
+		}
+	})
+}
+
+type wakeJob struct {
+	queue uint32
+	cell  *cell
+	after *queue.TimerRef
+}
+
+// wake reads the timers of a cell that are due and proposes to make their
+// messages ready.
+func (g *Group) wake(w wakeJob, now int64) {
+	view := g.raft.View()
+	due := queue.Timers(view, w.queue, w.cell.number, w.after, sweep+1)
+	view.Close()
+	n := 0
+	for n < len(due) && n < sweep && due[n].Due <= now {
+		n++
+	}
+	finish := func(err error) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		t := &w.cell.timers
+		t.waking = false
+		switch {
+		case err != nil:
+			return // again with the next tick
+		case n == len(due):
+			t.next = 0
+		default:
+			t.next = due[n].Due
+		}
+		if n > 0 && due[n-1].Due < now {
+			// Timers that are set from now on are due later: the rows before this
+			// one are gone for good.
+			t.after = &queue.TimerRef{Cell: w.cell.number, Due: due[n-1].Due}
+		}
+	}
+	if n == 0 {
+		finish(nil)
+		return
+	}
+	c := queue.Wake{Queue: w.queue, Timers: due[:n]}
+	g.raft.Propose(replica.Command(c.Command()), func(_ any, err error) { finish(err) })
+}
