@@ -1,0 +1,95 @@
+package native
+
+import (
+	"context"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// defaultPage is how many messages or queues a list has if nobody says.
+const defaultPage = 100
+
+// ShowMessage tells where a message is and what happened to it.
+func (s messages) ShowMessage(ctx context.Context, req *comandav1.ShowMessageRequest) (*comandav1.ShowMessageResponse, error) {
+	id, err := idOf(req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	wait, err := durationOf("wait", req.GetWait(), 0)
+	if err != nil {
+		return nil, err
+	}
+	shown, fresh, err := s.verbs.Show(ctx, id, wait)
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.ShowMessageResponse{Message: shownTo(&shown), Freshness: freshnessTo(fresh)}, nil
+}
+
+// ListMessages lists messages of one state.
+func (s messages) ListMessages(ctx context.Context, req *comandav1.ListMessagesRequest) (*comandav1.ListMessagesResponse, error) {
+	if err := unbuilt(
+		unbuiltField{"list by key", req.GetKey() != ""},
+		unbuiltField{"list by type", req.GetType() != ""},
+		unbuiltField{"list by tenant", req.GetTenant() != ""},
+	); err != nil {
+		return nil, err
+	}
+	o := message.ListOptions{State: message.Ready, Max: orDefault(req.GetMax(), defaultPage), Page: req.GetPage()}
+	if req.GetState() != "" {
+		var err error
+		if o.State, err = message.ParseState(req.GetState()); err != nil {
+			return nil, err
+		}
+	}
+	listed, err := s.verbs.List(ctx, req.GetQueue(), o)
+	if err != nil {
+		return nil, err
+	}
+	resp := &comandav1.ListMessagesResponse{
+		Messages:  make([]*comandav1.Message, len(listed.Messages)),
+		NextPage:  listed.NextPage,
+		Freshness: freshnessTo(listed.Freshness),
+	}
+	for i := range listed.Messages {
+		resp.Messages[i] = shownTo(&listed.Messages[i])
+	}
+	return resp, nil
+}
+
+func idOf(text string) (message.ID, error) {
+	id, err := message.ParseID(text)
+	if err != nil {
+		return id, message.Errorf(message.InvalidArgument, "id %.100q: %s", text, err)
+	}
+	return id, nil
+}
+
+func shownTo(m *message.Shown) *comandav1.Message {
+	out := &comandav1.Message{
+		Id:           m.ID.String(),
+		Queue:        m.Queue,
+		State:        m.State.String(),
+		Reason:       m.Reason,
+		Key:          m.Key,
+		Type:         m.Type,
+		Attempts:     int32(m.Attempts),
+		Deliveries:   int32(m.Deliveries),
+		WorkerDeaths: int32(m.WorkerDeaths),
+		SentAt:       timeTo(m.SentAt),
+		ReadyAt:      timeTo(m.ReadyAt),
+		Attributes:   attributesTo(m.Attributes),
+		Body:         m.Body,
+		BodySize:     int32(m.BodySize),
+		Shard:        m.Shard,
+		Worker:       m.Worker,
+		LastError:    m.LastError,
+	}
+	for _, e := range m.Timeline {
+		out.Timeline = append(out.Timeline, &comandav1.Event{
+			At: timeTo(e.At), Event: e.Event, Worker: e.Worker, Attempt: int32(e.Attempt), Error: e.Error,
+		})
+	}
+	return out
+}

@@ -1,0 +1,160 @@
+package native
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// CreateQueue creates a queue, or finds it with the same settings.
+func (s queues) CreateQueue(ctx context.Context, req *comandav1.CreateQueueRequest) (*comandav1.CreateQueueResponse, error) {
+	settings, err := settingsOf(req.GetSettings())
+	if err != nil {
+		return nil, err
+	}
+	info, created, err := s.verbs.CreateQueue(ctx, req.GetQueue(), settings, orDefault(req.GetShards(), 1))
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.CreateQueueResponse{Queue: queueTo(&info), Created: created}, nil
+}
+
+// GetQueue shows a queue with its counts.
+func (s queues) GetQueue(ctx context.Context, req *comandav1.GetQueueRequest) (*comandav1.GetQueueResponse, error) {
+	if err := unbuilt(unbuiltField{"stale", req.GetStale() != nil}); err != nil {
+		return nil, err
+	}
+	info, fresh, err := s.verbs.Queue(ctx, req.GetQueue())
+	if err != nil {
+		return nil, err
+	}
+	q := queueTo(&info)
+	q.Counts = countsTo(info.Counts)
+	return &comandav1.GetQueueResponse{Queue: q, Freshness: freshnessTo(fresh)}, nil
+}
+
+// ListQueues lists queues, page by page.
+func (s queues) ListQueues(ctx context.Context, req *comandav1.ListQueuesRequest) (*comandav1.ListQueuesResponse, error) {
+	infos, next, err := s.verbs.Queues(ctx, orDefault(req.GetMax(), defaultPage), req.GetPage())
+	if err != nil {
+		return nil, err
+	}
+	resp := &comandav1.ListQueuesResponse{Queues: make([]*comandav1.Queue, len(infos)), NextPage: next}
+	for i := range infos {
+		resp.Queues[i] = queueTo(&infos[i])
+	}
+	return resp, nil
+}
+
+// DeleteQueue deletes a queue and its messages.
+func (s queues) DeleteQueue(ctx context.Context, req *comandav1.DeleteQueueRequest) (*comandav1.DeleteQueueResponse, error) {
+	if err := s.verbs.DeleteQueue(ctx, req.GetQueue()); err != nil {
+		return nil, err
+	}
+	return &comandav1.DeleteQueueResponse{}, nil
+}
+
+// PauseQueue stops handing out messages.
+func (s queues) PauseQueue(ctx context.Context, req *comandav1.PauseQueueRequest) (*comandav1.PauseQueueResponse, error) {
+	if err := s.verbs.PauseQueue(ctx, req.GetQueue(), true); err != nil {
+		return nil, err
+	}
+	return &comandav1.PauseQueueResponse{}, nil
+}
+
+// ResumeQueue hands out messages again.
+func (s queues) ResumeQueue(ctx context.Context, req *comandav1.ResumeQueueRequest) (*comandav1.ResumeQueueResponse, error) {
+	if err := s.verbs.PauseQueue(ctx, req.GetQueue(), false); err != nil {
+		return nil, err
+	}
+	return &comandav1.ResumeQueueResponse{}, nil
+}
+
+// LocateKey tells where a key's messages are.
+func (s queues) LocateKey(ctx context.Context, req *comandav1.LocateKeyRequest) (*comandav1.LocateKeyResponse, error) {
+	l, err := s.verbs.Locate(ctx, req.GetQueue(), req.GetKey())
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.LocateKeyResponse{
+		Hash: pointTo(l.Hash), Shard: l.Shard, Group: uint32(l.Group), Leader: l.Leader, Followers: l.Followers,
+	}, nil
+}
+
+// pointTo writes a point or hash as the 16 hex digits that people see.
+func pointTo(p uint64) string { return fmt.Sprintf("%016x", p) }
+
+func queueTo(q *message.QueueInfo) *comandav1.Queue {
+	return &comandav1.Queue{Name: q.Name, Settings: settingsTo(q.Settings), Paused: q.Paused, Shards: int32(q.Shards)}
+}
+
+func countsTo(c message.Counts) *comandav1.Counts {
+	return &comandav1.Counts{Ready: c.Ready, Scheduled: c.Scheduled, Leased: c.Leased, Dead: c.Dead, Finished: c.Finished}
+}
+
+// backoffKinds pairs the contract's kinds with ours.
+var backoffKinds = map[comandav1.BackoffKind]message.BackoffKind{
+	comandav1.BackoffKind_BACKOFF_KIND_UNSPECIFIED: 0,
+	comandav1.BackoffKind_BACKOFF_KIND_EXPONENTIAL: message.BackoffExponential,
+	comandav1.BackoffKind_BACKOFF_KIND_FIXED:       message.BackoffFixed,
+	comandav1.BackoffKind_BACKOFF_KIND_LIST:        message.BackoffList,
+}
+
+func settingsOf(in *comandav1.QueueSettings) (message.Settings, error) {
+	kind, known := backoffKinds[in.GetBackoff().GetKind()]
+	if !known {
+		return message.Settings{}, message.Errorf(message.InvalidArgument, "backoff kind %d: want exponential, fixed or list", in.GetBackoff().GetKind())
+	}
+	s := message.Settings{
+		MaxAttempts:     int(in.GetMaxAttempts()),
+		KeepFinished:    int(in.GetKeepFinished()),
+		MaxMessageBytes: int(in.GetMaxMessageBytes()),
+	}
+	s.Backoff.Kind = kind
+	for _, d := range []struct {
+		field string
+		in    *durationpb.Duration
+		out   *time.Duration
+	}{
+		{"keep_finished_for", in.GetKeepFinishedFor(), &s.KeepFinishedFor},
+		{"backoff initial", in.GetBackoff().GetInitial(), &s.Backoff.Initial},
+		{"backoff max", in.GetBackoff().GetMax(), &s.Backoff.Max},
+	} {
+		var err error
+		if *d.out, err = durationOf(d.field, d.in, 0); err != nil {
+			return message.Settings{}, err
+		}
+	}
+	for _, d := range in.GetBackoff().GetList() {
+		delay, err := durationOf("backoff list", d, 0)
+		if err != nil {
+			return message.Settings{}, err
+		}
+		s.Backoff.List = append(s.Backoff.List, delay)
+	}
+	return s, nil
+}
+
+func settingsTo(s message.Settings) *comandav1.QueueSettings {
+	b := &comandav1.Backoff{Initial: durationpb.New(s.Backoff.Initial), Max: durationpb.New(s.Backoff.Max)}
+	for wire, kind := range backoffKinds {
+		if kind == s.Backoff.Kind {
+			b.Kind = wire
+		}
+	}
+	for _, d := range s.Backoff.List {
+		b.List = append(b.List, durationpb.New(d))
+	}
+	return &comandav1.QueueSettings{
+		MaxAttempts:     int32(s.MaxAttempts),
+		Backoff:         b,
+		KeepFinished:    int32(s.KeepFinished),
+		KeepFinishedFor: durationpb.New(s.KeepFinishedFor),
+		MaxMessageBytes: int32(s.MaxMessageBytes),
+	}
+}

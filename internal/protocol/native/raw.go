@@ -1,0 +1,177 @@
+package native
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// The headers of a raw send. Those of unbuiltHeaders have a place, and no code
+// yet.
+const (
+	headerPrefix     = "Comanda-"
+	keyHeader        = "Comanda-Key"
+	typeHeader       = "Comanda-Type"
+	delayHeader      = "Comanda-Delay"
+	attributesHeader = "Comanda-Attributes"
+)
+
+var unbuiltHeaders = []string{"Comanda-Tenant", "Comanda-Priority", "Comanda-Dedup-Id", "Comanda-Unique-Key"}
+
+const jsonType = "application/json"
+
+// sendREST sends what a body holds: with application/json many messages in the
+// contract's envelope, with every other content type, or none, one message whose
+// body it is and whose fields stand in headers.
+func (s *Server) sendREST(w http.ResponseWriter, r *http.Request, path map[string]string) {
+	var resp *comandav1.SendResponse
+	body, err := io.ReadAll(r.Body) // checkRequest has read it within its limit
+	if err == nil {
+		var req *comandav1.SendRequest
+		var raw bool
+		if req, raw, err = sendRequest(r.Header, body, path["queue"]); err == nil {
+			resp, err = messages{Server: s}.Send(r.Context(), req)
+		}
+		if err == nil && raw {
+			if e := resp.GetResults()[0].GetError(); e != nil { // the item is the call
+				err = &message.Error{Code: message.Code(e.GetCode()), Text: e.GetMessage()}
+			}
+		}
+	}
+	if err != nil {
+		writeError(w, s.refusal(r.Context(), err))
+		return
+	}
+	text, err := jsonMarshaler().Marshal(resp)
+	if err != nil {
+		writeError(w, s.refusal(r.Context(), err))
+		return
+	}
+	w.Header().Set("Content-Type", jsonType)
+	_, _ = w.Write(text) // a client that went away needs no answer
+}
+
+// sendRequest decodes a send; raw says that the body is the message's.
+func sendRequest(h http.Header, body []byte, queue string) (req *comandav1.SendRequest, raw bool, err error) {
+	kind := ""
+	if t := h.Get("Content-Type"); t != "" {
+		if kind, _, err = mime.ParseMediaType(t); err != nil {
+			return nil, false, message.Errorf(message.InvalidArgument, "Content-Type %.100q: %s", t, err)
+		}
+	}
+	if kind != jsonType {
+		m, err := rawMessage(h, body)
+		return &comandav1.SendRequest{Queue: queue, Messages: []*comandav1.NewMessage{m}}, true, err
+	}
+	if err := checkHeaders(h); err != nil {
+		return nil, false, err // in the envelope these are fields
+	}
+	req = &comandav1.SendRequest{}
+	if err := unmarshalJSON(body, req); err != nil {
+		return nil, false, message.Errorf(message.InvalidArgument, "%s", err)
+	}
+	if req.GetQueue() != "" && req.GetQueue() != queue {
+		return nil, false, message.Errorf(message.InvalidArgument, "the body says queue %.100q, the path %.100q", req.GetQueue(), queue)
+	}
+	req.Queue = queue
+	return req, false, nil
+}
+
+// rawMessage is the message whose body was sent as it is.
+func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
+	for _, name := range unbuiltHeaders {
+		if err := unbuilt(unbuiltField{name, h.Values(name) != nil}); err != nil {
+			return nil, err
+		}
+	}
+	known := []string{keyHeader, typeHeader, delayHeader, attributesHeader}
+	if err := checkHeaders(h, known...); err != nil {
+		return nil, err
+	}
+	for _, name := range known {
+		if len(h.Values(name)) > 1 {
+			return nil, message.Errorf(message.InvalidArgument, "header %s stands twice", name)
+		}
+	}
+	m := &comandav1.NewMessage{Body: body, Key: h.Get(keyHeader), Type: h.Get(typeHeader)}
+	if text := h.Get(delayHeader); text != "" {
+		delay, err := parseDelay(text)
+		if err != nil {
+			return nil, err
+		}
+		m.Delay = durationpb.New(delay)
+	}
+	if text := h.Get(attributesHeader); text != "" {
+		var err error
+		if m.Attributes, err = parseAttributes(text); err != nil {
+			return nil, message.Errorf(message.InvalidArgument, "%s: %s", attributesHeader, err)
+		}
+	}
+	return m, nil
+}
+
+// parseDelay reads a Go duration, or seconds.
+func parseDelay(text string) (time.Duration, error) {
+	d := text
+	if _, err := strconv.ParseFloat(text, 64); err == nil {
+		d += "s"
+	}
+	delay, err := time.ParseDuration(d)
+	if err != nil {
+		return 0, message.Errorf(message.InvalidArgument, "%s %.100q: want a duration as 90s or 1h30m, or seconds", delayHeader, text)
+	}
+	return delay, nil
+}
+
+// parseAttributes reads one JSON object of strings and numbers, and keeps the
+// digits of the numbers.
+func parseAttributes(text string) (map[string]*comandav1.Attribute, error) {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errAttributes
+	}
+	as := map[string]*comandav1.Attribute{}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return nil, errAttributes
+		}
+		if as[name] != nil {
+			return nil, fmt.Errorf("%.100q stands twice", name)
+		}
+		value, err := d.Token()
+		if err != nil {
+			return nil, errAttributes
+		}
+		switch v := value.(type) {
+		case string:
+			as[name] = &comandav1.Attribute{Value: &comandav1.Attribute_String_{String_: v}}
+		case json.Number:
+			as[name] = &comandav1.Attribute{Value: &comandav1.Attribute_Number{Number: v.String()}}
+		default:
+			return nil, fmt.Errorf("%.100q is neither a string nor a number", name)
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, errAttributes
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errAttributes
+	}
+	return as, nil
+}
+
+var errAttributes = errors.New("want one JSON object of strings and numbers")

@@ -1,0 +1,42 @@
+package native
+
+import (
+	"context"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// RedriveMessages revives dead messages; each has a result of its own.
+func (s messages) RedriveMessages(ctx context.Context, req *comandav1.RedriveMessagesRequest) (*comandav1.RedriveMessagesResponse, error) {
+	if err := checkCount("ids", len(req.GetIds())); err != nil {
+		return nil, err
+	}
+	resp := &comandav1.RedriveMessagesResponse{Results: make([]*comandav1.RedriveResult, len(req.GetIds()))}
+	ids := make([]message.ID, 0, len(req.GetIds()))
+	asked := make([]*comandav1.RedriveResult, 0, len(req.GetIds()))
+	for i, text := range req.GetIds() {
+		r := &comandav1.RedriveResult{Id: text}
+		resp.Results[i] = r
+		id, err := idOf(text)
+		if err != nil {
+			r.Error = s.itemError(ctx, s.refusal(ctx, err))
+			continue
+		}
+		ids, asked = append(ids, id), append(asked, r)
+	}
+	if len(ids) == 0 {
+		return resp, nil
+	}
+	errs, err := s.verbs.Redrive(ctx, ids, req.GetResetAttempts())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAnswers("redrive", len(errs), len(ids)); err != nil {
+		return nil, err
+	}
+	for i, e := range errs {
+		asked[i].Error = s.itemError(ctx, e)
+	}
+	return resp, nil
+}

@@ -1,0 +1,142 @@
+package native
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/textproto"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// maxRequestBody limits the body of a REST request.
+const maxRequestBody = message.MaxBatchBytes + 64<<10
+
+// newREST serves the contract's http annotations. The gateway calls our services
+// in-process, so nothing of the gRPC server's interceptors runs: host check and
+// recover are around it, and checkRequest does what the gateway would ignore.
+func (s *Server) newREST() http.Handler {
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, jsonMarshaler()),
+		runtime.WithErrorHandler(s.restError),
+		runtime.WithRoutingErrorHandler(routingError),
+		runtime.WithIncomingHeaderMatcher(incomingHeader),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithMiddlewares(s.checkRequest(restRoutes())),
+	)
+	ctx := context.Background() // for nothing: no connection is made
+	err := errors.Join(
+		comandav1.RegisterMessagesHandlerServer(ctx, mux, messages{Server: s}),
+		comandav1.RegisterQueuesHandlerServer(ctx, mux, queues{Server: s}),
+		comandav1.RegisterClusterHandlerServer(ctx, mux, cluster{Server: s}),
+		mux.HandlePath(http.MethodPost, sendPath, s.sendREST), // over the generated one
+	)
+	if err != nil {
+		panic(err) // the generated code and sendPath are constant
+	}
+	return mux
+}
+
+// recoverHTTP answers for a panic and gives next the peer's address where gRPC
+// has it. Answers are written at the very end, so a panic comes before them.
+func (s *Server) recoverHTTP(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := peer.NewContext(r.Context(), &peer.Peer{Addr: remoteAddr(r.RemoteAddr)})
+		err := guard(func() error {
+			next.ServeHTTP(w, r.WithContext(ctx))
+			return nil
+		})
+		if err != nil {
+			writeError(w, s.refusal(ctx, err))
+		}
+	})
+}
+
+// remoteAddr is what net/http knows of the peer, as a net.Addr.
+type remoteAddr string
+
+func (remoteAddr) Network() string  { return "tcp" }
+func (a remoteAddr) String() string { return string(a) }
+
+// incomingHeader passes on what the verbs' encoders read, and nothing else.
+func incomingHeader(name string) (string, bool) {
+	return name, textproto.CanonicalMIMEHeaderKey(name) == workerHeader
+}
+
+// restError answers with the error of a call. A status is the gateway's own: it
+// could not read the request.
+func (s *Server) restError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+	if st, ok := status.FromError(err); ok {
+		err = message.Errorf(message.InvalidArgument, "%s", st.Message())
+	}
+	writeError(w, s.refusal(ctx, err))
+}
+
+func routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
+	writeErrorStatus(w, httpStatus, message.Errorf(message.InvalidArgument,
+		"%s %.200q is not served here: %s", r.Method, r.URL.Path, strings.ToLower(http.StatusText(httpStatus))))
+}
+
+// marshaler is JSON under the names of the .proto, where unknown fields and
+// anything behind the value are refused.
+type marshaler struct{ *runtime.JSONPb }
+
+func jsonMarshaler() marshaler {
+	return marshaler{&runtime.JSONPb{
+		MarshalOptions: protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true},
+	}}
+}
+
+// NewDecoder reads one value; io.EOF means that there is none.
+func (marshaler) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		text, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimSpace(text)) == 0 {
+			return io.EOF
+		}
+		return unmarshalJSON(text, v)
+	})
+}
+
+func unmarshalJSON(text []byte, v any) error {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return errors.New("not a message of the contract")
+	}
+	return protojson.Unmarshal(text, m)
+}
+
+// readBody reads a request's body within its limit.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	tooLarge := message.Errorf(message.TooLarge, "the request's body is larger than %d bytes", maxRequestBody)
+	if r.ContentLength > maxRequestBody {
+		return nil, tooLarge
+	}
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, maxRequestBody))
+	var over *http.MaxBytesError
+	switch {
+	case errors.As(err, &over):
+		return nil, tooLarge
+	case err != nil:
+		return nil, message.Errorf(message.InvalidArgument, "the request's body ended early: %s", err)
+	}
+	return buf.Bytes(), nil
+}

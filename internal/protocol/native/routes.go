@@ -1,0 +1,148 @@
+package native
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// sendPath is the one route whose body may be something else than JSON.
+const sendPath = "/v1/queues/{queue}/messages"
+
+// route is what one route of the contract takes.
+type route struct {
+	query []string // parameters
+	body  bool
+}
+
+// restRoutes reads from the contract what each "METHOD /path" takes.
+func restRoutes() map[string]route {
+	routes := map[string]route{}
+	services := comandav1.File_comanda_v1_comanda_proto.Services()
+	for i := range services.Len() {
+		methods := services.Get(i).Methods()
+		for j := range methods.Len() {
+			m := methods.Get(j)
+			rule, ok := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
+			if !ok || rule == nil {
+				continue // Work: a stream has no REST form
+			}
+			method, path := methodAndPath(rule)
+			routes[method+" "+path] = route{query: queryOf(m, rule, path), body: rule.GetBody() != ""}
+		}
+	}
+	return routes
+}
+
+func methodAndPath(rule *annotations.HttpRule) (method, path string) {
+	switch p := rule.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		return http.MethodGet, p.Get
+	case *annotations.HttpRule_Put:
+		return http.MethodPut, p.Put
+	case *annotations.HttpRule_Post:
+		return http.MethodPost, p.Post
+	case *annotations.HttpRule_Delete:
+		return http.MethodDelete, p.Delete
+	default:
+		panic(fmt.Sprintf("the contract has an http rule of an unknown kind: %T", p))
+	}
+}
+
+// queryOf names the fields that stand neither in the path nor in the body.
+func queryOf(m protoreflect.MethodDescriptor, rule *annotations.HttpRule, path string) []string {
+	if rule.GetBody() == "*" {
+		return nil
+	}
+	var names []string
+	fields := m.Input().Fields()
+	for i := range fields.Len() {
+		if name := string(fields.Get(i).Name()); !strings.Contains(path, "{"+name+"}") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// checkRequest refuses what a route would not look at: query parameters that it
+// does not have, headers of ours, a body. It reads the body within its limit.
+func (s *Server) checkRequest(routes map[string]route) runtime.Middleware {
+	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+			pattern, _ := runtime.HTTPPattern(r.Context())
+			name := r.Method + " " + strings.ReplaceAll(pattern.String(), "=*}", "}")
+			if err := checkParts(w, r, name, routes[name]); err != nil {
+				writeError(w, s.refusal(r.Context(), err))
+				return
+			}
+			next(w, r, path)
+		}
+	}
+}
+
+func checkParts(w http.ResponseWriter, r *http.Request, name string, takes route) error {
+	if err := checkQuery(r.URL.RawQuery, takes.query); err != nil {
+		return err
+	}
+	if name != http.MethodPost+" "+sendPath { // which looks at headers itself
+		if err := checkHeaders(r.Header, workerHeader); err != nil {
+			return err
+		}
+	}
+	body, err := readBody(w, r)
+	if err != nil {
+		return err
+	}
+	if takes.body {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		return nil
+	}
+	r.Body = http.NoBody
+	if b := bytes.TrimSpace(body); len(b) > 0 && string(b) != "{}" {
+		return message.Errorf(message.InvalidArgument, "%s takes no body%s", name, among(" but query parameters", takes.query))
+	}
+	return nil
+}
+
+func checkQuery(raw string, known []string) error {
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return message.Errorf(message.InvalidArgument, "query: %s", err)
+	}
+	for name := range query {
+		if !slices.Contains(known, name) {
+			return message.Errorf(message.InvalidArgument, "query parameter %.100q is not known here%s", name, among(", only", known))
+		}
+	}
+	return nil
+}
+
+// checkHeaders refuses headers of ours that are not known.
+func checkHeaders(h http.Header, known ...string) error {
+	for name := range h {
+		if strings.HasPrefix(name, headerPrefix) && !slices.Contains(known, name) {
+			return message.Errorf(message.InvalidArgument, "header %.100q is not known here%s", name, among(", only", known))
+		}
+	}
+	return nil
+}
+
+// among lists what would have been known.
+func among(words string, known []string) string {
+	if len(known) == 0 {
+		return ""
+	}
+	return words + " " + strings.Join(known, ", ")
+}

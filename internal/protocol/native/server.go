@@ -1,0 +1,151 @@
+package native
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+)
+
+const (
+	maxGRPCMessage   = 17 << 20 // bytes: a full batch and its envelope
+	maxHeaderBytes   = 64 << 10
+	maxStreams       = 1_000 // calls at once on one connection
+	handshakeTimeout = 10 * time.Second
+	// A client may ping every minPing; a connection that is silent for pingAfter
+	// is asked, and closed if it does not answer within pingTimeout, so that
+	// half-open connections hold no streams.
+	minPing     = 5 * time.Second
+	pingAfter   = 30 * time.Second
+	pingTimeout = 10 * time.Second
+)
+
+// Options of a Server; all fields but MaxStreams are needed.
+type Options struct {
+	Verbs Verbs
+	// Allowed tells the server's own names from foreign ones; see AllowHosts.
+	Allowed func(host string) bool
+	Logger  *slog.Logger
+	// MaxStreams limits the calls at once on one gRPC connection; default 1,000.
+	MaxStreams uint32
+}
+
+// Server translates between clients and Verbs. It holds no state but open calls.
+type Server struct {
+	verbs      Verbs
+	allowed    func(host string) bool
+	log        *slog.Logger
+	maxStreams uint32
+	rest       http.Handler
+}
+
+// New makes a Server; it starts nothing.
+func New(o Options) *Server {
+	s := &Server{verbs: o.Verbs, allowed: o.Allowed, log: o.Logger, maxStreams: o.MaxStreams}
+	if s.maxStreams == 0 {
+		s.maxStreams = maxStreams
+	}
+	s.rest = CheckHost(s.allowed, s.recoverHTTP(s.newREST()))
+	return s
+}
+
+// Handler serves REST on the paths under /v1/. It refuses foreign hosts itself.
+func (s *Server) Handler() http.Handler { return s.rest }
+
+// GRPC makes a gRPC server with the limits and checks of this protocol; opts are
+// added to them (credentials). Who serves it also stops it; Stop waits for the
+// calls that are still running.
+func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
+	g := grpc.NewServer(append([]grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxGRPCMessage),
+		grpc.MaxSendMsgSize(maxGRPCMessage),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxConcurrentStreams(s.maxStreams),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.WaitForHandlers(true),
+		grpc.ChainUnaryInterceptor(s.unary),
+		grpc.ChainStreamInterceptor(s.stream),
+	}, opts...)...)
+	comandav1.RegisterMessagesServer(g, messages{Server: s})
+	comandav1.RegisterQueuesServer(g, queues{Server: s})
+	comandav1.RegisterClusterServer(g, cluster{Server: s})
+	return g
+}
+
+// The three services of the contract.
+type (
+	messages struct {
+		comandav1.UnimplementedMessagesServer
+		*Server
+	}
+	queues struct {
+		comandav1.UnimplementedQueuesServer
+		*Server
+	}
+	cluster struct {
+		comandav1.UnimplementedClusterServer
+		*Server
+	}
+)
+
+func (s *Server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	err = guard(func() error {
+		if err := s.checkAuthority(ctx); err != nil {
+			return err
+		}
+		resp, err = next(ctx, req)
+		return err
+	})
+	if err != nil {
+		return nil, s.statusOf(ctx, err)
+	}
+	return resp, nil
+}
+
+func (s *Server) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx := stream.Context()
+	err := guard(func() error {
+		if err := s.checkAuthority(ctx); err != nil {
+			return err
+		}
+		return next(srv, stream)
+	})
+	if err != nil {
+		return s.statusOf(ctx, err)
+	}
+	return nil
+}
+
+// checkAuthority is CheckHost for gRPC.
+func (s *Server) checkAuthority(ctx context.Context) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	host := ""
+	if a := md.Get(":authority"); len(a) > 0 {
+		host = a[0]
+	}
+	if err := ForeignOrigin(s.allowed, host, md.Get("origin")); err != nil {
+		return err
+	}
+	return nil
+}
+
+// guard runs f and turns a panic into an error with the stack, so that a defect
+// that one request meets does not end the process for all others.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,43 @@
+package native
+
+import (
+	"context"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Verbs are what this protocol asks for. They check limits, names and rights,
+// so that every protocol gets the same answers. Their errors are *message.Error
+// or errors of ctx; anything else is told to clients as INTERNAL. They may be
+// called from many goroutines. Slices that they are given belong to them, bodies
+// included; those that they return belong to the caller.
+type Verbs interface {
+	// Send answers with one result a message, in order.
+	Send(ctx context.Context, queue string, msgs []message.New) ([]message.SendResult, error)
+	// Receive waits for a first message up to o.Wait. When ctx ends it hands out
+	// nothing.
+	Receive(ctx context.Context, queue string, o message.ReceiveOptions) ([]message.Delivery, error)
+	// Settle answers with one result a settlement, in order.
+	Settle(ctx context.Context, s []message.Settlement) ([]message.SettleResult, error)
+	// OpenToken reads a token's text and refuses what this cluster did not write.
+	OpenToken(text string) (message.Token, error)
+
+	// Show waits up to wait until the message is finished or dead.
+	Show(ctx context.Context, id message.ID, wait time.Duration) (message.Shown, message.Freshness, error)
+	List(ctx context.Context, queue string, o message.ListOptions) (message.Listed, error)
+	// Redrive answers with one error or nil an id, in order.
+	Redrive(ctx context.Context, ids []message.ID, reset bool) ([]*message.Error, error)
+
+	CreateQueue(ctx context.Context, name string, s message.Settings, shards int) (info message.QueueInfo, created bool, err error)
+	Queue(ctx context.Context, name string) (message.QueueInfo, message.Freshness, error)
+	// Queues answers with at most max queues from page on, and the next page.
+	Queues(ctx context.Context, max int, page string) ([]message.QueueInfo, string, error)
+	DeleteQueue(ctx context.Context, name string) error
+	PauseQueue(ctx context.Context, name string, paused bool) error
+	Locate(ctx context.Context, queue, key string) (message.Location, error)
+
+	// Shards answers for one queue, or for all if queue is empty.
+	Shards(ctx context.Context, queue string) ([]message.ShardInfo, message.Freshness, error)
+	Server(ctx context.Context) (message.ServerInfo, error)
+}
