@@ -47,11 +47,15 @@ type Gateway struct {
 	newest  atomic.Pointer[catalog.View] // what Learn heard last
 	sending atomic.Int64                 // bytes
 	turn    atomic.Uint32                // of the shards that unkeyed messages go to
+	// draining ends when the server stops: receivers that wait are sent away.
+	draining context.Context
+	drain    context.CancelFunc
 }
 
 // New makes a gateway that knows no queues until it learns.
 func New(o Options) *Gateway {
 	g := &Gateway{o: o}
+	g.draining, g.drain = context.WithCancel(context.Background())
 	empty := &catalog.View{}
 	g.view.Store(empty)
 	g.newest.Store(empty)
@@ -67,6 +71,10 @@ func (g *Gateway) Learn(v *catalog.View) {
 // Outdate makes the gateway route by another catalog until it finds out: for
 // tests.
 func (g *Gateway) Outdate(v *catalog.View) { g.view.Store(v) }
+
+// Drain sends away the receivers that wait, and those that come: the server
+// stops. Sends and settlements go on.
+func (g *Gateway) Drain() { g.drain() }
 
 // refresh takes the newest catalog for the route.
 func (g *Gateway) refresh() { g.view.Store(g.newest.Load()) }

@@ -31,6 +31,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 	}
 	wait, cancel := context.WithTimeout(ctx, o.Wait)
 	defer cancel()
+	defer context.AfterFunc(g.draining, cancel)()
 	r := g.retry(ctx)
 	for {
 		got, refusal := g.receive(wait, q, o)
@@ -38,6 +39,8 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 		case ctx.Err() != nil:
 			g.giveBack(ctx, got)
 			return nil, message.Errorf(message.Unavailable, "the receiver has gone: %v", context.Cause(ctx))
+		case len(got) == 0 && g.draining.Err() != nil:
+			return nil, message.Errorf(message.Unavailable, "the server stops: receive from another one, or again in a moment")
 		case len(got) > 0 || refusal == nil:
 			return g.deliveries(q, o, got), nil
 		case !movable(refusal):

@@ -1,0 +1,131 @@
+// Package node puts one server process together: its data directory, its
+// replicas, its gateway and its listeners, and the order in which they start
+// and stop. It sees every room, and no room sees it.
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/clock"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Config of a server. The zero value of a field means its default.
+type Config struct {
+	DataDir  string // default ./comanda-data
+	Listen   string // default 127.0.0.1:7400; port 0 picks a free one
+	NodeName string // default the host's name
+	// AllowedHosts are names, besides loopback and Listen, by which clients may
+	// call the server.
+	AllowedHosts []string
+	// Insecure allows to listen elsewhere than on loopback without TLS and
+	// credentials.
+	Insecure bool
+	// DiskReserve is how many bytes must stay free on the disk: below, sends are
+	// refused. Default min(5 % of the disk, 10 GiB), at least 256 MiB.
+	DiskReserve uint64
+	// MemoryLimit is how many bytes the process may use before sends are
+	// refused. Default min(25 % of the memory, 2 GiB).
+	MemoryLimit uint64
+	// LogBudget is how many bytes of log may be in use before rows are flushed to
+	// let go of it. Default 256 MiB.
+	LogBudget int64
+	Version   string
+
+	// What a test brings.
+	FS    vfs.FS
+	Clock clock.Clock
+	Auth  auth.Authorizer
+	// Listener to serve on, instead of Listen.
+	Listener net.Listener
+	Logger   *slog.Logger
+}
+
+// dataGroups is how many data groups a new cluster has a node.
+const dataGroups = 4
+
+func (c Config) withDefaults() Config {
+	if c.DataDir == "" {
+		c.DataDir = "comanda-data"
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:7400"
+	}
+	if c.NodeName == "" {
+		c.NodeName = hostName()
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.Clock == nil {
+		c.Clock = clock.System()
+	}
+	if c.Auth == nil {
+		c.Auth = auth.AllowAll{}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.MemoryLimit == 0 {
+		c.MemoryLimit = defaultMemoryLimit()
+	}
+	return c
+}
+
+// hostName is the host's name as far as a node's may look like.
+func hostName() string {
+	h, err := os.Hostname()
+	if err != nil || message.CheckQueueName(h) != nil {
+		return "node-1"
+	}
+	return h
+}
+
+// check refuses what can't work, before anything is opened.
+func (c *Config) check() error {
+	if err := message.CheckQueueName(c.NodeName); err != nil {
+		return message.Errorf(message.InvalidArgument, "node name %q: use 1 to %d letters, digits, '.', '_' and '-'", c.NodeName, message.MaxQueueName)
+	}
+	if c.Listener != nil {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return message.Errorf(message.InvalidArgument, "listen %q: want HOST:PORT, as 127.0.0.1:7400", c.Listen)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return message.Errorf(message.InvalidArgument, "listen %q: %q is not a port", c.Listen, port)
+	}
+	if !c.Insecure && !loopback(host) {
+		return message.Errorf(message.InvalidArgument, "listen %q is not loopback, and everybody who reaches it could read and delete every message: TLS and credentials are not built yet, so use 127.0.0.1, or --insecure if the network is yours alone", c.Listen)
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) //nolint:errcheck // it never fails: crypto/rand ends the process instead
+	return hex.EncodeToString(b[:])
+}
+
+func newSecret() (s message.Secret) {
+	rand.Read(s[:]) //nolint:errcheck // it never fails: crypto/rand ends the process instead
+	return s
+}

@@ -1,0 +1,336 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/gateway"
+	"github.com/comanda-mq/comanda/internal/leader"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/protocol/native"
+	"github.com/comanda-mq/comanda/internal/raftlog"
+	"github.com/comanda-mq/comanda/internal/replica"
+	"github.com/comanda-mq/comanda/internal/state"
+)
+
+// Node is one server process.
+type Node struct {
+	config    Config
+	dir       *directory
+	host      *replica.Host
+	gateway   *gateway.Gateway
+	port      *port
+	resources *resources
+	started   time.Time
+
+	meta  atomic.Pointer[leader.Meta]
+	view  atomic.Pointer[catalog.View]
+	mu    sync.Mutex // groups: written when one is created
+	group map[uint64]*leader.Group
+
+	stop   context.CancelFunc // of what runs beside the host
+	beside sync.WaitGroup
+	halt   context.CancelFunc // of the host
+	ended  chan struct{}      // closed when the host has ended
+	err    error              // with which; set before ended is closed
+}
+
+// foundWithin is how long a start may take until its groups are led.
+const foundWithin = 30 * time.Second
+
+// Start opens the data directory, starts everything and returns when clients
+// are served. The server ends by Stop, or by itself (Ended).
+func Start(ctx context.Context, c Config) (_ *Node, err error) {
+	c = c.withDefaults()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	n := &Node{config: c, group: map[uint64]*leader.Group{}, ended: make(chan struct{}), started: c.Clock.Now()}
+	if n.dir, err = openDirectory(c.FS, c.DataDir); err != nil {
+		return nil, err
+	}
+	n.resources = &resources{fs: c.FS, dir: c.DataDir, diskReserve: c.DiskReserve, memoryLimit: c.MemoryLimit}
+	n.resources.look()
+	ticks, stopTicks := c.Clock.Tick(replica.TickEvery)
+	n.host, err = replica.New(replica.Options{
+		Log:       raftlog.Options{FS: c.FS, Dir: n.dir.file(logDir), StoreID: n.dir.StoreID, Logger: c.Logger},
+		State:     state.Options{FS: c.FS, Dir: n.dir.file(stateDir), StoreID: n.dir.StoreID, Logger: c.Logger},
+		LogBudget: c.LogBudget, Machine: n.machine, Ticks: ticks, Now: c.Clock.Now, Logger: c.Logger,
+	})
+	if err != nil {
+		stopTicks()
+		return nil, errors.Join(n.explain(err), n.dir.close())
+	}
+	n.gateway = gateway.New(gateway.Options{
+		Node: c.NodeName, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
+		Group: n.dataGroup, Meta: n.meta.Load, Status: n.status, Admit: n.resources.admit,
+		MaxSending: int64(c.MemoryLimit / 4), Server: n.info,
+	})
+	// From here on everything ends with the host.
+	running, halt := context.WithCancel(context.WithoutCancel(ctx))
+	n.halt = halt
+	go func() {
+		err := n.host.Run(running)
+		stopTicks()
+		n.err = errors.Join(err, n.dir.close())
+		close(n.ended)
+	}()
+	if err := n.begin(ctx); err != nil {
+		return nil, errors.Join(err, n.Stop(ctx))
+	}
+	return n, nil
+}
+
+// explain adds what to do to an error of opening the log or the rows.
+func (n *Node) explain(err error) error {
+	if errors.Is(err, raftlog.ErrDamaged) || errors.Is(err, raftlog.ErrOtherStore) || errors.Is(err, state.ErrOtherStore) {
+		return fmt.Errorf("the data directory %s is not whole, and nothing was changed: put back what belongs here, or look with 'comanda data inspect %s': %w", n.config.DataDir, n.config.DataDir, err)
+	}
+	return fmt.Errorf("open the data directory %s: %w", n.config.DataDir, err)
+}
+
+// machine makes the state machine of a replica.
+func (n *Node) machine(g *replica.Group) replica.StateMachine {
+	if g.ID() == catalog.MetaGroup {
+		m := leader.NewMeta(g, n.learn)
+		n.meta.Store(m)
+		return m
+	}
+	l := leader.New(g, n.config.Clock, n.config.Logger)
+	n.mu.Lock()
+	n.group[g.ID()] = l
+	n.mu.Unlock()
+	return l
+}
+
+// learn passes a newer catalog on to all who follow it.
+func (n *Node) learn(v *catalog.View, changes []catalog.Change) {
+	n.view.Store(v)
+	n.gateway.Learn(v)
+	for _, g := range n.groups() {
+		g.Learn(v, changes)
+	}
+}
+
+func (n *Node) groups() []*leader.Group {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	gs := make([]*leader.Group, 0, len(n.group))
+	for _, g := range n.group {
+		gs = append(gs, g)
+	}
+	return gs
+}
+
+func (n *Node) dataGroup(id uint64) (*leader.Group, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	g, ok := n.group[id]
+	return g, ok
+}
+
+func (n *Node) status(id uint64) (replica.Status, bool) {
+	g, ok := n.host.Group(id)
+	if !ok {
+		return replica.Status{}, false
+	}
+	return g.Status(), true
+}
+
+// begin brings the node from a running host to served clients, in this order:
+// the catalog, the groups that it names, what runs beside them, the listener.
+func (n *Node) begin(ctx context.Context) error {
+	c := n.config
+	if err := n.join(ctx); err != nil {
+		return err
+	}
+	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
+	n.stop = stop
+	n.beside.Go(func() {
+		ticks, end := c.Clock.Tick(lookEvery)
+		defer end()
+		n.resources.watch(beside, ticks)
+	})
+	n.beside.Go(func() { n.tick(beside) })
+	return n.listen(ctx)
+}
+
+// tick drives the leaders' timers.
+func (n *Node) tick(ctx context.Context) {
+	ticks, end := n.config.Clock.Tick(leader.Every)
+	defer end()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks:
+			for _, g := range n.groups() {
+				g.Tick()
+			}
+		}
+	}
+}
+
+func (n *Node) listen(ctx context.Context) (err error) {
+	c := n.config
+	l := c.Listener
+	if l == nil {
+		if l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen); err != nil {
+			return fmt.Errorf("listen on %s: %w; is another server running? give this one another --listen", c.Listen, err)
+		}
+	}
+	allowed := native.AllowHosts(append([]string{c.Listen, l.Addr().String()}, c.AllowedHosts...)...)
+	s := native.New(native.Options{Verbs: n.gateway, Allowed: allowed, Logger: c.Logger})
+	n.port = newPort(l, s.GRPC(), n.routes(s, allowed))
+	n.port.start()
+	return nil
+}
+
+// join founds a cluster of one if the directory is new, and makes the replicas
+// that the catalog wants here and that are not here yet, after a crash between
+// the two as well.
+func (n *Node) join(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, foundWithin)
+	defer cancel()
+	if _, ok := n.host.Group(catalog.MetaGroup); !ok {
+		if err := n.create(catalog.MetaGroup, 1); err != nil {
+			return err
+		}
+	}
+	node := catalog.Node{ID: 1, Name: n.config.NodeName, Listen: n.config.Listen}
+	err := n.propose(ctx, catalog.Command{Found: &catalog.Found{ClusterID: newID(), Secret: newSecret(), Node: node, Groups: dataGroups}})
+	if err != nil {
+		return fmt.Errorf("found the cluster: %w", err)
+	}
+	if err := n.propose(ctx, catalog.Command{SetNode: &catalog.SetNode{Node: node}}); err != nil {
+		return fmt.Errorf("enter the node into the catalog: %w", err)
+	}
+	for _, g := range n.view.Load().Groups() {
+		for _, r := range g.Replicas {
+			if _, here := n.host.Group(g.ID); here || r.Node != node.ID {
+				continue
+			}
+			if err := n.create(g.ID, r.ID); err != nil {
+				return err
+			}
+		}
+	}
+	v := n.view.Load()
+	for _, g := range n.groups() {
+		g.Learn(v, nil)
+	}
+	return n.led(ctx)
+}
+
+func (n *Node) create(group, id uint64) error {
+	_, err := n.host.Create(replica.NewReplica{
+		Group: group, Replica: id, Base: raftlog.Position{Index: 1, Term: 1}, Conf: &raftpb.ConfState{Voters: []uint64{id}},
+	})
+	return err
+}
+
+// propose waits for the meta group's leader as long as ctx says.
+func (n *Node) propose(ctx context.Context, c catalog.Command) error {
+	for {
+		_, err := n.meta.Load().Propose(ctx, c)
+		if err == nil || message.CodeOf(err) != message.NotLeader {
+			return err
+		}
+		if err := n.pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// led waits until every group here is led and has applied what was confirmed.
+func (n *Node) led(ctx context.Context) error {
+	for _, g := range n.host.Groups() {
+		if err := g.ReadIndex(ctx); err != nil {
+			return fmt.Errorf("group %d has no leader: %w", g.ID(), err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) pause(ctx context.Context) error {
+	pause, cancel := context.WithTimeout(ctx, 2*time.Millisecond)
+	defer cancel()
+	<-pause.Done()
+	select {
+	case <-n.ended:
+		return errors.Join(errors.New("the replica host has ended"), n.err)
+	default:
+		return ctx.Err()
+	}
+}
+
+// ready says what keeps the node from serving; nil if nothing does.
+func (n *Node) ready() error {
+	for _, g := range n.host.Groups() {
+		if g.Status().Leader == 0 {
+			return fmt.Errorf("group %d has no leader", g.ID())
+		}
+	}
+	return nil
+}
+
+// Addr is where clients reach the node.
+func (n *Node) Addr() net.Addr { return n.port.listener.Addr() }
+
+// ClusterID is the id of the node's cluster.
+func (n *Node) ClusterID() string { return n.view.Load().Cluster.ID }
+
+// Gateway carries verbs without a network.
+func (n *Node) Gateway() *gateway.Gateway { return n.gateway }
+
+// Ended is closed when the server has ended, by Stop or by itself: a disk that
+// fails ends it, because nothing may be confirmed any more.
+func (n *Node) Ended() <-chan struct{} { return n.ended }
+
+// Err is the error with which the server ended.
+func (n *Node) Err() error {
+	<-n.ended
+	return n.err
+}
+
+// Stop ends the server in the reverse order of its start: it takes no new
+// calls, lets those in flight end until ctx does, and closes log and rows.
+func (n *Node) Stop(ctx context.Context) error {
+	n.gateway.Drain()
+	if n.port != nil {
+		n.port.stop(ctx)
+	}
+	if n.stop != nil {
+		n.stop()
+	}
+	n.beside.Wait()
+	n.halt()
+	return n.Err()
+}
+
+// info is what the process tells of itself.
+func (n *Node) info() message.ServerInfo {
+	r, stats := n.resources, n.host.Stats()
+	return message.ServerInfo{
+		Version: n.config.Version, Listen: n.Addr().String(), DataDir: n.config.DataDir,
+		StartedAt: n.started, Now: n.config.Clock.Now(),
+		DiskFree: r.diskFree.Load(), DiskTotal: r.diskTotal.Load(), DiskReserve: r.reserve.Load(),
+		BelowReserve: r.diskFree.Load() < r.reserve.Load(),
+		FsyncP50:     stats.SyncP50, FsyncP99: stats.SyncP99,
+		MemoryLimit: r.memoryLimit, MemoryUsed: r.memoryUsed.Load(),
+	}
+}
+
+// Version tells this binary's version and how it was built.
+func Version(v string) string {
+	return v + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
+}

@@ -1,0 +1,123 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// lookEvery is how often disk and memory are looked at.
+const lookEvery = 250 * time.Millisecond
+
+const (
+	minDiskReserve = 256 << 20
+	maxDiskReserve = 10 << 30
+	maxMemoryLimit = 2 << 30
+	minMemoryLimit = 256 << 20
+)
+
+// resources watches disk and memory. While one is short, sends are refused;
+// leases and settlements go on, because they make room.
+type resources struct {
+	fs          vfs.FS
+	dir         string
+	diskReserve uint64 // as configured; 0: from the disk's size
+	memoryLimit uint64
+
+	diskFree, diskTotal, reserve, memoryUsed atomic.Uint64
+	short                                    atomic.Pointer[message.Error]
+}
+
+func (r *resources) admit() error {
+	if err := r.short.Load(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// watch looks again and again until ctx ends.
+func (r *resources) watch(ctx context.Context, ticks <-chan time.Time) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks:
+			r.look()
+		}
+	}
+}
+
+// look takes stock once.
+func (r *resources) look() {
+	r.short.Store(r.verdict())
+}
+
+func (r *resources) verdict() *message.Error {
+	used := memoryUsed()
+	r.memoryUsed.Store(used)
+	usage, err := r.fs.GetDiskUsage(r.dir)
+	if err == nil {
+		reserve := r.diskReserve
+		if reserve == 0 {
+			reserve = max(min(usage.TotalBytes/20, maxDiskReserve), minDiskReserve)
+		}
+		r.diskFree.Store(usage.AvailBytes)
+		r.diskTotal.Store(usage.TotalBytes)
+		r.reserve.Store(reserve)
+		if usage.AvailBytes < reserve {
+			return message.Errorf(message.ResourceExhausted, "the disk has %d MiB free, less than its reserve of %d MiB: sends wait until messages are worked off or the disk grows (--disk-reserve)", usage.AvailBytes>>20, reserve>>20)
+		}
+	}
+	if used > r.memoryLimit {
+		return message.Errorf(message.ResourceExhausted, "the server uses %d MiB of memory, more than its limit of %d MiB: try again in a moment (--memory-limit)", used>>20, r.memoryLimit>>20)
+	}
+	return nil
+}
+
+var memorySamples = []string{"/memory/classes/total:bytes", "/memory/classes/heap/released:bytes"}
+
+// memoryUsed is what the runtime has from the system and did not give back.
+func memoryUsed() uint64 {
+	s := make([]metrics.Sample, len(memorySamples))
+	for i := range s {
+		s[i].Name = memorySamples[i]
+	}
+	metrics.Read(s)
+	return s[0].Value.Uint64() - s[1].Value.Uint64()
+}
+
+// defaultMemoryLimit is a quarter of the machine's memory, within bounds.
+func defaultMemoryLimit() uint64 {
+	b, err := readFile(vfs.Default, "/proc/meminfo")
+	if err != nil {
+		return maxMemoryLimit
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "MemTotal:" {
+			kib, err := strconv.ParseUint(f[1], 10, 64)
+			if err == nil {
+				return max(min(kib<<10/4, maxMemoryLimit), minMemoryLimit)
+			}
+		}
+	}
+	return maxMemoryLimit
+}
+
+func newStoreID() uint64 {
+	for {
+		var b [8]byte
+		rand.Read(b[:]) //nolint:errcheck // it never fails: crypto/rand ends the process instead
+		if id := binary.BigEndian.Uint64(b[:]); id != 0 {
+			return id
+		}
+	}
+}
