@@ -1,0 +1,260 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/client"
+)
+
+// fake is a server in memory: one queue, no keys, no clock. Tests put hooks in.
+type fake struct {
+	comandav1.UnimplementedMessagesServer
+	comandav1.UnimplementedQueuesServer
+	comandav1.UnimplementedClusterServer
+
+	// onSend, if set, is called before a send call is answered.
+	onSend func(ctx context.Context, req *comandav1.SendRequest) error
+	// onSettle, if set, answers a settlement instead of the fake.
+	onSettle func(s *comandav1.Settlement) *comandav1.SettleResult
+
+	mu      sync.Mutex
+	sends   [][]string // the bodies of each call
+	settled []*comandav1.Settlement
+	ready   []*comandav1.Delivery
+	credits int // granted and not used, of the open stream
+	streams int // opened so far
+	arrived chan struct{}
+	cut     chan struct{} // closed to break the open stream
+	seq     int
+}
+
+func refuse(c codes.Code, code, format string, args ...any) error {
+	st, err := status.Newf(c, format, args...).WithDetails(&errdetails.ErrorInfo{Reason: code, Domain: "comanda"})
+	if err != nil {
+		panic(err)
+	}
+	return st.Err()
+}
+
+func (f *fake) Send(ctx context.Context, req *comandav1.SendRequest) (*comandav1.SendResponse, error) {
+	if req.GetQueue() == "missing" {
+		return nil, refuse(codes.NotFound, "QUEUE_NOT_FOUND", "no queue %q: create it with comanda queue create %s", req.GetQueue(), req.GetQueue())
+	}
+	var bodies []string
+	for _, m := range req.GetMessages() {
+		bodies = append(bodies, string(m.GetBody()))
+	}
+	f.mu.Lock()
+	f.sends = append(f.sends, bodies)
+	f.mu.Unlock()
+	if f.onSend != nil {
+		if err := f.onSend(ctx, req); err != nil {
+			return nil, err
+		}
+	}
+	resp := &comandav1.SendResponse{}
+	for _, b := range bodies {
+		if b == "bad" {
+			resp.Results = append(resp.Results, &comandav1.SendResult{Error: &comandav1.Error{Code: "TOO_LARGE", Message: "too large"}})
+			continue
+		}
+		resp.Results = append(resp.Results, &comandav1.SendResult{Id: "id-" + b})
+	}
+	return resp, nil
+}
+
+func (f *fake) put(bodies ...string) {
+	f.mu.Lock()
+	for _, b := range bodies {
+		f.seq++
+		f.ready = append(f.ready, &comandav1.Delivery{
+			Id: "id-" + b, Token: fmt.Sprintf("t%d", f.seq), Body: []byte(b), Attempt: 1, Fence: uint64(f.seq), Queue: "q",
+		})
+	}
+	f.mu.Unlock()
+	f.wake()
+}
+
+func (f *fake) wake() {
+	select {
+	case f.arrived <- struct{}{}:
+	default:
+	}
+}
+
+func (f *fake) Receive(_ context.Context, req *comandav1.ReceiveRequest) (*comandav1.ReceiveResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := min(max(1, int(req.GetMax())), len(f.ready))
+	resp := &comandav1.ReceiveResponse{Messages: f.ready[:n]}
+	f.ready = f.ready[n:]
+	return resp, nil
+}
+
+func (f *fake) settle(s *comandav1.Settlement) *comandav1.SettleResult {
+	f.mu.Lock()
+	f.settled = append(f.settled, proto.Clone(s).(*comandav1.Settlement))
+	hook := f.onSettle
+	f.mu.Unlock()
+	if hook != nil {
+		if r := hook(s); r != nil {
+			return r
+		}
+	}
+	if s.GetToken() == "stale" {
+		return &comandav1.SettleResult{Error: &comandav1.Error{Code: "FENCED", Message: "not the current token"}}
+	}
+	return &comandav1.SettleResult{State: comandav1.MessageState_MESSAGE_STATE_FINISHED}
+}
+
+func (f *fake) Settle(_ context.Context, req *comandav1.SettleRequest) (*comandav1.SettleResponse, error) {
+	resp := &comandav1.SettleResponse{}
+	for _, s := range req.GetSettlements() {
+		resp.Results = append(resp.Results, f.settle(s))
+	}
+	return resp, nil
+}
+
+// Work pushes what is ready while there are credits, and answers settlements.
+func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, comandav1.WorkResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if first.GetOpen().GetQueues()[0] == "missing" {
+		return refuse(codes.NotFound, "QUEUE_NOT_FOUND", "no queue")
+	}
+	f.mu.Lock()
+	f.credits = int(first.GetCredits())
+	f.streams++
+	cut := make(chan struct{})
+	f.cut = cut
+	f.mu.Unlock()
+	f.wake()
+	reqs := make(chan *comandav1.WorkRequest)
+	go func() {
+		defer close(reqs)
+		for {
+			r, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case reqs <- r:
+			case <-stream.Context().Done():
+				return
+			}
+		}
+	}()
+	lease := first.GetOpen().GetLease()
+	if lease == nil {
+		lease = durationpb.New(30 * time.Second)
+	}
+	for {
+		resp := &comandav1.WorkResponse{}
+		select {
+		case r, ok := <-reqs:
+			if !ok {
+				return nil
+			}
+			f.mu.Lock()
+			f.credits += int(r.GetCredits())
+			f.mu.Unlock()
+			for _, s := range r.GetSettlements() {
+				resp.Settled = append(resp.Settled, &comandav1.NumberedSettleResult{Number: s.GetNumber(), Result: f.settle(s.GetSettlement())})
+			}
+		case <-f.arrived:
+		case <-cut:
+			return status.Error(codes.Unavailable, "cut")
+		}
+		f.mu.Lock()
+		n := min(f.credits, len(f.ready))
+		for _, d := range f.ready[:n] {
+			d.Lease = lease
+			resp.Deliveries = append(resp.Deliveries, d)
+		}
+		f.ready = f.ready[n:]
+		f.credits -= n
+		f.mu.Unlock()
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// actions lists what was settled, as "token action".
+func (f *fake) actions() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []string
+	for _, s := range f.settled {
+		out = append(out, s.GetToken()+" "+s.GetAction().String()[len("ACTION_"):])
+	}
+	return out
+}
+
+// start serves f in this process until the test ends and returns its client.
+func start(t *testing.T, f *fake) *client.Client {
+	t.Helper()
+	f.arrived = make(chan struct{}, 1)
+	l := bufconn.Listen(1 << 20)
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(17<<20), grpc.MaxSendMsgSize(17<<20))
+	comandav1.RegisterMessagesServer(s, f)
+	comandav1.RegisterQueuesServer(s, f)
+	comandav1.RegisterClusterServer(s, f)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(l)
+	}()
+	c, err := client.New("fake:7400", client.WithDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		return l.DialContext(ctx)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		s.Stop()
+		<-served
+	})
+	return c
+}
+
+func (f *fake) calls() [][]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([][]string(nil), f.sends...)
+}
+
+// refuseBare is an error without a code of ours, as a broken transport gives.
+func refuseBare(c codes.Code) error { return status.Error(c, "connection reset") }
+
+// waitFor looks again and again until ok.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s did not come", what)
+		}
+	}
+}

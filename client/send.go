@@ -1,0 +1,209 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+)
+
+const (
+	maxBody      = 16 << 20
+	messageExtra = 64   // bytes that a message counts for besides its own
+	maxQuiet     = 1024 // queues whose line is kept although nothing is in it
+)
+
+// Attribute is the value of an attribute: made by String, Number or Bytes.
+type Attribute = comandav1.Attribute
+
+// String makes an attribute of text.
+func String(s string) *Attribute {
+	return &Attribute{Value: &comandav1.Attribute_String_{String_: s}}
+}
+
+// Number makes an attribute of a decimal number, given as text so that no
+// digit is lost: "12.50".
+func Number(s string) *Attribute {
+	return &Attribute{Value: &comandav1.Attribute_Number{Number: s}}
+}
+
+// Bytes makes an attribute of bytes.
+func Bytes(b []byte) *Attribute {
+	return &Attribute{Value: &comandav1.Attribute_Bytes{Bytes: b}}
+}
+
+// Message is a message to send.
+type Message struct {
+	Body []byte
+	// Key: messages of one key run in order, one at a time. At most 256 bytes.
+	Key string
+	// Type names the handler. At most 128 bytes.
+	Type string
+	// Attributes: at most 32, names of 1–128 bytes, 64 KiB together.
+	Attributes map[string]*Attribute
+	// Delay is how long the message is not handed out. One with a key keeps its
+	// place in the key's order: later ones wait for it.
+	Delay time.Duration
+}
+
+func (m *Message) size() int {
+	n := messageExtra + len(m.Body) + len(m.Key) + len(m.Type)
+	for name, a := range m.Attributes {
+		n += len(name) + len(a.GetString_()) + len(a.GetNumber()) + len(a.GetBytes()) + 16
+	}
+	return n
+}
+
+// SendResult tells what became of one message of a batch: ID is set when the
+// message is stored, Err when it is not, or when that is not known.
+type SendResult struct {
+	ID  string
+	Err error
+}
+
+type (
+	sending = entry[comandav1.NewMessage, string]
+	line    = coalescer[comandav1.NewMessage, string]
+)
+
+// Send stores a message and returns its id: then it is on the disks of a
+// majority. A call that fails with ErrUnknownOutcome may have stored it; after
+// any other error, also the end of ctx, it is not stored. The message may be
+// changed again when Send has returned.
+func (c *Client) Send(ctx context.Context, queue string, m Message) (id string, err error) {
+	e, err := c.sending(&m)
+	if err != nil {
+		return "", err
+	}
+	id, answered, err := c.line(queue).do(ctx, e)
+	if answered {
+		c.recycle(e)
+	}
+	return id, err
+}
+
+// SendBatch stores messages, in order, and has a result for each. err is the
+// first failure among the results. A batch of more than 1,000 messages or
+// 16 MiB goes out in several calls.
+func (c *Client) SendBatch(ctx context.Context, queue string, ms []Message) (results []SendResult, err error) {
+	results = make([]SendResult, len(ms))
+	entries := make([]*sending, len(ms))
+	l := c.line(queue)
+	for i := range ms {
+		e, err := c.sending(&ms[i])
+		if err == nil {
+			err = l.add(ctx, e)
+		}
+		if err != nil {
+			results[i].Err = err
+			continue
+		}
+		entries[i] = e
+	}
+	for i, e := range entries {
+		if e != nil {
+			var answered bool
+			if results[i].ID, answered, results[i].Err = l.wait(ctx, e); answered {
+				c.recycle(e)
+			}
+		}
+		if err == nil {
+			err = results[i].Err
+		}
+	}
+	return results, err
+}
+
+func (c *Client) sending(m *Message) (*sending, error) {
+	if len(m.Body) > maxBody {
+		return nil, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("the body has %d bytes, the limit is %d: send a reference to it instead", len(m.Body), maxBody)}
+	}
+	e := c.entries.Get().(*sending)
+	e.size = m.size()
+	e.in.Body, e.in.Key, e.in.Type, e.in.Attributes = m.Body, m.Key, m.Type, m.Attributes
+	if m.Delay != 0 {
+		e.in.Delay = durationpb.New(m.Delay)
+	}
+	return e, nil
+}
+
+// recycle keeps an answered entry for the next message. One that was not
+// answered may still be in a call, so it is left to the garbage collector.
+func (c *Client) recycle(e *sending) {
+	e.flight = nil
+	e.in.Reset()
+	c.entries.Put(e)
+}
+
+// lines holds the line of each queue that is being sent to.
+type lines struct {
+	mu sync.RWMutex
+	of map[string]*line
+}
+
+func (c *Client) line(queue string) *line {
+	c.lines.mu.RLock()
+	l := c.lines.of[queue]
+	c.lines.mu.RUnlock()
+	if l != nil {
+		return l
+	}
+	c.lines.mu.Lock()
+	defer c.lines.mu.Unlock()
+	if l := c.lines.of[queue]; l != nil {
+		return l
+	}
+	if len(c.lines.of) >= maxQuiet {
+		// Whoever still holds one of these can go on with it: a second line of
+		// the same queue costs a call, not an order.
+		for q, l := range c.lines.of {
+			if l.quiet() {
+				delete(c.lines.of, q)
+			}
+		}
+	}
+	s := sender{client: c, queue: queue, codec: newEncodedCodec()}
+	l = &line{ctx: c.ctx, begin: s.begin}
+	c.lines.of[queue] = l
+	return l
+}
+
+// sender makes the calls of one line.
+type sender struct {
+	client *Client
+	queue  string
+	codec  encodedCodec
+	req    comandav1.SendRequest // used again by each call
+}
+
+func (s *sender) begin(entries []*sending) func(context.Context) error {
+	s.req.Queue = s.queue
+	s.req.Messages = s.req.Messages[:0]
+	for _, e := range entries {
+		s.req.Messages = append(s.req.Messages, &e.in)
+	}
+	req, err := encode(&s.req)
+	clear(s.req.Messages)
+	return func(ctx context.Context) error {
+		if err != nil {
+			return &Error{Code: CodeInvalidArgument, Message: "a message cannot be encoded (is each text UTF-8?): " + err.Error()}
+		}
+		var resp comandav1.SendResponse
+		err := s.client.conn.Invoke(ctx, comandav1.Messages_Send_FullMethodName, req, &resp, grpc.ForceCodecV2(s.codec))
+		if err != nil {
+			return err
+		}
+		if len(resp.GetResults()) != len(entries) {
+			return &Error{Code: CodeUnknownOutcome, Message: fmt.Sprintf("the server answered %d of %d messages: look before you repeat them", len(resp.GetResults()), len(entries))}
+		}
+		for i, r := range resp.GetResults() {
+			entries[i].answer(r.GetId(), itemError(r.GetError()))
+		}
+		return nil
+	}
+}
