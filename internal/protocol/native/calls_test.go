@@ -1,0 +1,241 @@
+package native
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// invoke calls a unary RPC by its short name and answers with JSON under the
+// contract's names.
+func invoke(t *testing.T, f *fake, name string, req proto.Message) (string, error) {
+	t.Helper()
+	output := strings.TrimSuffix(string(req.ProtoReflect().Descriptor().FullName()), "Request") + "Response"
+	kind, err := protoregistry.GlobalTypes.FindMessageByURL(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp := kind.New().Interface()
+	err = dial(t, f, "localhost").Invoke(t.Context(), "/comanda.v1."+name, req, resp)
+	text, merr := protojson.MarshalOptions{UseProtoNames: true}.Marshal(resp)
+	if merr != nil {
+		t.Fatal(merr)
+	}
+	return strings.ReplaceAll(string(text), " ", ""), err
+}
+
+const shownJSON = `{"id":"00000010-0000-8000-8000-000000000001","queue":"q","state":"scheduled","reason":"delayed","key":"k","type":"t",` +
+	`"attempts":2,"deliveries":3,"worker_deaths":1,"sent_at":"2026-11-24T12:00:00Z","ready_at":"2026-11-24T12:00:01Z",` +
+	`"attributes":{"a":{"number":"12.50"}},"body":"Yg==","body_size":1,` +
+	`"timeline":[{"at":"2026-11-24T12:00:00Z","event":"sent","worker":"w","attempt":1,"error":"x"}],"shard":"q/0","worker":"w","last_error":"e"}`
+
+const freshJSON = `"freshness":{"served_by":"n1","role":"leader","age_ms":5}`
+
+const queueJSON = `{"name":"q","settings":{"backoff":{"kind":"BACKOFF_KIND_EXPONENTIAL","initial":"1s","max":"3600s"},` +
+	`"keep_finished":10000,"keep_finished_for":"3600s","max_message_bytes":1048576},"paused":true`
+
+// Each RPC asks its verb for what the request says, and answers with what the
+// verb says.
+func TestCalls(t *testing.T) {
+	token := tokenAt(1)
+	for _, c := range []struct {
+		name string
+		req  proto.Message
+		verb string
+		resp string
+	}{
+		{
+			"Messages/Send", &comandav1.SendRequest{Queue: "q", Messages: []*comandav1.NewMessage{
+				{Body: []byte{0, 255}, Key: "k", Type: "t", Delay: durationpb.New(time.Minute), Attributes: map[string]*comandav1.Attribute{
+					"s": {Value: &comandav1.Attribute_String_{String_: "x"}},
+					"n": {Value: &comandav1.Attribute_Number{Number: "12.50"}},
+					"b": {Value: &comandav1.Attribute_Bytes{Bytes: []byte("y")}},
+					"z": {},
+				}},
+				{},
+			}},
+			`send q ["\x00\xff" key=k type=t delay=1m0s [b:3:y n:2:12.50 s:1:x z:0:]] ["" key= type= delay=0s []]`,
+			`{"results":[{"id":"00000010-0000-8000-8000-000000000001"},{"id":"00000010-0000-8000-8000-000000000002"}]}`,
+		},
+		{
+			"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q", Max: 5, Wait: durationpb.New(2 * time.Second), Lease: durationpb.New(time.Minute), Worker: "w"},
+			`receive q max=5 wait=2s lease=1m0s worker=w`,
+			`{"messages":[{"id":"00000010-0000-8000-8000-000000000001","token":"` + token + `","attempt":1,"body":"Ym9keQ==","fence":"9223372036854775809",` +
+				`"sent_at":"2026-11-24T12:00:00Z","queue":"q","deliveries":1,"lease":"30s"}]}`,
+		},
+		{"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q"}, `receive q max=1 wait=0s lease=30s worker=bufconn`, ""},
+		{
+			"Messages/Settle", &comandav1.SettleRequest{Settlements: []*comandav1.Settlement{
+				{Token: token, Action: comandav1.Action_ACTION_NACK, Error: "e", Delay: durationpb.New(0)},
+				{Token: "x", Action: comandav1.Action_ACTION_ACK},
+				{Token: tokenAt(2), Action: comandav1.Action_ACTION_ACK},
+			}},
+			`settle [1 action=2 "e" delay=0s/true lease=0s] [2 action=1 "" delay=0s/false lease=0s]`,
+			`{"results":[{"state":"MESSAGE_STATE_FINISHED"},{"error":{"code":"INVALID_ARGUMENT","message":"notatokenofthiscluster:usethetokenexactlyasitwasreceived"}},{"state":"MESSAGE_STATE_FINISHED"}]}`,
+		},
+		{"Messages/Ack", &comandav1.AckRequest{Token: token}, `settle [1 action=1 "" delay=0s/false lease=0s]`, `{}`},
+		{
+			"Messages/Nack", &comandav1.NackRequest{Token: token, Error: "e", Delay: durationpb.New(time.Second)},
+			`settle [1 action=2 "e" delay=1s/true lease=0s]`, `{"state":"MESSAGE_STATE_FINISHED"}`,
+		},
+		{"Messages/Reject", &comandav1.RejectRequest{Token: token, Error: "e"}, `settle [1 action=3 "e" delay=0s/false lease=0s]`, `{}`},
+		{"Messages/Release", &comandav1.ReleaseRequest{Token: token, Delay: durationpb.New(time.Second)}, `settle [1 action=4 "" delay=1s/true lease=0s]`, `{}`},
+		{"Messages/Extend", &comandav1.ExtendRequest{Token: token, Lease: durationpb.New(time.Minute)}, `settle [1 action=5 "" delay=0s/false lease=1m0s]`, `{}`},
+		{"Messages/Extend", &comandav1.ExtendRequest{Token: token}, `settle [1 action=5 "" delay=0s/false lease=30s]`, `{}`},
+		{
+			"Messages/ShowMessage", &comandav1.ShowMessageRequest{Id: idAt(1).String(), Wait: durationpb.New(time.Second)},
+			`show 00000010-0000-8000-8000-000000000001 wait=1s`, `{"message":` + shownJSON + `,` + freshJSON + `}`,
+		},
+		{
+			"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", State: "dead", Max: 3, Page: "p"},
+			`list q dead max=3 page=p`, `{"messages":[` + shownJSON + `],"next_page":"next",` + freshJSON + `}`,
+		},
+		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q"}, `list q ready max=100 page=`, ""},
+		{
+			"Messages/RedriveMessages", &comandav1.RedriveMessagesRequest{Ids: []string{"x", idAt(1).String()}, ResetAttempts: true},
+			`redrive [00000010-0000-8000-8000-000000000001] true`,
+			`{"results":[{"id":"x","error":{"code":"INVALID_ARGUMENT","message":"id\"x\":notamessageid:wantaUUIDversion8as36characters"}},{"id":"00000010-0000-8000-8000-000000000001"}]}`,
+		},
+		{
+			"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q", Shards: 4, Settings: &comandav1.QueueSettings{
+				MaxAttempts: 3, KeepFinished: 4, KeepFinishedFor: durationpb.New(time.Minute), MaxMessageBytes: 5,
+				Backoff: &comandav1.Backoff{
+					Kind: comandav1.BackoffKind_BACKOFF_KIND_LIST, Initial: durationpb.New(time.Second), Max: durationpb.New(time.Hour),
+					List: []*durationpb.Duration{durationpb.New(time.Second), durationpb.New(2 * time.Second)},
+				},
+			}},
+			`create q {MaxAttempts:3 Backoff:{Kind:3 Initial:1s Max:1h0m0s List:[1s 2s]} KeepFinished:4 KeepFinishedFor:1m0s MaxMessageBytes:5} shards=4`,
+			`{"queue":` + queueJSON + `,"shards":2},"created":true}`,
+		},
+		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0} shards=1`, ""},
+		{
+			"Queues/GetQueue", &comandav1.GetQueueRequest{Queue: "q"}, `queue q`,
+			`{"queue":` + queueJSON + `,"counts":{"ready":"1152921504606846976","scheduled":"2","leased":"3","dead":"4","finished":"5"},"shards":2},` + freshJSON + `}`,
+		},
+		{"Queues/ListQueues", &comandav1.ListQueuesRequest{Max: 2, Page: "p"}, `queues max=2 page=p`, `{"queues":[` + queueJSON + `,"shards":2}],"next_page":"next"}`},
+		{"Queues/ListQueues", &comandav1.ListQueuesRequest{}, `queues max=100 page=`, ""},
+		{"Queues/DeleteQueue", &comandav1.DeleteQueueRequest{Queue: "q"}, `delete q`, `{}`},
+		{"Queues/PauseQueue", &comandav1.PauseQueueRequest{Queue: "q"}, `pause q true`, `{}`},
+		{"Queues/ResumeQueue", &comandav1.ResumeQueueRequest{Queue: "q"}, `pause q false`, `{}`},
+		{
+			"Queues/LocateKey", &comandav1.LocateKeyRequest{Queue: "q", Key: "k"}, `locate q k`,
+			`{"hash":"00000000000000ab","shard":"q/0","group":3,"leader":"n1","followers":["n2"]}`,
+		},
+		{
+			"Cluster/GetServer", &comandav1.GetServerRequest{}, `server`,
+			`{"version":"v","node":"n1","started_at":"2026-11-24T12:00:00Z","disk":{"free_bytes":"9223372036854775809","fsync_p99_us":"1000"},` +
+				`"memory":{},"groups":[{"group":1,"leader":"n1","term":"4611686018427387904","applied":"9","voters":1}]}`,
+		},
+		{
+			"Cluster/ListShards", &comandav1.ListShardsRequest{Queue: "q"}, `shards q`,
+			`{"shards":[{"id":"q/0","queue":"q","from":"0000000000000000","to":"ffffffffffffffff","group":3,"leader":"n1","counts":{"ready":"7"}}],` + freshJSON + `}`,
+		},
+	} {
+		f := newFake()
+		if c.resp != "" {
+			f.fill("q", 1, []byte("body"))
+		}
+		resp, err := invoke(t, f, c.name, c.req)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if got := strings.Join(f.seen(), "\n"); got != c.verb {
+			t.Errorf("%s %s: asked\n%s\nwant\n%s", c.name, prototext.Format(c.req), got, c.verb)
+		}
+		if c.resp != "" && resp != c.resp {
+			t.Errorf("%s: answers\n%s\nwant\n%s", c.name, resp, c.resp)
+		}
+	}
+}
+
+// What the contract has a place for and nobody built, and what makes no sense,
+// is refused before any verb is asked, and by name.
+func TestRefusals(t *testing.T) {
+	token := tokenAt(1)
+	send := func(m *comandav1.NewMessage) proto.Message {
+		return &comandav1.SendRequest{Queue: "q", Messages: []*comandav1.NewMessage{{}, m}}
+	}
+	settings := func(s *comandav1.QueueSettings) proto.Message {
+		return &comandav1.CreateQueueRequest{Queue: "q", Settings: s}
+	}
+	broken := &durationpb.Duration{Seconds: 1, Nanos: -1}
+	for _, c := range []struct {
+		name   string
+		req    proto.Message
+		reason string
+		word   string
+	}{
+		{"Messages/Send", &comandav1.SendRequest{Queue: "q"}, "INVALID_ARGUMENT", "messages"},
+		{"Messages/Send", &comandav1.SendRequest{Queue: "q", Messages: make([]*comandav1.NewMessage, 1001)}, "INVALID_ARGUMENT", "1001 messages"},
+		{"Messages/Send", &comandav1.SendRequest{Queue: "q", Atomic: true, Messages: []*comandav1.NewMessage{{}}}, "UNIMPLEMENTED", "atomic"},
+		{"Messages/Send", send(&comandav1.NewMessage{Tenant: "t"}), "UNIMPLEMENTED", "tenant"},
+		{"Messages/Send", send(&comandav1.NewMessage{Priority: 1}), "UNIMPLEMENTED", "priority"},
+		{"Messages/Send", send(&comandav1.NewMessage{DeliverAt: &timestamppb.Timestamp{}}), "UNIMPLEMENTED", "deliver_at"},
+		{"Messages/Send", send(&comandav1.NewMessage{Expires: &timestamppb.Timestamp{}}), "UNIMPLEMENTED", "expires"},
+		{"Messages/Send", send(&comandav1.NewMessage{DedupId: "d"}), "UNIMPLEMENTED", "dedup_id"},
+		{"Messages/Send", send(&comandav1.NewMessage{UniqueKey: "u"}), "UNIMPLEMENTED", "unique_key"},
+		{"Messages/Send", send(&comandav1.NewMessage{Delay: broken}), "INVALID_ARGUMENT", "delay"},
+		{"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q", Wait: broken}, "INVALID_ARGUMENT", "wait"},
+		{"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q", Lease: broken}, "INVALID_ARGUMENT", "lease"},
+		{"Messages/Settle", &comandav1.SettleRequest{}, "INVALID_ARGUMENT", "settlements"},
+		{"Messages/Ack", &comandav1.AckRequest{Token: "x"}, "INVALID_ARGUMENT", "token"},
+		{"Messages/Nack", &comandav1.NackRequest{Token: token, Delay: broken}, "INVALID_ARGUMENT", "delay"},
+		{"Messages/Extend", &comandav1.ExtendRequest{Token: token, Lease: broken}, "INVALID_ARGUMENT", "lease"},
+		{"Messages/ShowMessage", &comandav1.ShowMessageRequest{Id: "x"}, "INVALID_ARGUMENT", "id"},
+		{"Messages/ShowMessage", &comandav1.ShowMessageRequest{Id: idAt(1).String(), Wait: broken}, "INVALID_ARGUMENT", "wait"},
+		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", State: "lost"}, "INVALID_ARGUMENT", "lost"},
+		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Key: "k"}, "UNIMPLEMENTED", "key"},
+		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Type: "t"}, "UNIMPLEMENTED", "type"},
+		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Tenant: "t"}, "UNIMPLEMENTED", "tenant"},
+		{"Messages/RedriveMessages", &comandav1.RedriveMessagesRequest{}, "INVALID_ARGUMENT", "ids"},
+		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Backoff: &comandav1.Backoff{Kind: 9}}), "INVALID_ARGUMENT", "backoff kind"},
+		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{KeepFinishedFor: broken}), "INVALID_ARGUMENT", "keep_finished_for"},
+		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Backoff: &comandav1.Backoff{List: []*durationpb.Duration{broken}}}), "INVALID_ARGUMENT", "backoff list"},
+		{"Queues/GetQueue", &comandav1.GetQueueRequest{Queue: "q", Stale: durationpb.New(time.Second)}, "UNIMPLEMENTED", "stale"},
+	} {
+		f := newFake()
+		_, err := invoke(t, f, c.name, c.req)
+		if reason(err) != c.reason || !strings.Contains(err.Error(), c.word) || len(f.seen()) != 0 {
+			t.Errorf("%s %s: %v (%s), verbs %v", c.name, prototext.Format(c.req), err, reason(err), f.seen())
+		}
+	}
+}
+
+// The error of one item stays with the item in a batch, and is the call's where
+// the call is about one.
+func TestItemErrors(t *testing.T) {
+	for _, code := range []message.Code{message.Fenced, message.Internal} {
+		f := newFake()
+		f.itemErr = message.Errorf(code, "words")
+		for _, name := range []string{"Send", "Settle", "RedriveMessages"} {
+			full := "comanda.v1.Messages." + name
+			resp, err := invoke(t, f, "Messages/"+name, requests[protoreflect.FullName(full)])
+			if err != nil || !strings.Contains(resp, `"error":{"code":"`+string(code)+`"`) || strings.Contains(resp, "words") == (code == message.Internal) {
+				t.Errorf("%s: %s, %v", name, resp, err)
+			}
+		}
+		for _, name := range []string{"Ack", "Nack", "Extend", "Release", "Reject"} {
+			if _, err := invoke(t, f, "Messages/"+name, requests[protoreflect.FullName("comanda.v1.Messages."+name)]); reason(err) != string(code) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if status, answer := do(t, f, "POST", "/v1/queues/q/messages", "raw"); status != statuses[code].http {
+			t.Errorf("raw send: %d %s", status, answer)
+		}
+		if status, answer := do(t, f, "DELETE", "/v1/leases/"+tokenAt(1), ""); status != statuses[code].http {
+			t.Errorf("ack: %d %s", status, answer)
+		}
+	}
+}

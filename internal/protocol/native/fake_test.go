@@ -1,0 +1,281 @@
+package native
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	secret = message.Secret{7}
+	sentAt = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+)
+
+func idAt(seq uint64) message.ID { return message.NewID(1, 0, seq) }
+
+func tokenAt(seq uint64) string { return message.Token{ID: idAt(seq), Fence: seq}.Seal(&secret) }
+
+// fake is a gateway in memory: queues of deliveries, and a record of what it was
+// asked. If err is set every verb but OpenToken refuses with it.
+type fake struct {
+	mu       sync.Mutex
+	calls    []string
+	err      error
+	panics   bool
+	ready    map[string][]message.Delivery
+	changed  chan struct{}
+	released []message.ID
+	out      int // handed out
+	itemErr  *message.Error
+	// late makes Receive ignore the end of its context until it is closed, and
+	// hand out all the same.
+	late    chan struct{}
+	settles int
+	// settling, if set, holds up Settle until it is closed.
+	settling chan struct{}
+}
+
+func newFake() *fake {
+	return &fake{ready: map[string][]message.Delivery{}, changed: make(chan struct{})}
+}
+
+// fill makes n messages ready.
+func (f *fake) fill(queue string, n int, body []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for range n {
+		seq := uint64(len(f.ready[queue]) + f.out + 1)
+		f.ready[queue] = append(f.ready[queue], message.Delivery{
+			ID: idAt(seq), Token: tokenAt(seq), Queue: queue, Body: body, Attempt: 1, Deliveries: 1,
+			Fence: 1<<63 + seq, SentAt: sentAt, Lease: message.DefaultLease,
+		})
+	}
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *fake) called(format string, args ...any) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+	if f.panics {
+		panic("planted")
+	}
+	return f.err
+}
+
+func (f *fake) seen() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.calls...)
+}
+
+func (f *fake) Send(_ context.Context, queue string, msgs []message.New) ([]message.SendResult, error) {
+	out := make([]message.SendResult, len(msgs))
+	var texts []string
+	for i, m := range msgs {
+		var as []string
+		for _, a := range m.Attributes {
+			as = append(as, fmt.Sprintf("%s:%d:%s", a.Name, a.Kind, a.Value))
+		}
+		texts = append(texts, fmt.Sprintf("[%q key=%s type=%s delay=%s %v]", m.Body, m.Key, m.Type, m.Delay, as))
+		out[i] = message.SendResult{ID: idAt(uint64(i + 1))}
+		if f.itemErr != nil {
+			out[i] = message.SendResult{Err: f.itemErr}
+		}
+	}
+	return out, f.called("send %s %s", queue, strings.Join(texts, " "))
+}
+
+func (f *fake) Receive(ctx context.Context, queue string, o message.ReceiveOptions) ([]message.Delivery, error) {
+	if err := f.called("receive %s max=%d wait=%s lease=%s worker=%s", queue, o.Max, o.Wait, o.Lease, o.Worker); err != nil {
+		return nil, err
+	}
+	if f.late != nil {
+		<-f.late
+		ctx = context.WithoutCancel(ctx)
+	}
+	wait, cancel := context.WithTimeout(ctx, o.Wait)
+	defer cancel()
+	for {
+		f.mu.Lock()
+		changed := f.changed
+		n := min(o.Max, len(f.ready[queue]))
+		ds := f.ready[queue][:n:n]
+		f.ready[queue] = f.ready[queue][n:]
+		f.out += n
+		f.mu.Unlock()
+		if n > 0 {
+			return ds, nil
+		}
+		select {
+		case <-changed:
+		case <-wait.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (f *fake) Settle(ctx context.Context, ss []message.Settlement) ([]message.SettleResult, error) {
+	if f.settling != nil {
+		select {
+		case <-f.settling:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	out := make([]message.SettleResult, len(ss))
+	var texts []string
+	f.mu.Lock()
+	f.settles++
+	for i, s := range ss {
+		texts = append(texts, fmt.Sprintf("[%d action=%d %q delay=%s/%t lease=%s]", s.Token.ID.Seq(), s.Action, s.Error, s.Delay, s.HasDelay, s.Lease))
+		out[i] = message.SettleResult{State: message.Finished, Err: f.itemErr}
+		if s.Action == message.Release {
+			f.released = append(f.released, s.Token.ID)
+		}
+	}
+	f.mu.Unlock()
+	return out, f.called("settle %s", strings.Join(texts, " "))
+}
+
+func (f *fake) OpenToken(text string) (message.Token, error) { return message.OpenToken(text, &secret) }
+
+func (f *fake) Show(_ context.Context, id message.ID, wait time.Duration) (message.Shown, message.Freshness, error) {
+	return shown(id), fresh, f.called("show %s wait=%s", id, wait)
+}
+
+var fresh = message.Freshness{ServedBy: "n1", Role: "leader", Age: 5 * time.Millisecond}
+
+func shown(id message.ID) message.Shown {
+	return message.Shown{
+		ID: id, Queue: "q", Shard: "q/0", State: message.Scheduled, Reason: "delayed", Key: "k", Type: "t",
+		Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeNumber, Value: []byte("12.50")}},
+		Body:       []byte("b"), BodySize: 1, Attempts: 2, Deliveries: 3, WorkerDeaths: 1, SentAt: sentAt, ReadyAt: sentAt.Add(time.Second),
+		Worker: "w", LastError: "e", Timeline: []message.Event{{At: sentAt, Event: "sent", Worker: "w", Attempt: 1, Error: "x"}},
+	}
+}
+
+func (f *fake) List(_ context.Context, queue string, o message.ListOptions) (message.Listed, error) {
+	return message.Listed{Messages: []message.Shown{shown(idAt(1))}, NextPage: "next", Freshness: fresh},
+		f.called("list %s %s max=%d page=%s", queue, o.State, o.Max, o.Page)
+}
+
+func (f *fake) Redrive(_ context.Context, ids []message.ID, reset bool) ([]*message.Error, error) {
+	out := make([]*message.Error, len(ids))
+	for i := range out {
+		out[i] = f.itemErr
+	}
+	return out, f.called("redrive %v %t", ids, reset)
+}
+
+func (f *fake) info(name string) message.QueueInfo {
+	return message.QueueInfo{
+		Name: name, Settings: message.Settings{}.WithDefaults(), Paused: true, Shards: 2,
+		Counts: message.Counts{Ready: 1 << 60, Scheduled: 2, Leased: 3, Dead: 4, Finished: 5},
+	}
+}
+
+func (f *fake) CreateQueue(_ context.Context, name string, s message.Settings, shards int) (message.QueueInfo, bool, error) {
+	return f.info(name), true, f.called("create %s %+v shards=%d", name, s, shards)
+}
+
+func (f *fake) Queue(_ context.Context, name string) (message.QueueInfo, message.Freshness, error) {
+	return f.info(name), fresh, f.called("queue %s", name)
+}
+
+func (f *fake) Queues(_ context.Context, n int, page string) ([]message.QueueInfo, string, error) {
+	return []message.QueueInfo{f.info("q")}, "next", f.called("queues max=%d page=%s", n, page)
+}
+
+func (f *fake) DeleteQueue(_ context.Context, name string) error { return f.called("delete %s", name) }
+
+func (f *fake) PauseQueue(_ context.Context, name string, paused bool) error {
+	return f.called("pause %s %t", name, paused)
+}
+
+func (f *fake) Locate(_ context.Context, queue, key string) (message.Location, error) {
+	return message.Location{Hash: 0xab, Shard: "q/0", Group: 3, Leader: "n1", Followers: []string{"n2"}}, f.called("locate %s %s", queue, key)
+}
+
+func (f *fake) Shards(_ context.Context, queue string) ([]message.ShardInfo, message.Freshness, error) {
+	return []message.ShardInfo{{ID: "q/0", Queue: "q", From: 0, To: 1<<64 - 1, Group: 3, Leader: "n1", Counts: message.Counts{Ready: 7}}},
+		fresh, f.called("shards %s", queue)
+}
+
+func (f *fake) Server(context.Context) (message.ServerInfo, error) {
+	return message.ServerInfo{
+		Version: "v", Node: "n1", StartedAt: sentAt, DiskFree: 1<<63 + 1, FsyncP99: time.Millisecond,
+		Groups: []message.GroupInfo{{Group: 1, Leader: "n1", Term: 1 << 62, Applied: 9, Voters: 1}},
+	}, f.called("server")
+}
+
+// newServer is a server over f, whose log goes to the test's.
+func newServer(t testing.TB, f *fake) *Server {
+	t.Helper()
+	return New(Options{Verbs: f, Allowed: AllowHosts("comanda.test:7400"), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+}
+
+// dial serves f over gRPC in memory and connects to it as authority.
+func dial(t testing.TB, f *fake, authority string) *grpc.ClientConn {
+	t.Helper()
+	g := newServer(t, f).GRPC()
+	l := bufconn.Listen(1 << 20)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = g.Serve(l) })
+	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithAuthority(authority),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		g.Stop()
+		serving.Wait()
+	})
+	return conn
+}
+
+func dialMessages(t testing.TB, f *fake) comandav1.MessagesClient {
+	t.Helper()
+	return comandav1.NewMessagesClient(dial(t, f, "localhost"))
+}
+
+// do serves one REST request and answers with status and body.
+func do(t testing.TB, f *fake, method, target, body string, header ...string) (int, string) {
+	t.Helper()
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Host = "localhost:7400"
+	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Host" {
+			r.Host = header[i+1]
+			continue
+		}
+		r.Header.Add(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	newServer(t, f).Handler().ServeHTTP(w, r)
+	if w.Code != http.StatusOK && !strings.HasPrefix(w.Body.String(), `{"error":{"code":"`) {
+		t.Errorf("%s %s: %d with the body %q, want an error in our form", method, target, w.Code, w.Body)
+	}
+	return w.Code, w.Body.String()
+}
