@@ -1,0 +1,409 @@
+package queue_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"pgregory.net/rapid"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+	"github.com/comanda-mq/comanda/internal/state"
+)
+
+// TestModel runs random commands on Pebble, with power cuts and replays in
+// between, against the same machine on a map and against a model that knows
+// nothing but the promises: who may be handed out, and who may hold what.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newTrial(t)
+		defer w.close()
+		t.Repeat(map[string]func(*rapid.T){
+			"":          w.check,
+			"send":      w.send,
+			"lease":     w.lease,
+			"leasemore": w.lease,
+			"settle":    w.settle,
+			"settles":   w.settle,
+			"time":      w.time,
+			"redrive":   w.redrive,
+			"configure": w.configure,
+			"crash":     w.crash,
+		})
+	})
+}
+
+// known is a message as the model sees it.
+type known struct {
+	id    message.ID
+	key   string
+	state message.State
+	name  string
+}
+
+type trial struct {
+	fs      *vfs.MemFS
+	store   *state.Store
+	replica *state.Replica
+	pebble  *queue.Machine
+	handle  uint64
+
+	rows  *mapRows
+	plain *queue.Machine
+
+	entries [][]byte // all of them, for replays
+	now     int64
+	version uint64
+	// The model.
+	messages map[message.ID]*known
+	order    []*known // of sending
+	tokens   []message.Token
+	current  map[message.ID]message.Token // of the leased
+	stale    []queue.Ref
+}
+
+func newTrial(t *rapid.T) *trial {
+	w := &trial{fs: vfs.NewCrashableMem(), rows: newMapRows(), plain: queue.New(), messages: map[message.ID]*known{}, current: map[message.ID]message.Token{}}
+	w.open(t)
+	w.configure(t)
+	return w
+}
+
+func (w *trial) open(t *rapid.T) {
+	store, err := state.Open(state.Options{FS: w.fs, Dir: "rows", StoreID: 1, MemTable: 256 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Sweep([]uint64{1}); err != nil {
+		t.Fatal(err)
+	}
+	w.store = store
+	w.replica, err = store.OpenReplica(1, func() (uint64, error) { w.handle++; return 100 + w.handle, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.pebble = queue.New()
+}
+
+func (w *trial) close() { _ = w.store.Close() }
+
+// apply applies one entry to both and compares.
+func (w *trial) apply(t *rapid.T, cmds ...queue.Command) []any {
+	entry := queue.AppendEntry(nil, w.now, 1_000_000+w.now, cmds)
+	w.entries = append(w.entries, entry)
+	index := uint64(len(w.entries))
+	want := w.plain.Apply(w.rows, index, entry)
+	got := w.applyPebble(index)
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("entry %d: Pebble answers %+v, the map %+v", index, got, want)
+	}
+	if !slices.Equal(w.pebble.Effects(), w.plain.Effects()) {
+		t.Fatalf("entry %d: effects %+v on Pebble, %+v on the map", index, w.pebble.Effects(), w.plain.Effects())
+	}
+	return want
+}
+
+func (w *trial) applyPebble(index uint64) []any {
+	b := w.replica.Begin()
+	out := w.pebble.Apply(b, index, w.entries[index-1])
+	b.Commit(binary.BigEndian.AppendUint64(nil, index))
+	return out
+}
+
+func (w *trial) configure(t *rapid.T) {
+	w.version++
+	s := message.Settings{MaxAttempts: rapid.IntRange(1, 3).Draw(t, "attempts"), KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep")}
+	w.apply(t, (&queue.Configure{Queue: 1, Version: w.version, Settings: s.WithDefaults(), Shards: []queue.Bounds{{To: 7, Path: "0.0"}, {From: 8, To: 15, Path: "0.1"}}}).Command())
+}
+
+func (w *trial) send(t *rapid.T) {
+	c := queue.Send{Queue: 1}
+	for range rapid.IntRange(1, 3).Draw(t, "messages") {
+		m := queue.Sent{Cell: rapid.SampledFrom([]int{0, 9}).Draw(t, "cell")}
+		m.Key = rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "key")
+		m.Hash = hashOf(m.Key)
+		m.Body = make([]byte, rapid.SampledFrom([]int{0, 10, 5000}).Draw(t, "size"))
+		m.Type = rapid.SampledFrom([]string{"", "bake"}).Draw(t, "type")
+		if rapid.IntRange(0, 4).Draw(t, "delayed") == 0 {
+			m.Delay = 3 * time.Second
+		}
+		c.Messages = append(c.Messages, m)
+	}
+	for i, r := range w.apply(t, c.Command())[0].([]message.SendResult) {
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		k := &known{id: r.ID, key: c.Messages[i].Key, state: message.Ready, name: fmt.Sprintf("message %d of key %q", len(w.order)+1, c.Messages[i].Key)}
+		if c.Messages[i].Delay > 0 {
+			k.state = message.Scheduled
+		}
+		w.messages[r.ID] = k
+		w.order = append(w.order, k)
+	}
+}
+
+func (w *trial) offers() (refs []queue.Ref) {
+	for n := range message.Cells {
+		refs = append(refs, queue.Offers(w.rows, 1, n, nil, 1000)...)
+	}
+	return refs
+}
+
+func (w *trial) lease(t *rapid.T) {
+	refs := append(w.offers(), w.stale...)
+	if len(refs) == 0 {
+		return
+	}
+	picked := rapid.SliceOfNDistinct(rapid.SampledFrom(refs), 1, min(4, len(refs)), rapid.ID[queue.Ref]).Draw(t, "refs")
+	w.stale = append(w.stale, picked...)
+	w.stale = w.stale[max(0, len(w.stale)-20):]
+	c := queue.Lease{Queue: 1, Worker: "w", Length: 2 * time.Second, Items: picked, MaxBytes: rapid.SampledFrom([]int{1, 1 << 20}).Draw(t, "bytes")}
+	if all := w.offers(); len(all) > 0 && rapid.Bool().Draw(t, "floor") {
+		// As a leader does: the first row of a cell, as of the last entry.
+		c.Floors = append(c.Floors, queue.Floor{Cell: all[0].Cell, Priority: all[0].Priority, Seq: all[0].Seq, Index: uint64(len(w.entries))})
+	}
+	for _, x := range w.apply(t, c.Command())[0].(queue.LeaseResult).Leased {
+		w.leased(t, x)
+	}
+}
+
+// leased checks the promises at the moment of a lease.
+func (w *trial) leased(t *rapid.T, x queue.Leased) {
+	k := w.messages[x.ID]
+	if k.state != message.Ready {
+		t.Fatalf("%s was handed out while it was %s", k.name, k.state)
+	}
+	for _, o := range w.order {
+		if o == k || o.key == "" || o.key != k.key {
+			continue
+		}
+		if o.state == message.Leased {
+			t.Fatalf("two messages of one key are leased: %s and %s", o.name, k.name)
+		}
+		if o.id.Seq() < k.id.Seq() && (o.state == message.Ready || o.state == message.Scheduled) {
+			t.Fatalf("%s was handed out before %s, which is %s", k.name, o.name, o.state)
+		}
+	}
+	tok := message.Token{ID: x.ID, Fence: x.Fence}
+	for _, old := range w.tokens {
+		if old.ID == tok.ID && old.Fence >= tok.Fence {
+			t.Fatalf("the fence of %s went from %d to %d", k.name, old.Fence, tok.Fence)
+		}
+	}
+	k.state = message.Leased
+	w.tokens = append(w.tokens, tok)
+	w.current[x.ID] = tok
+}
+
+func (w *trial) settle(t *rapid.T) {
+	if len(w.tokens) == 0 {
+		return
+	}
+	var c queue.Settle
+	// Two in one entry, often for the same message; old tokens as well.
+	for range 2 {
+		tok := rapid.SampledFrom(w.tokens).Draw(t, "token")
+		if live := slices.SortedFunc(maps.Values(w.current), func(a, b message.Token) int { return int(a.Fence) - int(b.Fence) }); len(live) > 0 && rapid.Bool().Draw(t, "live") {
+			tok = rapid.SampledFrom(live).Draw(t, "live token")
+		}
+		s := message.Settlement{Token: tok, Action: message.Action(rapid.IntRange(1, 5).Draw(t, "action")), Lease: 4 * time.Second}
+		if rapid.Bool().Draw(t, "delay") {
+			s.HasDelay, s.Delay = true, time.Duration(rapid.IntRange(0, 2).Draw(t, "seconds"))*time.Second
+		}
+		c.Settlements = append(c.Settlements, s)
+	}
+	for i, r := range w.apply(t, c.Command())[0].([]message.SettleResult) {
+		s := c.Settlements[i]
+		k := w.messages[s.Token.ID]
+		live := w.current[s.Token.ID] == s.Token
+		if accepted := r.Err == nil && !r.AlreadyDone; accepted != live {
+			t.Fatalf("a settlement of %s by a token that is current=%v was accepted=%v: %+v", k.name, live, accepted, r)
+		}
+		if !live {
+			continue
+		}
+		k.state = r.State
+		if r.State != message.Leased {
+			delete(w.current, s.Token.ID)
+		}
+	}
+}
+
+// time passes: leases end and timers are due, as Apply judges.
+func (w *trial) time(t *rapid.T) {
+	w.now += int64(rapid.IntRange(0, 3000).Draw(t, "ms"))
+	for n := range message.Cells {
+		e, k := queue.Expire{Queue: 1}, queue.Wake{Queue: 1}
+		for _, d := range queue.Deadlines(w.rows, 1, n) {
+			e.Leases = append(e.Leases, d.LeaseRef)
+		}
+		k.Timers = queue.Timers(w.rows, 1, n, nil, 1000)
+		if len(e.Leases)+len(k.Timers) == 0 {
+			continue
+		}
+		w.apply(t, e.Command(), k.Command())
+	}
+	// What became of them is in the rows; that it may be so is checked here.
+	for _, k := range w.order {
+		d, ok := queue.Show(w.rows, k.id)
+		if !ok {
+			continue
+		}
+		switch {
+		case d.State == k.state:
+		case k.state == message.Leased && (d.State == message.Ready || d.State == message.Dead):
+			delete(w.current, k.id)
+		case k.state == message.Scheduled && d.State == message.Ready:
+		default:
+			t.Fatalf("time made %s %s, which was %s", k.name, d.State, k.state)
+		}
+		k.state = d.State
+	}
+}
+
+func (w *trial) redrive(t *rapid.T) {
+	if len(w.order) == 0 {
+		return
+	}
+	k := rapid.SampledFrom(w.order).Draw(t, "message")
+	for _, o := range w.order {
+		if o.state == message.Dead && rapid.Bool().Draw(t, "dead") {
+			k = o
+		}
+	}
+	c := queue.Redrive{IDs: []message.ID{k.id}, ResetAttempts: rapid.Bool().Draw(t, "reset")}
+	err := w.apply(t, c.Command())[0].([]queue.RedriveResult)[0]
+	if (err == nil) != (k.state == message.Dead) {
+		t.Fatalf("redrive of %s, which is %s: %v", k.name, k.state, err)
+	}
+	if err == nil {
+		k.state = message.Ready
+	}
+}
+
+// crash cuts the power: what was not flushed is gone, in part or in whole, and
+// the log is applied again from where the rows stand.
+func (w *trial) crash(t *rapid.T) {
+	if rapid.Bool().Draw(t, "flush") {
+		if err := w.store.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep := rapid.SampledFrom([]int{0, 50, 99}).Draw(t, "keep")
+	clone := w.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keep, RNG: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))})
+	w.close()
+	w.fs = clone
+	w.open(t)
+	applied, err := w.replica.Applied()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := uint64(0)
+	if applied != nil {
+		at = binary.BigEndian.Uint64(applied)
+	}
+	for at < uint64(len(w.entries)) {
+		at++
+		w.applyPebble(at)
+	}
+	w.sameRows(t)
+	if rapid.Bool().Draw(t, "restart the map's machine") {
+		w.plain = queue.New()
+		w.pebble = queue.New() // they must agree on effects, so both forget
+	}
+}
+
+// sameRows compares every row that a reader can see.
+func (w *trial) sameRows(t *rapid.T) {
+	view := w.replica.View()
+	defer view.Close()
+	got := newMapRows()
+	for _, space := range append([]uint64{0}, spaces()...) {
+		view.Scan(space, nil, []byte{0xff}, func(k, v []byte) bool {
+			got.Set(space, k, v)
+			return true
+		})
+	}
+	if !got.equal(w.rows) {
+		for k, v := range w.rows.rows {
+			if g, ok := got.rows[k]; !ok || string(g) != string(v) {
+				t.Errorf("row %q: %x on the map, %x on Pebble", k, v, g)
+			}
+		}
+		t.Fatalf("%d rows on Pebble, %d on the map", len(got.rows), len(w.rows.rows))
+	}
+}
+
+func spaces() (s []uint64) {
+	for n := range message.Cells {
+		s = append(s, 1<<8|uint64(n))
+	}
+	return s
+}
+
+// check holds what must be true after every entry: exactly those messages may
+// go out that the promises allow, and the counts are right.
+func (w *trial) check(t *rapid.T) {
+	want, barred := map[uint64]string{}, map[uint64]string{}
+	var counts message.Counts
+	for _, k := range w.order {
+		switch k.state {
+		case message.Ready:
+			counts.Ready++
+		case message.Scheduled:
+			counts.Scheduled++
+		case message.Leased:
+			counts.Leased++
+		case message.Dead:
+			counts.Dead++
+		case message.Finished:
+		}
+		at := k.id.Seq()<<1 | uint64(k.id.Point()>>63)
+		if o := w.before(k); k.state == message.Ready && o == nil {
+			want[at] = k.name
+		} else if o != nil {
+			barred[at] = fmt.Sprintf("%s is offered while %s is %s", k.name, o.name, o.state)
+		} else {
+			barred[at] = fmt.Sprintf("%s is offered and is %s", k.name, k.state)
+		}
+	}
+	for _, r := range w.offers() {
+		at := r.Seq<<1 | uint64(r.Cell>>3)
+		if want[at] == "" {
+			t.Fatal(barred[at])
+		}
+		delete(want, at)
+	}
+	for _, name := range want {
+		t.Fatalf("%s may go out and is not offered", name)
+	}
+	q, _ := queue.Queue(w.rows, 1)
+	got := q.Counts()
+	got.Finished = 0
+	if got != counts {
+		t.Fatalf("counts are %+v, want %+v", got, counts)
+	}
+	if len(w.entries)%8 == 0 {
+		w.sameRows(t)
+	}
+}
+
+// before is a message that k has to wait for; nil if there is none.
+func (w *trial) before(k *known) *known {
+	for _, o := range w.order {
+		if k.key == "" || o.key != k.key || o == k {
+			continue
+		}
+		if o.state == message.Leased || (o.id.Seq() < k.id.Seq() && (o.state == message.Ready || o.state == message.Scheduled)) {
+			return o
+		}
+	}
+	return nil
+}
