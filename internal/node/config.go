@@ -64,7 +64,7 @@ func (c Config) withDefaults() Config {
 		c.NodeName = hostName()
 	}
 	if c.FS == nil {
-		c.FS = vfs.Default
+		c.FS = disk()
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System()
