@@ -3,7 +3,6 @@ package native
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -228,10 +227,10 @@ func (f *fake) Server(context.Context) (message.ServerInfo, error) {
 	}, f.called("server")
 }
 
-// newServer is a server over f, whose log goes to the test's.
+// newServer is a server over f, one of whose names is comanda.test.
 func newServer(t testing.TB, f *fake) *Server {
 	t.Helper()
-	return New(Options{Verbs: f, Allowed: AllowHosts("comanda.test:7400"), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	return New(Options{Verbs: f, Allowed: AllowHosts("comanda.test:7400"), Logger: slog.New(slog.DiscardHandler)})
 }
 
 // dial serves f over gRPC in memory and connects to it as authority.

@@ -24,13 +24,14 @@ func (w *work) handOut() error {
 			}
 		}
 		ds, err := w.leaseNext(turn, int(min(w.credits.Load(), message.MaxBatch)))
-		switch {
-		case w.handout.Err() != nil:
+		if w.handout.Err() != nil { // and whatever err says comes of that
 			w.release(w.ctx, ds)
 			return nil
-		case err != nil:
+		}
+		if err != nil {
 			return err
-		case len(ds) == 0:
+		}
+		if len(ds) == 0 {
 			continue
 		}
 		w.credits.Add(-int64(len(ds)))

@@ -35,25 +35,7 @@ const jsonType = "application/json"
 // contract's envelope, with every other content type, or none, one message whose
 // body it is and whose fields stand in headers.
 func (s *Server) sendREST(w http.ResponseWriter, r *http.Request, path map[string]string) {
-	var resp *comandav1.SendResponse
-	body, err := io.ReadAll(r.Body) // checkRequest has read it within its limit
-	if err == nil {
-		var req *comandav1.SendRequest
-		var raw bool
-		if req, raw, err = sendRequest(r.Header, body, path["queue"]); err == nil {
-			resp, err = messages{Server: s}.Send(r.Context(), req)
-		}
-		if err == nil && raw {
-			if e := resp.GetResults()[0].GetError(); e != nil { // the item is the call
-				err = &message.Error{Code: message.Code(e.GetCode()), Text: e.GetMessage()}
-			}
-		}
-	}
-	if err != nil {
-		writeError(w, s.refusal(r.Context(), err))
-		return
-	}
-	text, err := jsonMarshaler().Marshal(resp)
+	text, err := s.sendBody(r, path)
 	if err != nil {
 		writeError(w, s.refusal(r.Context(), err))
 		return
@@ -62,8 +44,27 @@ func (s *Server) sendREST(w http.ResponseWriter, r *http.Request, path map[strin
 	_, _ = w.Write(text) // a client that went away needs no answer
 }
 
+func (s *Server) sendBody(r *http.Request, path map[string]string) (answer []byte, err error) {
+	body, ok := r.Body.(requestBody)
+	if !ok {
+		return nil, errors.New("the request was not checked")
+	}
+	req, raw, err := sendRequest(r.Header, body.text, path)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := messages{Server: s}.Send(r.Context(), req)
+	if err != nil {
+		return nil, err
+	}
+	if e := resp.GetResults()[0].GetError(); raw && e != nil { // the item is the call
+		return nil, &message.Error{Code: message.Code(e.GetCode()), Text: e.GetMessage()}
+	}
+	return jsonMarshaler().Marshal(resp)
+}
+
 // sendRequest decodes a send; raw says that the body is the message's.
-func sendRequest(h http.Header, body []byte, queue string) (req *comandav1.SendRequest, raw bool, err error) {
+func sendRequest(h http.Header, body []byte, path map[string]string) (req *comandav1.SendRequest, raw bool, err error) {
 	kind := ""
 	if t := h.Get("Content-Type"); t != "" {
 		if kind, _, err = mime.ParseMediaType(t); err != nil {
@@ -72,19 +73,16 @@ func sendRequest(h http.Header, body []byte, queue string) (req *comandav1.SendR
 	}
 	if kind != jsonType {
 		m, err := rawMessage(h, body)
-		return &comandav1.SendRequest{Queue: queue, Messages: []*comandav1.NewMessage{m}}, true, err
+		return &comandav1.SendRequest{Queue: path["queue"], Messages: []*comandav1.NewMessage{m}}, true, err
 	}
 	if err := checkHeaders(h); err != nil {
 		return nil, false, err // in the envelope these are fields
 	}
 	req = &comandav1.SendRequest{}
-	if err := unmarshalJSON(body, req); err != nil {
+	if err := decodeJSON(body, req, path); err != nil {
 		return nil, false, message.Errorf(message.InvalidArgument, "%s", err)
 	}
-	if req.GetQueue() != "" && req.GetQueue() != queue {
-		return nil, false, message.Errorf(message.InvalidArgument, "the body says queue %.100q, the path %.100q", req.GetQueue(), queue)
-	}
-	req.Queue = queue
+	req.Queue = path["queue"]
 	return req, false, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/textproto"
@@ -14,13 +15,19 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// maxRequestBody limits the body of a REST request.
-const maxRequestBody = message.MaxBatchBytes + 64<<10
+const (
+	maxRequestBody = message.MaxBatchBytes + 64<<10 // bytes of one REST request
+	maxEmptyBody   = 4 << 10                        // where there should be none
+	// maxBodies limits the bodies of all REST requests at once, from before they
+	// are read until their requests are answered.
+	maxBodies = 16 * maxRequestBody
+)
 
 // newREST serves the contract's http annotations. The gateway calls our services
 // in-process, so nothing of the gRPC server's interceptors runs: host check and
@@ -98,45 +105,84 @@ func jsonMarshaler() marshaler {
 	}}
 }
 
+// requestBody is a body that was read, and what the path says: the gateway
+// would overwrite the fields of one with the other.
+type requestBody struct {
+	io.Reader
+	text []byte
+	path map[string]string
+}
+
+func newRequestBody(text []byte, path map[string]string) requestBody {
+	return requestBody{Reader: bytes.NewReader(text), text: text, path: path}
+}
+
+func (requestBody) Close() error { return nil }
+
 // NewDecoder reads one value; io.EOF means that there is none.
 func (marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
-		text, err := io.ReadAll(r)
-		if err != nil {
-			return err
-		}
-		if len(bytes.TrimSpace(text)) == 0 {
+		body, isBody := r.(requestBody)
+		m, isMessage := v.(proto.Message)
+		switch {
+		case !isBody || !isMessage:
+			return errors.New("not a message of the contract")
+		case len(bytes.TrimSpace(body.text)) == 0:
 			return io.EOF
 		}
-		return unmarshalJSON(text, v)
+		return decodeJSON(body.text, m, body.path)
 	})
 }
 
-func unmarshalJSON(text []byte, v any) error {
-	m, ok := v.(proto.Message)
-	if !ok {
-		return errors.New("not a message of the contract")
+// decodeJSON reads m and refuses a field that says something else than the path.
+func decodeJSON(text []byte, m proto.Message, path map[string]string) error {
+	if err := protojson.Unmarshal(text, m); err != nil {
+		return err
 	}
-	return protojson.Unmarshal(text, m)
+	fields := m.ProtoReflect().Descriptor().Fields()
+	for name, want := range path {
+		got := m.ProtoReflect().Get(fields.ByName(protoreflect.Name(name))).String()
+		if got != "" && got != want {
+			return fmt.Errorf("the body says %s %.100q, the path %.100q", name, got, want)
+		}
+	}
+	return nil
 }
 
-// readBody reads a request's body within its limit.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	tooLarge := message.Errorf(message.TooLarge, "the request's body is larger than %d bytes", maxRequestBody)
-	if r.ContentLength > maxRequestBody {
-		return nil, tooLarge
+// reserveBody takes room for a body of at most limit bytes from maxBodies, before
+// any of it is read; done gives it back.
+func (s *Server) reserveBody(r *http.Request, limit int64) (done func(), err error) {
+	size := r.ContentLength
+	if size > limit {
+		return nil, tooLarge(limit)
 	}
+	if size < 0 { // not known before it ends
+		size = limit
+	}
+	done = func() { s.bodies.Add(-size) }
+	if s.bodies.Add(size) > maxBodies {
+		done()
+		return nil, message.Errorf(message.ResourceExhausted, "the requests of this moment have bodies of more than %d bytes: try again later", maxBodies)
+	}
+	return done, nil
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
 		buf.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
-	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, maxRequestBody))
+	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return nil, tooLarge
+		return nil, tooLarge(limit)
 	case err != nil:
 		return nil, message.Errorf(message.InvalidArgument, "the request's body ended early: %s", err)
 	}
 	return buf.Bytes(), nil
+}
+
+func tooLarge(limit int64) error {
+	return message.Errorf(message.TooLarge, "the request's body is larger than %d bytes", limit)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -112,6 +113,9 @@ func TestRESTRefusals(t *testing.T) {
 		{"POST /v1/queues/q/receive", "", []string{"Comanda-Key", "k"}, 400, "Comanda-Key"},
 		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{"errors":"e"}`, nil, 400, "errors"},
 		{"POST /v1/leases/" + tokenAt(1) + "/nack?delay=3s", "", nil, 400, "delay"},
+		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{"token":"other"}`, nil, 400, "token other"},
+		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{} {}`, nil, 400, "unexpected"},
+		{"POST /v1/queues/q/receive", strings.Repeat(" ", maxEmptyBody+1), nil, 413, "TOO_LARGE"},
 		{"DELETE /v1/leases/x", "", nil, 400, "token"},
 		{"GET /v1/queues/q?stale=5s", "", nil, 501, "stale"},
 		{"GET /v1/queues/q/messages?key=k", "", nil, 501, "key"},
@@ -131,6 +135,38 @@ func TestRESTRefusals(t *testing.T) {
 				t.Errorf("%s %q %.100q: %s does not say %q", c.route, c.header, c.body, answer, word)
 			}
 		}
+	}
+}
+
+// The bodies of all requests together have a limit, and one that is over gives
+// its room back, as one that was answered does.
+func TestRESTBodiesAreBounded(t *testing.T) {
+	f := newFake()
+	s := newServer(t, f)
+	send := func(chunked bool, body string) int {
+		r := httptest.NewRequest(http.MethodPost, "http://localhost/v1/queues/q/messages", strings.NewReader(body))
+		if chunked {
+			r.ContentLength = -1
+		}
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		return w.Code
+	}
+	if code := send(true, strings.Repeat("x", maxRequestBody+1)); code != http.StatusRequestEntityTooLarge {
+		t.Errorf("a chunked body over the limit: %d", code)
+	}
+	s.bodies.Store(maxBodies - 3)
+	for _, c := range []struct {
+		chunked bool
+		body    string
+		want    int
+	}{{false, "1234", 429}, {true, "1", 429}, {false, "123", 200}} {
+		if code := send(c.chunked, c.body); code != c.want || s.bodies.Load() != maxBodies-3 {
+			t.Errorf("%q: %d, and %d bytes are taken", c.body, code, s.bodies.Load())
+		}
+	}
+	if len(f.seen()) != 1 {
+		t.Errorf("verbs %v", f.seen())
 	}
 }
 
@@ -273,7 +309,7 @@ func FuzzSendRequest(f *testing.F) {
 				h.Set(name, v)
 			}
 		}
-		req, raw, err := sendRequest(h, body, "q")
+		req, raw, err := sendRequest(h, body, map[string]string{"queue": "q"})
 		if err != nil {
 			if message.CodeOf(err) == message.Internal {
 				t.Errorf("an error without a code: %v", err)

@@ -3,7 +3,6 @@ package native
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -83,37 +82,49 @@ func (s *Server) checkRequest(routes map[string]route) runtime.Middleware {
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 			pattern, _ := runtime.HTTPPattern(r.Context())
 			name := r.Method + " " + strings.ReplaceAll(pattern.String(), "=*}", "}")
-			if err := checkParts(w, r, name, routes[name]); err != nil {
+			done, err := s.takeBody(w, r, name, routes[name], path)
+			if err != nil {
 				writeError(w, s.refusal(r.Context(), err))
 				return
 			}
+			defer done()
 			next(w, r, path)
 		}
 	}
 }
 
-func checkParts(w http.ResponseWriter, r *http.Request, name string, takes route) error {
+// takeBody puts the checked body of a request in its place; done gives back the
+// room that it takes.
+func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, name string, takes route, path map[string]string) (done func(), err error) {
 	if err := checkQuery(r.URL.RawQuery, takes.query); err != nil {
-		return err
+		return nil, err
 	}
 	if name != http.MethodPost+" "+sendPath { // which looks at headers itself
 		if err := checkHeaders(r.Header, workerHeader); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	body, err := readBody(w, r)
-	if err != nil {
-		return err
-	}
+	limit := int64(maxEmptyBody)
 	if takes.body {
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		return nil
+		limit = maxRequestBody
+	}
+	done, err = s.reserveBody(r, limit)
+	if err != nil {
+		return nil, err
+	}
+	body, err := readBody(w, r, limit)
+	if b := bytes.TrimSpace(body); err == nil && !takes.body && len(b) > 0 && string(b) != "{}" {
+		err = message.Errorf(message.InvalidArgument, "%s takes no body%s", name, among(" but query parameters", takes.query))
+	}
+	if err != nil {
+		done()
+		return nil, err
 	}
 	r.Body = http.NoBody
-	if b := bytes.TrimSpace(body); len(b) > 0 && string(b) != "{}" {
-		return message.Errorf(message.InvalidArgument, "%s takes no body%s", name, among(" but query parameters", takes.query))
+	if takes.body {
+		r.Body = newRequestBody(body, path)
 	}
-	return nil
+	return done, nil
 }
 
 func checkQuery(raw string, known []string) error {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -45,6 +46,7 @@ type Server struct {
 	log        *slog.Logger
 	maxStreams uint32
 	rest       http.Handler
+	bodies     atomic.Int64 // bytes of REST bodies that are being served
 }
 
 // New makes a Server; it starts nothing.

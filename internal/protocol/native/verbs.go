@@ -31,8 +31,8 @@ type Verbs interface {
 
 	CreateQueue(ctx context.Context, name string, s message.Settings, shards int) (info message.QueueInfo, created bool, err error)
 	Queue(ctx context.Context, name string) (message.QueueInfo, message.Freshness, error)
-	// Queues answers with at most max queues from page on, and the next page.
-	Queues(ctx context.Context, max int, page string) ([]message.QueueInfo, string, error)
+	// Queues answers with at most n queues from page on, and the next page.
+	Queues(ctx context.Context, n int, page string) ([]message.QueueInfo, string, error)
 	DeleteQueue(ctx context.Context, name string) error
 	PauseQueue(ctx context.Context, name string, paused bool) error
 	Locate(ctx context.Context, queue, key string) (message.Location, error)

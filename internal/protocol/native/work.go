@@ -172,10 +172,9 @@ func (w *work) take(req *comandav1.WorkRequest) error {
 // settleAll settles what has come while the last batch was being settled, as one
 // batch, in the order in which it came.
 func (w *work) settleAll() error {
-	var next []*comandav1.NumberedSettlement
+	var batch, next []*comandav1.NumberedSettlement
 	for {
-		batch := next
-		if next = nil; batch == nil {
+		if batch = next; batch == nil {
 			select {
 			case batch = <-w.requests:
 			case <-w.ctx.Done():

@@ -22,8 +22,8 @@ func openRequest(credits uint32, queues ...string) *comandav1.WorkRequest {
 	return &comandav1.WorkRequest{Open: &comandav1.WorkOpen{Queues: queues, Worker: "w"}, Credits: credits}
 }
 
-// startWork opens a stream in the bubble's time.
-func startWork(t *testing.T, ctx context.Context, f *fake, first *comandav1.WorkRequest) comandav1.Messages_WorkClient {
+// startWork opens a stream, which ctx ends.
+func startWork(ctx context.Context, t *testing.T, f *fake, first *comandav1.WorkRequest) comandav1.Messages_WorkClient {
 	t.Helper()
 	stream, err := dialMessages(t, f).Work(ctx)
 	if err != nil {
@@ -54,7 +54,7 @@ func TestWorkHandsOutWithinCredits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
 		f.fill("q", 100, []byte("b"))
-		stream := startWork(t, t.Context(), f, openRequest(3, "q"))
+		stream := startWork(t.Context(), t, f, openRequest(3, "q"))
 		for round, credits := range []int{3, 1, 40} {
 			if round > 0 {
 				if err := stream.Send(&comandav1.WorkRequest{Credits: uint32(credits)}); err != nil {
@@ -101,7 +101,7 @@ func TestWorkSettles(t *testing.T) {
 			number(7, tokenAt(2), comandav1.Action_ACTION_UNSPECIFIED),
 			number(9, tokenAt(3), comandav1.Action_ACTION_NACK),
 		}
-		stream := startWork(t, t.Context(), f, first)
+		stream := startWork(t.Context(), t, f, first)
 		resp, err := stream.Recv()
 		if err != nil {
 			t.Fatal(err)
@@ -130,7 +130,7 @@ func TestWorkGathersSettlements(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
 		f.settling = make(chan struct{})
-		stream := startWork(t, t.Context(), f, openRequest(5, "q"))
+		stream := startWork(t.Context(), t, f, openRequest(5, "q"))
 		const requests, each = 6, 300
 		for i := range requests {
 			req := &comandav1.WorkRequest{}
@@ -176,7 +176,7 @@ func TestWorkGathersSettlements(t *testing.T) {
 func TestWorkSeveralQueues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
-		stream := startWork(t, t.Context(), f, openRequest(2, "a", "b", "c"))
+		stream := startWork(t.Context(), t, f, openRequest(2, "a", "b", "c"))
 		synctest.Wait() // all are empty and awaited
 		f.mu.Lock()
 		changed := f.changed
@@ -212,7 +212,7 @@ func TestWorkClientStopsReading(t *testing.T) {
 		f := newFake()
 		f.fill("q", 5_000, bytes.Repeat([]byte("x"), 10_000))
 		ctx, cancel := context.WithCancel(t.Context())
-		startWork(t, ctx, f, openRequest(5_000, "q"))
+		startWork(ctx, t, f, openRequest(5_000, "q"))
 		synctest.Wait()
 		if f.out == 0 || f.out > 2*message.MaxBatch {
 			t.Errorf("%d messages are leased for a client that reads none", f.out)
