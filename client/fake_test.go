@@ -11,6 +11,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
@@ -208,11 +209,11 @@ func (f *fake) actions() []string {
 }
 
 // start serves f in this process until the test ends and returns its client.
-func start(t *testing.T, f *fake) *client.Client {
+func start(t testing.TB, f *fake) *client.Client {
 	t.Helper()
 	f.arrived = make(chan struct{}, 1)
 	l := bufconn.Listen(1 << 20)
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(17<<20), grpc.MaxSendMsgSize(17<<20))
+	s := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}), grpc.MaxRecvMsgSize(17<<20), grpc.MaxSendMsgSize(17<<20))
 	comandav1.RegisterMessagesServer(s, f)
 	comandav1.RegisterQueuesServer(s, f)
 	comandav1.RegisterClusterServer(s, f)

@@ -1,0 +1,95 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+// Job is a message in a handler's hands.
+type Job struct {
+	held
+	shift  *shift
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	// Under the shift's lock.
+	lease     time.Duration // of the next extension
+	deadline  time.Time     // by this process' clock, from before the server gave it
+	extending bool          // an extension is on its way
+	fenced    bool          // the server said that the lease is over
+	timer     *time.Timer   // calls beat
+}
+
+// Extend makes this lease, and its automatic extensions, lease long (1 s–12 h).
+// A handler needs it only to outlive its process for longer than the worker's
+// lease: as long as it runs, its lease is extended by itself.
+func (j *Job) Extend(ctx context.Context, lease time.Duration) error {
+	from := time.Now()
+	if err := j.shift.w.Client.Extend(ctx, j.Token(), lease); err != nil {
+		return err
+	}
+	j.shift.mu.Lock()
+	defer j.shift.mu.Unlock()
+	j.lease, j.deadline = lease, from.Add(lease)
+	if j.shift.jobs[j] {
+		j.timer.Reset(lease / 3)
+	}
+	return nil
+}
+
+// handle runs the handler, and turns its panic into an error with the stack.
+func (j *Job) handle() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return j.shift.w.Handler(j.ctx, j)
+}
+
+// beat extends the lease, or gives it up when its end came first.
+func (j *Job) beat() {
+	s := j.shift
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.jobs[j] || j.fenced {
+		return
+	}
+	left := time.Until(j.deadline)
+	if left <= 0 {
+		j.cancel(ErrLeaseLost)
+		return
+	}
+	if !j.extending {
+		j.extending = true
+		s.post(&posted{job: j, at: time.Now(), Settlement: Settlement{Token: j.Token(), Action: ActionExtend, Lease: j.lease}})
+	}
+	j.timer.Reset(min(j.lease/3, left))
+}
+
+// extended takes the server's answer to an extension. The shift's lock is held.
+func (j *Job) extended(p *posted, err error) {
+	j.extending = false
+	switch {
+	case err == nil:
+		j.deadline = p.at.Add(p.Lease)
+		if j.shift.jobs[j] {
+			j.timer.Reset(min(j.lease, p.Lease) / 3)
+		}
+	case !passing(err):
+		j.fenced = true
+		j.cancel(fmt.Errorf("%w: %w", ErrLeaseLost, err))
+	}
+}
+
+// passing says that the same settlement may well succeed in a moment.
+func passing(err error) bool {
+	switch CodeOf(err) {
+	case CodeUnavailable, CodeNotLeader, CodeWrongShard, CodeUnknownOutcome, CodeUnreachable, CodeResourceExhausted:
+		return true
+	default:
+		return false
+	}
+}

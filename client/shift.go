@@ -1,0 +1,321 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	settleAgain  = 200 * time.Millisecond // after a settlement failed for a passing reason
+	flushTimeout = 5 * time.Second        // for the last settlements, and for the end of the stream
+)
+
+// shift is one Run of a worker. It stops when Run's context ends, when it was
+// idle or had its number of messages, or when the server refuses it; it is over
+// when it has stopped, no handler runs, and all is settled.
+type shift struct {
+	w      *Worker
+	base   context.Context // of handlers: Run's values, but not its end
+	wake   chan struct{}   // has room for one: look again at what there is to do
+	cut    context.Context // ends with Run, or when a drain has taken too long
+	cutOff context.CancelFunc
+
+	mu        sync.Mutex
+	jobs      map[*Job]bool // whose handlers run
+	granted   int           // credits that the server has and did not use yet
+	taken     int           // messages begun so far
+	number    uint64        // of the newest settlement sent
+	outbox    []*posted     // goes out with the next requests
+	sent      map[uint64]*posted
+	later     []*posted // failed for a passing reason
+	unsettled int       // ends of leases that the server did not answer for good
+	stopping  bool
+	attached  bool
+	failure   error // what Run returns
+	broken    error // why the last stream ended
+	idle      *time.Timer
+}
+
+// posted is a settlement on its way.
+type posted struct {
+	job *Job
+	at  time.Time // when it was posted
+	Settlement
+}
+
+func newShift(ctx context.Context, w *Worker) *shift {
+	s := &shift{
+		w: w, base: context.WithoutCancel(ctx), wake: make(chan struct{}, 1),
+		jobs: map[*Job]bool{}, sent: map[uint64]*posted{},
+	}
+	s.cut, s.cutOff = context.WithCancel(s.base)
+	return s
+}
+
+func (s *shift) run(ctx context.Context) error {
+	var watch sync.WaitGroup
+	watch.Go(func() { s.drainAfter(ctx) })
+	defer watch.Wait()
+	defer s.cutOff()
+	if s.w.IdleTimeout > 0 {
+		s.idle = time.AfterFunc(s.w.IdleTimeout, s.stopIfIdle)
+		defer s.idle.Stop()
+	}
+	pause := backoffBase
+	for {
+		began := time.Now()
+		err := s.attend()
+		s.detach(err)
+		if refused(err) {
+			s.stop(err)
+		}
+		if s.handsEmpty() {
+			return s.flush()
+		}
+		s.w.Logger.WarnContext(ctx, "the worker's stream ended: connecting again", slog.String("queue", s.w.Queue), slog.Any("error", err))
+		if time.Since(began) > backoffMax {
+			pause = backoffBase
+		}
+		s.pause(pause)
+		pause = min(2*pause, backoffMax)
+	}
+}
+
+// drainAfter stops the shift when ctx ends, and then bounds how long it takes.
+func (s *shift) drainAfter(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-s.cut.Done():
+		return
+	}
+	s.stop(nil)
+	t := time.NewTimer(s.w.DrainTimeout)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.cut.Done():
+		return
+	}
+	s.mu.Lock()
+	for j := range s.jobs {
+		j.cancel(ErrDrainTimeout)
+	}
+	s.mu.Unlock()
+	t.Reset(flushTimeout)
+	select {
+	case <-t.C:
+		s.cutOff()
+	case <-s.cut.Done():
+	}
+}
+
+// refused says that the server will never take this worker as it is.
+func refused(err error) bool {
+	switch CodeOf(err) {
+	case CodeInvalidArgument, CodeQueueNotFound, CodeUnimplemented, CodePermissionDenied, CodeForeignOrigin:
+		return true
+	default:
+		return false
+	}
+}
+
+// pause waits before the next connection, but not when there is nothing left
+// to connect for.
+func (s *shift) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for !s.handsEmpty() {
+		select {
+		case <-t.C:
+			return
+		case <-s.wake:
+		}
+	}
+}
+
+// stop begins no more messages. Run returns failure, the first one that is not nil.
+func (s *shift) stop(failure error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopLocked(failure)
+}
+
+func (s *shift) stopLocked(failure error) {
+	s.stopping = true
+	if s.failure == nil {
+		s.failure = failure
+	}
+	s.nudge()
+}
+
+func (s *shift) stopIfIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.jobs) > 0 || s.stopping {
+		return
+	}
+	var failure error
+	if !s.attached {
+		failure = s.broken
+		if failure == nil {
+			failure = &Error{Code: CodeUnreachable, Message: "no server took the worker in " + s.w.IdleTimeout.String()}
+		}
+	}
+	s.stopLocked(failure)
+}
+
+func (s *shift) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// handsEmpty says that the shift has stopped and no handler runs.
+func (s *shift) handsEmpty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping && len(s.jobs) == 0
+}
+
+// begin starts the handler of a delivery, or gives it back if there is no slot
+// for it any more. The lock is held.
+func (s *shift) begin(h held) {
+	lease := h.Lease()
+	if lease <= 0 {
+		lease = s.w.Lease
+	}
+	now := time.Now()
+	j := &Job{held: h, shift: s, lease: lease, deadline: now.Add(lease)}
+	s.granted--
+	if s.stopping || s.granted < 0 {
+		s.granted = max(0, s.granted)
+		s.end(j, Settlement{Token: h.Token(), Action: ActionRelease})
+		return
+	}
+	j.ctx, j.cancel = context.WithCancelCause(s.base)
+	j.timer = time.AfterFunc(lease/3, j.beat)
+	s.jobs[j] = true
+	s.taken++
+	if s.taken == s.w.MaxMessages {
+		s.stopLocked(nil)
+	}
+	if s.idle != nil {
+		s.idle.Stop()
+	}
+	go func() { s.finish(j, j.handle()) }()
+}
+
+// finish posts what a handler's error says about its message.
+func (s *shift) finish(j *Job, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j.timer.Stop()
+	delete(s.jobs, j)
+	switch {
+	case j.fenced: // whatever we say about it, the server would refuse it
+	case err != nil && errors.Is(context.Cause(j.ctx), ErrDrainTimeout):
+		s.end(j, Settlement{Token: j.Token(), Action: ActionRelease})
+	default:
+		s.end(j, settlementOf(j.Token(), err))
+	}
+	j.cancel(nil)
+	if len(s.jobs) == 0 && s.idle != nil {
+		s.idle.Reset(s.w.IdleTimeout)
+	}
+	s.nudge()
+}
+
+// end posts the settlement that ends a lease. The lock is held.
+func (s *shift) end(j *Job, st Settlement) {
+	s.unsettled++
+	s.post(&posted{job: j, at: time.Now(), Settlement: st})
+}
+
+func (s *shift) post(p *posted) {
+	s.outbox = append(s.outbox, p)
+	s.nudge()
+}
+
+// settled takes the server's answer to p. The lock is held.
+func (s *shift) settled(p *posted, err error) {
+	if p.Action == ActionExtend {
+		p.job.extended(p, err)
+		return
+	}
+	if passing(err) && time.Now().Before(p.job.deadline) {
+		s.later = append(s.later, p)
+		if len(s.later) == 1 {
+			time.AfterFunc(settleAgain, s.settleLater)
+		}
+		return
+	}
+	s.unsettled--
+	if err != nil {
+		s.w.Logger.WarnContext(s.base, "a message was handled but not settled: it may be handled again",
+			slog.String("id", p.job.ID()), slog.String("action", p.Action.String()), slog.Any("error", err))
+	}
+	s.nudge()
+}
+
+func (s *shift) settleLater() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outbox = append(s.outbox, s.later...)
+	s.later = nil
+	s.nudge()
+}
+
+// unanswered takes every settlement that the server did not answer, oldest
+// first. The lock is held.
+func (s *shift) unanswered() []*posted {
+	var ps []*posted
+	for _, n := range slices.Sorted(maps.Keys(s.sent)) {
+		ps = append(ps, s.sent[n])
+	}
+	ps = slices.Concat(ps, s.later, s.outbox)
+	clear(s.sent)
+	s.later, s.outbox = nil, nil
+	return ps
+}
+
+// flush settles without a stream what is left at the end.
+func (s *shift) flush() error {
+	ctx, cancel := context.WithTimeout(s.base, flushTimeout)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		ps := slices.DeleteFunc(s.unanswered(), func(p *posted) bool { return p.Action == ActionExtend })
+		failure := s.failure
+		s.mu.Unlock()
+		if len(ps) == 0 {
+			return failure
+		}
+		ss := make([]Settlement, len(ps))
+		for i, p := range ps {
+			ss[i] = p.Settlement
+		}
+		results, err := s.w.Client.Settle(ctx, ss)
+		if ctx.Err() != nil {
+			return errors.Join(failure, fmt.Errorf("%d messages were handled but not settled, they may be handled again: %w", len(ps), err))
+		}
+		s.mu.Lock()
+		for i, p := range ps {
+			s.settled(p, results[i].Err)
+		}
+		again := len(s.later) > 0
+		s.mu.Unlock()
+		if again {
+			select {
+			case <-time.After(settleAgain):
+			case <-ctx.Done():
+			}
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+)
+
+const (
+	defaultLease   = 30 * time.Second
+	minLease       = time.Second
+	maxLease       = 12 * time.Hour
+	defaultDrain   = 30 * time.Second
+	maxConcurrency = 10_000
+)
+
+// Causes of a handler's context, found by context.Cause.
+var (
+	// ErrLeaseLost: the message is, or will be, another worker's. Whatever the
+	// handler still does may be done twice.
+	ErrLeaseLost = errors.New("the lease was lost")
+	// ErrDrainTimeout: the worker is stopping and can't wait longer.
+	ErrDrainTimeout = errors.New("the worker's drain timeout is over")
+)
+
+// Worker takes messages of a queue and runs a handler for each. Its fields are
+// not changed while it runs; one Worker may be run many times.
+type Worker struct {
+	Client *Client
+	Queue  string
+	// Concurrency is how many handlers run at a time: 1–10,000; default
+	// GOMAXPROCS.
+	Concurrency int
+	// Handler does the work. What it returns is the only signal: nil acks;
+	// RetryAfter, Reject and Release say what they say; any other error, and a
+	// panic, is a failed attempt. Its context keeps the values of Run's, and is
+	// cancelled when the lease is lost or the drain timeout is over, not when
+	// Run's ends: a handler must then return soon.
+	Handler func(ctx context.Context, job *Job) error
+	// Lease is the length of the leases, which are extended at a third of it as
+	// long as the handler runs: 1 s–12 h; default 30 s.
+	Lease time.Duration
+	// Name is the worker's name in histories; default: the peer's address.
+	Name string
+	// DrainTimeout is how long handlers may go on after Run's context ended;
+	// default 30 s.
+	DrainTimeout time.Duration
+	// IdleTimeout, if set, ends Run when nothing was to do for so long.
+	IdleTimeout time.Duration
+	// MaxMessages, if set, ends Run when so many were taken and settled.
+	MaxMessages int
+	// Logger gets what happens to the worker and to its settlements; default:
+	// nothing is logged.
+	Logger *slog.Logger
+}
+
+// Run works until ctx ends and then drains: it takes nothing new, gives back
+// what it did not begin, lets handlers finish, and returns nil when everything
+// is settled. When the server goes away Run connects again and handlers go on
+// meanwhile. It returns an error when the server refuses the worker (as for an
+// unknown queue), when nothing was to do for IdleTimeout because no server
+// answered, or when the last settlements could not be delivered.
+func (w *Worker) Run(ctx context.Context) error {
+	filled, err := w.filled()
+	if err != nil {
+		return err
+	}
+	return newShift(ctx, filled).run(ctx)
+}
+
+// filled is a copy of w with its defaults.
+func (w *Worker) filled() (*Worker, error) {
+	f := *w
+	if f.Concurrency == 0 {
+		f.Concurrency = runtime.GOMAXPROCS(0)
+	}
+	if f.Lease == 0 {
+		f.Lease = defaultLease
+	}
+	if f.DrainTimeout == 0 {
+		f.DrainTimeout = defaultDrain
+	}
+	if f.Logger == nil {
+		f.Logger = slog.New(slog.DiscardHandler)
+	}
+	invalid := func(format string, args ...any) (*Worker, error) {
+		return nil, &Error{Code: CodeInvalidArgument, Message: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case f.Client == nil || f.Handler == nil || f.Queue == "":
+		return invalid("a worker needs Client, Queue and Handler")
+	case f.Concurrency < 0 || f.Concurrency > maxConcurrency:
+		return invalid("concurrency is %d: want 1 to %d", f.Concurrency, maxConcurrency)
+	case f.Lease < minLease || f.Lease > maxLease:
+		return invalid("the lease is %s: want %s to %s", f.Lease, minLease, maxLease)
+	case f.DrainTimeout < 0 || f.IdleTimeout < 0 || f.MaxMessages < 0:
+		return invalid("a timeout or a number of messages is negative")
+	}
+	return &f, nil
+}
+
+// verdict is what a handler's error says about the message.
+type verdict struct {
+	action Action
+	delay  time.Duration
+	err    error
+}
+
+func (v *verdict) Error() string {
+	if v.err == nil {
+		return "released by the handler"
+	}
+	return v.err.Error()
+}
+
+func (v *verdict) Unwrap() error { return v.err }
+
+// RetryAfter, returned by a handler, fails the attempt with err and has the
+// message tried again after delay instead of the queue's backoff.
+func RetryAfter(err error, delay time.Duration) error {
+	return &verdict{action: ActionNack, delay: delay, err: err}
+}
+
+// Reject, returned by a handler, makes the message dead at once.
+func Reject(err error) error { return &verdict{action: ActionReject, err: err} }
+
+// Release, returned by a handler, gives the message back after delay without
+// counting an attempt.
+func Release(delay time.Duration) error { return &verdict{action: ActionRelease, delay: delay} }
+
+// settlementOf puts a handler's error into a settlement.
+func settlementOf(token string, err error) Settlement {
+	if err == nil {
+		return Settlement{Token: token, Action: ActionAck}
+	}
+	s := Settlement{Token: token, Action: ActionNack, Error: err.Error()}
+	var v *verdict
+	if errors.As(err, &v) {
+		s.Action, s.Delay = v.action, v.delay
+	}
+	if s.Action == ActionRelease {
+		s.Error = ""
+	}
+	return s
+}

@@ -1,0 +1,344 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/client"
+)
+
+// work runs w in a bubble until stop is called, which returns what Run does.
+func work(t *testing.T, w *client.Worker) (stop func() error) {
+	t.Helper()
+	w.Queue = "q"
+	ctx, cancel := context.WithCancel(t.Context())
+	out := make(chan error, 1)
+	go func() { out <- w.Run(ctx) }()
+	synctest.Wait()
+	return func() error { cancel(); return <-out }
+}
+
+// What a handler returns settles its message.
+func TestTheReturnedErrorIsTheSignal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(_ context.Context, j *client.Job) error {
+			switch string(j.Body()) {
+			case "fail":
+				return errors.New("no flour")
+			case "later":
+				return fmt.Errorf("oven: %w", client.RetryAfter(errors.New("cold"), time.Minute))
+			case "never":
+				return client.Reject(errors.New("not a pizza"))
+			case "back":
+				return client.Release(time.Second)
+			case "panic":
+				panic("fire")
+			}
+			return nil
+		}}
+		f.put("fine", "fail", "later", "never", "back", "panic")
+		stop := work(t, w)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := f.actions(); !slices.Equal(got, []string{"t1 ACK", "t2 NACK", "t3 NACK", "t4 REJECT", "t5 RELEASE", "t6 NACK"}) {
+			t.Fatalf("got %v", got)
+		}
+		if s := f.settled[1]; s.GetError() != "no flour" {
+			t.Errorf("got %v", s)
+		}
+		if s := f.settled[2]; s.GetError() != "oven: cold" || s.GetDelay().AsDuration() != time.Minute {
+			t.Errorf("got %v", s)
+		}
+		if s := f.settled[5].GetError(); !strings.HasPrefix(s, "panic: fire\n") || !strings.Contains(s, "goroutine") || len(s) > 1024 {
+			t.Errorf("got %q", s)
+		}
+	})
+}
+
+// No more handlers run at a time than the worker has slots.
+func TestConcurrencyIsALimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		var now, most atomic.Int64
+		w := &client.Worker{Client: start(t, f), Concurrency: 3, Handler: func(context.Context, *client.Job) error {
+			most.Store(max(most.Load(), now.Add(1)))
+			<-time.After(time.Second)
+			now.Add(-1)
+			return nil
+		}}
+		for i := range 20 {
+			f.put(fmt.Sprint(i))
+		}
+		stop := work(t, w)
+		<-time.After(time.Minute)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if most.Load() != 3 || len(f.actions()) != 20 {
+			t.Errorf("at most %d at a time, %d settled", most.Load(), len(f.actions()))
+		}
+	})
+}
+
+// A lease is extended at a third of it as long as its handler runs, also while
+// the worker drains.
+func TestLeasesAreExtended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Lease: 30 * time.Second, DrainTimeout: time.Hour, Handler: func(ctx context.Context, _ *client.Job) error {
+			select {
+			case <-time.After(65 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}}
+		f.put("a")
+		stop := work(t, w)
+		<-time.After(25 * time.Second)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got, want := f.actions(), append(slices.Repeat([]string{"t1 EXTEND"}, 6), "t1 ACK"); !slices.Equal(got, want) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// A handler whose extension is refused is cancelled with the cause, and what it
+// says is not sent: the message is somebody else's.
+func TestAFencedExtensionCancelsTheHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{onSettle: func(s *comandav1.Settlement) *comandav1.SettleResult {
+			if s.GetAction() == client.ActionExtend {
+				return &comandav1.SettleResult{Error: &comandav1.Error{Code: "FENCED", Message: "gone"}}
+			}
+			return nil
+		}}
+		var after time.Duration
+		var cause error
+		began := time.Now()
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Lease: 30 * time.Second, Handler: func(ctx context.Context, _ *client.Job) error {
+			<-ctx.Done()
+			after, cause = time.Since(began), context.Cause(ctx)
+			return cause
+		}}
+		f.put("a")
+		stop := work(t, w)
+		<-time.After(time.Minute)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if !errors.Is(cause, client.ErrLeaseLost) || !errors.Is(cause, client.ErrFenced) || after != 10*time.Second {
+			t.Errorf("cancelled after %s with %v", after, cause)
+		}
+		if got := f.actions(); !slices.Equal(got, []string{"t1 EXTEND"}) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// A handler whose lease can't be extended is cancelled when the lease is over
+// by the worker's own clock.
+func TestAnUnansweredLeaseEndsByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{onSettle: func(s *comandav1.Settlement) *comandav1.SettleResult {
+			if s.GetAction() == client.ActionExtend {
+				return &comandav1.SettleResult{Error: &comandav1.Error{Code: "UNAVAILABLE", Message: "no leader"}}
+			}
+			return nil
+		}}
+		var after time.Duration
+		began := time.Now()
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Lease: 30 * time.Second, Handler: func(ctx context.Context, _ *client.Job) error {
+			<-ctx.Done()
+			after = time.Since(began)
+			return context.Cause(ctx)
+		}}
+		f.put("a")
+		stop := work(t, w)
+		<-time.After(time.Minute)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if after != 30*time.Second {
+			t.Errorf("cancelled after %s", after)
+		}
+	})
+}
+
+// Handlers survive a broken stream, and their acks go out on the next one.
+func TestReconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w := &client.Worker{Client: start(t, f), Concurrency: 2, Handler: func(ctx context.Context, _ *client.Job) error {
+			select {
+			case <-time.After(time.Second):
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}}
+		f.put("a", "b")
+		stop := work(t, w)
+		close(f.cut)
+		<-time.After(5 * time.Second)
+		f.put("c")
+		<-time.After(5 * time.Second)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		got := f.actions()
+		slices.Sort(got)
+		if !slices.Equal(got, []string{"t1 ACK", "t2 ACK", "t3 ACK"}) || f.streams != 2 {
+			t.Errorf("got %v on %d streams", got, f.streams)
+		}
+	})
+}
+
+// A settlement that fails for a passing reason is tried again.
+func TestAcksAreTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failures atomic.Int64
+		f := &fake{onSettle: func(*comandav1.Settlement) *comandav1.SettleResult {
+			if failures.Add(1) <= 3 {
+				return &comandav1.SettleResult{Error: &comandav1.Error{Code: "NOT_LEADER", Message: "ask again"}}
+			}
+			return nil
+		}}
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.Job) error { return nil }}
+		f.put("a")
+		stop := work(t, w)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := f.actions(); !slices.Equal(got, slices.Repeat([]string{"t1 ACK"}, 4)) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// A draining worker lets its handlers finish, takes nothing new, and gives back
+// what comes all the same.
+func TestDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w := &client.Worker{Client: start(t, f), Concurrency: 2, Handler: func(ctx context.Context, _ *client.Job) error {
+			select {
+			case <-time.After(9 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}}
+		f.put("a")
+		stop := work(t, w)
+		go func() {
+			<-time.After(time.Second)
+			f.put("late", "too late")
+		}()
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := f.actions(); !slices.Equal(got, []string{"t2 RELEASE", "t1 ACK"}) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// A handler that is not done when the drain timeout is over is cancelled, and
+// its message given back without counting an attempt.
+func TestDrainTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		var cause error
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, DrainTimeout: 5 * time.Second, Handler: func(ctx context.Context, _ *client.Job) error {
+			<-ctx.Done()
+			cause = context.Cause(ctx)
+			return cause
+		}}
+		f.put("a")
+		stop := work(t, w)
+		began := time.Now()
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(began); d != 5*time.Second || !errors.Is(cause, client.ErrDrainTimeout) {
+			t.Errorf("cancelled after %s with %v", d, cause)
+		}
+		if got := f.actions(); !slices.Equal(got, []string{"t1 RELEASE"}) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// A worker ends by itself when nothing is to do, or when it had its number.
+func TestIdleAndMax(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		c := start(t, f)
+		w := client.Worker{Client: c, Queue: "q", Concurrency: 4, Handler: func(context.Context, *client.Job) error {
+			<-time.After(9 * time.Second)
+			return nil
+		}}
+		f.put("a", "b", "c", "d", "e")
+		w.MaxMessages = 3
+		if err := w.Run(t.Context()); err != nil || len(f.actions()) != 3 {
+			t.Errorf("max: %v, settled %v", err, f.actions())
+		}
+		w.MaxMessages, w.IdleTimeout = 0, 2*time.Second
+		began := time.Now()
+		if err := w.Run(t.Context()); err != nil || len(f.actions()) != 5 || time.Since(began) != 11*time.Second {
+			t.Errorf("idle: %v after %s, settled %v", err, time.Since(began), f.actions())
+		}
+	})
+}
+
+// A worker that the server refuses ends with the server's word.
+func TestRefusedWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := client.Worker{Client: start(t, &fake{}), Queue: "missing", Handler: func(context.Context, *client.Job) error { return nil }}
+		if err := w.Run(t.Context()); !errors.Is(err, client.ErrQueueNotFound) {
+			t.Errorf("got %v", err)
+		}
+		if err := (&client.Worker{}).Run(t.Context()); client.CodeOf(err) != client.CodeInvalidArgument {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// Extend changes this lease and its later extensions.
+func TestExtend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(ctx context.Context, j *client.Job) error {
+			if err := j.Extend(ctx, time.Hour); err != nil {
+				return err
+			}
+			<-time.After(30 * time.Minute)
+			return nil
+		}}
+		f.put("a")
+		stop := work(t, w)
+		<-time.After(time.Hour)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := f.actions(); !slices.Equal(got, []string{"t1 EXTEND", "t1 EXTEND", "t1 ACK"}) {
+			t.Fatalf("got %v", got)
+		}
+		if d := f.settled[1].GetLease().AsDuration(); d != time.Hour {
+			t.Errorf("extended by %s", d)
+		}
+	})
+}
