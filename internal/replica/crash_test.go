@@ -160,7 +160,7 @@ func TestFailedSyncEndsTheHost(t *testing.T) {
 	})
 	first := propose(n.group(), "a")
 	if o := <-first; message.CodeOf(o.err) != message.UnknownOutcome {
-		t.Errorf("a command whose sync failed got %v, %v", o.result, o.err)
+		t.Fatalf("a command whose sync failed got %v, %v", o.result, o.err)
 	}
 	if err := <-n.ended; !errors.Is(err, broken) {
 		t.Errorf("Run returned %v", err)

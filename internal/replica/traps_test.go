@@ -182,7 +182,8 @@ func TestTrap09NoReadIndexBeforeAnEntryOfTheOwnTerm(t *testing.T) {
 	n.kill()
 	var reached <-chan struct{}
 	var letGo func()
-	n.opened = func() { reached, letGo = d.hold() } // the vote for itself
+	// Handles for the replay are reserved first, then comes the vote for itself.
+	n.opened = func() { reached, letGo = d.holdAfter(1) }
 	n.start()
 	<-reached
 	question := func() {

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -24,9 +24,12 @@ type Replica struct {
 	store *Store
 	root  uint64
 	alloc func() (uint64, error)
-	// spaces maps space → handle. The map behind the pointer is never changed:
-	// views read it while the worker adds to it.
+	// spaces maps space → handle, as of the last commit. The map behind the
+	// pointer is never changed: views keep it.
 	spaces atomic.Pointer[map[uint64]uint64]
+	// moving is held for writing over a commit that changes spaces, and for
+	// reading while a view takes rows and spaces of one commit.
+	moving sync.RWMutex
 	batch  Batch
 }
 
@@ -117,17 +120,6 @@ func mapValues(m map[uint64]uint64) []uint64 {
 		vs = append(vs, v)
 	}
 	return vs
-}
-
-// set makes space → handle known to readers; remove with handle 0.
-func (r *Replica) setSpace(space, handle uint64) {
-	m := maps.Clone(*r.spaces.Load())
-	if handle == 0 {
-		delete(m, space)
-	} else {
-		m[space] = handle
-	}
-	r.spaces.Store(&m)
 }
 
 // prefix appends what every key of the space begins with; false if the space

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/maphash"
+	"maps"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -96,6 +97,7 @@ type Batch struct {
 	reader
 	replica *Replica
 	b       *pebble.Batch
+	moved   bool // spaces has changed; views learn of it with the commit
 	// written has a hash of each key that the batch has written: the others can
 	// be read past the batch.
 	written map[uint64]struct{}
@@ -119,7 +121,7 @@ const maxRuns = 4
 func (r *Replica) Begin() *Batch {
 	b := &r.batch
 	b.replica = r
-	b.b = r.store.db.NewIndexedBatch()
+	b.b, b.moved = r.store.db.NewIndexedBatch(), false
 	if b.written == nil {
 		b.written, b.seed = map[uint64]struct{}{}, maphash.MakeSeed()
 	}
@@ -170,7 +172,10 @@ func (b *Batch) next(k []byte) (v []byte, ok, done bool) {
 		}
 		r.last = append(r.last[:0], k...)
 		if r.it == nil {
-			hi := append(slices.Clone(r.prefix[:8]), r.prefix[8]+1)
+			_, hi := bounds(binary.BigEndian.Uint64(r.prefix))
+			if kind := r.prefix[8]; kind < 0xff {
+				hi = append(slices.Clone(r.prefix[:8]), kind+1)
+			}
 			it, err := b.replica.store.db.NewIter(&pebble.IterOptions{LowerBound: r.prefix, UpperBound: hi})
 			must("get", err)
 			r.it = it
@@ -199,8 +204,7 @@ func (b *Batch) writeKey(space uint64, key []byte) []byte {
 	var v [8]byte
 	binary.BigEndian.PutUint64(v[:], h)
 	must("set", b.b.Set(b.spaceKey(space), v[:], nil))
-	b.replica.setSpace(space, h)
-	b.spaces = b.replica.spaces.Load()
+	b.setSpace(space, h)
 	k, _ = b.fullKey(space, key)
 	return k
 }
@@ -247,8 +251,18 @@ func (b *Batch) Clear(space uint64) {
 	lo, hi := bounds(h)
 	must("clear", b.b.DeleteRange(lo, hi, nil))
 	must("clear", b.b.Delete(b.spaceKey(space), nil))
-	b.replica.setSpace(space, 0)
-	b.spaces = b.replica.spaces.Load()
+	b.setSpace(space, 0)
+}
+
+// setSpace makes space → handle known to the batch; handle 0 takes it out.
+func (b *Batch) setSpace(space, handle uint64) {
+	m := maps.Clone(*b.spaces)
+	if handle == 0 {
+		delete(m, space)
+	} else {
+		m[space] = handle
+	}
+	b.spaces, b.moved = &m, true
 }
 
 // Commit writes the batch and the applied row as one step that a crash can't
@@ -263,7 +277,12 @@ func (b *Batch) Commit(applied []byte) {
 	b.runs = b.runs[:0]
 	clear(b.written)
 	must("set", b.b.Set(appliedKey(b.root), applied, nil))
+	if b.moved { // rare: a view must not see the rows with other handles
+		b.replica.moving.Lock()
+		defer b.replica.moving.Unlock()
+	}
 	must("commit", b.b.Commit(pebble.NoSync))
+	b.replica.spaces.Store(b.spaces)
 	must("commit", b.b.Close())
 	b.b = nil
 }
@@ -278,6 +297,8 @@ type View struct {
 // View opens a view of what is committed now. It may be called by any
 // goroutine.
 func (r *Replica) View() *View {
+	r.moving.RLock()
+	defer r.moving.RUnlock()
 	v := &View{snap: r.store.db.NewSnapshot()}
 	v.reader = reader{src: v.snap, root: r.root, spaces: r.spaces.Load()}
 	return v
