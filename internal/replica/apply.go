@@ -148,7 +148,7 @@ func (w *worker) run() {
 // goes on.
 func (w *worker) runTasks(tasks []task) (goesOn bool) {
 	defer func() {
-		if err, ok := recovered(recover()); ok {
+		if err := recovered(recover()); err != nil {
 			// The rows can't be read or written: the entry can neither be applied
 			// nor skipped.
 			w.g.host.fail(fmt.Errorf("replica: group %d: %w", w.g.id, err))

@@ -18,9 +18,8 @@ type cluster struct {
 	stop  chan struct{}
 	clock sync.WaitGroup
 
-	mu     sync.Mutex
-	cut    map[uint64]bool // nodes that nobody reaches and that reach nobody
-	frozen map[uint64]bool // nodes whose clock stands still
+	mu  sync.Mutex
+	cut map[uint64]bool // nodes that nobody reaches and that reach nobody
 	// onSend sees each message before it goes out; false loses it.
 	onSend func(from uint64, m *raftpb.Message) bool
 }
@@ -46,7 +45,7 @@ func (l link) Send(msgs []Outgoing) {
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{t: t, nodes: map[uint64]*node{}, stop: make(chan struct{}), cut: map[uint64]bool{}, frozen: map[uint64]bool{}}
+	c := &cluster{t: t, nodes: map[uint64]*node{}, stop: make(chan struct{}), cut: map[uint64]bool{}}
 	for id := uint64(1); id <= 3; id++ {
 		n := newNode(t, newDisk(t, nil))
 		n.id, n.transport = id, link{c, id}
@@ -61,8 +60,8 @@ func newCluster(t *testing.T) *cluster {
 			t.Fatal(err)
 		}
 	}
-	for id, n := range c.nodes {
-		c.clock.Go(func() { c.tick(id, n) })
+	for _, n := range c.nodes {
+		c.clock.Go(func() { c.tick(n) })
 	}
 	t.Cleanup(func() {
 		close(c.stop)
@@ -72,7 +71,7 @@ func newCluster(t *testing.T) *cluster {
 }
 
 // tick is a node's clock: twenty times as fast as in life.
-func (c *cluster) tick(id uint64, n *node) {
+func (c *cluster) tick(n *node) {
 	ticker := time.NewTicker(TickEvery / 20)
 	defer ticker.Stop()
 	for {
@@ -80,12 +79,6 @@ func (c *cluster) tick(id uint64, n *node) {
 		case <-c.stop:
 			return
 		case now := <-ticker.C:
-			c.mu.Lock()
-			frozen := c.frozen[id]
-			c.mu.Unlock()
-			if frozen {
-				continue
-			}
 			select {
 			case n.ticks <- now:
 			case <-c.stop:
@@ -99,12 +92,6 @@ func (c *cluster) isolate(id uint64, yes bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cut[id] = yes
-}
-
-func (c *cluster) freeze(id uint64, yes bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.frozen[id] = yes
 }
 
 func (c *cluster) watch(hook func(from uint64, m *raftpb.Message) bool) {

@@ -185,7 +185,7 @@ func (h *Host) rouse() {
 // loop is the node's one writer of the log.
 func (h *Host) loop(ctx context.Context) (err error) {
 	defer func() {
-		if f, ok := recovered(recover()); ok {
+		if f := recovered(recover()); f != nil {
 			err = f
 		}
 	}()
@@ -306,15 +306,15 @@ func (h *Host) Receive(group uint64, m *raftpb.Message) {
 }
 
 // recovered tells the failures that end a host from panics of ours.
-func recovered(r any) (error, bool) {
+func recovered(r any) error {
 	if r == nil {
-		return nil, false
+		return nil
 	}
 	if err, ok := r.(error); ok {
 		var s *state.Failure
 		var l *logFailure
 		if errors.As(err, &s) || errors.As(err, &l) {
-			return err, true
+			return err
 		}
 	}
 	panic(r)

@@ -101,9 +101,9 @@ func (r *Replica) Durable() (_ []byte, err error) {
 
 // Destroy deletes all rows of the replica. It is not synced: the log's record
 // that the replica was destroyed is, and the next start sweeps.
-func (r *Replica) Destroy() error {
+func (r *Replica) Destroy() (err error) {
 	b := r.store.db.NewBatch()
-	defer b.Close()
+	defer func() { err = errors.Join(err, b.Close()) }()
 	handles := append([]uint64{r.root}, mapValues(*r.spaces.Load())...)
 	for _, h := range handles {
 		lo, hi := bounds(h)

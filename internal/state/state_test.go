@@ -147,7 +147,8 @@ func dump(r interface {
 
 func dumpAll(r interface {
 	Scan(space uint64, lo, hi []byte, visit func(k, v []byte) bool)
-}) (s string) {
+},
+) (s string) {
 	for space := range uint64(spaces) {
 		s += dump(r, space)
 	}
