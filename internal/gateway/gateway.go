@@ -68,6 +68,9 @@ func (g *Gateway) Learn(v *catalog.View) {
 	g.view.Store(v)
 }
 
+// View is the newest catalog that the gateway knows.
+func (g *Gateway) View() *catalog.View { return g.newest.Load() }
+
 // Outdate makes the gateway route by another catalog until it finds out: for
 // tests.
 func (g *Gateway) Outdate(v *catalog.View) { g.view.Store(v) }

@@ -279,9 +279,10 @@ func (g *Group) Read(ctx context.Context, f func(rows queue.Reader) error) error
 func (g *Group) Configured(ctx context.Context, number uint32, version uint64) error {
 	for {
 		g.mu.Lock()
-		l, changed, leading := g.queues[number], g.changed, g.leading
+		l, changed := g.queues[number], g.changed
+		done := g.leading && l != nil && l.version >= version
 		g.mu.Unlock()
-		if leading && l != nil && l.version >= version {
+		if done {
 			return nil
 		}
 		select {

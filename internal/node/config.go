@@ -41,10 +41,12 @@ type Config struct {
 	LogBudget int64
 	Version   string
 
-	// What a test brings.
-	FS    vfs.FS
-	Clock clock.Clock
-	Auth  auth.Authorizer
+	// What a test brings. Segments of the log below 32 MiB are too small for the
+	// largest messages.
+	LogSegment int64
+	FS         vfs.FS
+	Clock      clock.Clock
+	Auth       auth.Authorizer
 	// Listener to serve on, instead of Listen.
 	Listener net.Listener
 	Logger   *slog.Logger
