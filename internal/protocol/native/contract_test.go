@@ -270,6 +270,12 @@ func TestPanicIsOneRequestsDefect(t *testing.T) {
 		}
 	})
 	f := newFake()
+	f.waitingPanics = true
+	stream := startWork(t.Context(), t, f, openRequest(1, "a", "b"))
+	if _, err := stream.Recv(); reason(err) != "INTERNAL" {
+		t.Errorf("a stream that awaits two queues: %v (%s)", err, reason(err))
+	}
+	f = newFake()
 	f.panics = true
 	if code, answer := do(t, f, "GET", "/v1/queues/q", ""); code != http.StatusInternalServerError || strings.Contains(answer, "planted") {
 		t.Errorf("REST says %d %s", code, answer)

@@ -35,15 +35,17 @@ func tokenAt(seq uint64) string { return message.Token{ID: idAt(seq), Fence: seq
 // fake is a gateway in memory: queues of deliveries, and a record of what it was
 // asked. If err is set every verb but OpenToken refuses with it.
 type fake struct {
-	mu       sync.Mutex
-	calls    []string
-	err      error
-	panics   bool
-	ready    map[string][]message.Delivery
-	changed  chan struct{}
-	released []message.ID
-	out      int // handed out
-	itemErr  *message.Error
+	mu     sync.Mutex
+	calls  []string
+	err    error
+	panics bool
+	// waitingPanics makes a Receive that waits panic.
+	waitingPanics bool
+	ready         map[string][]message.Delivery
+	changed       chan struct{}
+	released      []message.ID
+	out           int // handed out
+	itemErr       *message.Error
 	// late makes Receive ignore the end of its context until it is closed, and
 	// hand out all the same.
 	late    chan struct{}
@@ -108,6 +110,9 @@ func (f *fake) Receive(ctx context.Context, queue string, o message.ReceiveOptio
 	if err := f.called("receive %s max=%d wait=%s lease=%s worker=%s", queue, o.Max, o.Wait, o.Lease, o.Worker); err != nil {
 		return nil, err
 	}
+	if f.waitingPanics && o.Wait > 0 {
+		panic("planted")
+	}
 	if f.late != nil {
 		<-f.late
 		ctx = context.WithoutCancel(ctx)
@@ -145,6 +150,10 @@ func (f *fake) Settle(ctx context.Context, ss []message.Settlement) ([]message.S
 	var texts []string
 	f.mu.Lock()
 	f.settles++
+	if ctx.Err() != nil {
+		f.mu.Unlock()
+		return nil, ctx.Err()
+	}
 	for i, s := range ss {
 		texts = append(texts, fmt.Sprintf("[%d action=%d %q delay=%s/%t lease=%s]", s.Token.ID.Seq(), s.Action, s.Error, s.Delay, s.HasDelay, s.Lease))
 		out[i] = message.SettleResult{State: message.Finished, Err: f.itemErr}
@@ -230,13 +239,21 @@ func (f *fake) Server(context.Context) (message.ServerInfo, error) {
 // newServer is a server over f, one of whose names is comanda.test.
 func newServer(t testing.TB, f *fake) *Server {
 	t.Helper()
-	return New(Options{Verbs: f, Allowed: AllowHosts("comanda.test:7400"), Logger: slog.New(slog.DiscardHandler)})
+	return New(Options{Verbs: f, Allowed: AllowHosts("comanda.test:7400"), Logger: discard})
 }
 
-// dial serves f over gRPC in memory and connects to it as authority.
+var discard = slog.New(slog.DiscardHandler)
+
+// dial connects to a server over f, which it knows as authority.
 func dial(t testing.TB, f *fake, authority string) *grpc.ClientConn {
 	t.Helper()
-	g := newServer(t, f).GRPC()
+	return serve(t, newServer(t, f), authority)
+}
+
+// serve serves gRPC in memory and connects to it.
+func serve(t testing.TB, s *Server, authority string) *grpc.ClientConn {
+	t.Helper()
+	g := s.GRPC()
 	l := bufconn.Listen(1 << 20)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = g.Serve(l) })

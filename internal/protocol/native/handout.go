@@ -24,9 +24,9 @@ func (w *work) handOut() error {
 			}
 		}
 		ds, err := w.leaseNext(turn, int(min(w.credits.Load(), message.MaxBatch)))
-		if w.handout.Err() != nil { // and whatever err says comes of that
+		if w.handout.Err() != nil {
 			w.release(w.ctx, ds)
-			return nil
+			return nil //nolint:nilerr // an error comes of the end, whose reason is known
 		}
 		if err != nil {
 			return err

@@ -38,8 +38,7 @@ func (s *Server) newREST() http.Handler {
 		runtime.WithErrorHandler(s.restError),
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
-		runtime.WithDisablePathLengthFallback(),
-		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithDisablePathLengthFallback(), // and with it X-HTTP-Method-Override
 		runtime.WithMiddlewares(s.checkRequest(restRoutes())),
 	)
 	ctx := context.Background() // for nothing: no connection is made

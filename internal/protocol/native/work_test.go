@@ -171,6 +171,26 @@ func TestWorkGathersSettlements(t *testing.T) {
 	})
 }
 
+// A settlement that was begun is carried through when its stream breaks.
+func TestWorkSettlesToTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.settling = make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		first := openRequest(0, "q")
+		first.Settlements = []*comandav1.NumberedSettlement{{Settlement: &comandav1.Settlement{Token: tokenAt(1), Action: comandav1.Action_ACTION_ACK}}}
+		startWork(ctx, t, f, first)
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		close(f.settling)
+		synctest.Wait()
+		if want := []string{`settle [1 action=1 "" delay=0s/false lease=0s]`}; !slices.Equal(f.seen(), want) {
+			t.Errorf("verbs: %q", f.seen())
+		}
+	})
+}
+
 // Every queue is served, and no credit is used twice by two queues that answer
 // at once: what is over goes back.
 func TestWorkSeveralQueues(t *testing.T) {
@@ -201,6 +221,28 @@ func TestWorkSeveralQueues(t *testing.T) {
 			t.Fatal(err)
 		}
 		receiveAll(t, stream, 50)
+		closeWork(t, stream)
+	})
+}
+
+// Queues that are all busy share the credits in turn.
+func TestWorkQueuesTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.fill("a", 10, nil)
+		f.fill("b", 10, nil)
+		stream := startWork(t.Context(), t, f, openRequest(1, "a", "b"))
+		got := ""
+		for range 6 {
+			got += receiveAll(t, stream, 1)[0].GetQueue()
+			if err := stream.Send(&comandav1.WorkRequest{Credits: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got != "ababab" {
+			t.Errorf("served %s", got)
+		}
+		receiveAll(t, stream, 1)
 		closeWork(t, stream)
 	})
 }
