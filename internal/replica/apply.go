@@ -142,6 +142,11 @@ func (w *worker) run() {
 		}
 	}
 	w.follow()
+	for _, t := range q.rest() {
+		if t.last != nil { // it failed on the way there
+			t.last()
+		}
+	}
 }
 
 // runTasks does tasks until the queue is closed, and says whether the worker

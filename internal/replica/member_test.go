@@ -2,6 +2,7 @@ package replica
 
 import (
 	"slices"
+	"sync"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -55,5 +56,33 @@ func TestTrap06DestroyedReplicaStaysAway(t *testing.T) {
 	}
 	if term := after.group().Status().Term; term > 2 {
 		t.Errorf("a message for the old replica brought term %d", term)
+	}
+}
+
+// A replica is destroyed in the middle of its work: every command has an
+// outcome.
+func TestDestroyAnswersEverybody(t *testing.T) {
+	n := newNode(t, newDisk(t, nil)).start()
+	for group := uint64(1); group <= 20; group++ {
+		g := n.create(group)
+		until(t, "it leads", func() bool { return g.Status().Leading })
+		var all sync.WaitGroup
+		for range 8 { // proposers that go on until they are refused
+			all.Add(1)
+			var again func(any, error)
+			again = func(_ any, err error) {
+				if err != nil {
+					all.Done()
+					return
+				}
+				g.Propose(Command{Head: []byte("a")}, again)
+			}
+			again(nil, nil)
+		}
+		until(t, "they are at it", func() bool { return g.Status().Applied > 10 })
+		if err := n.host.Destroy(group, 2); err != nil {
+			t.Fatal(err)
+		}
+		all.Wait()
 	}
 }

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -26,6 +27,8 @@ func (h *Host) round() error {
 	if err := h.write(); err != nil {
 		return err
 	}
+	// What was destroyed in this round is its worker's now.
+	ready = slices.DeleteFunc(ready, func(g *Group) bool { return g.gone })
 	for _, g := range ready {
 		g.afterSync()
 	}
@@ -44,7 +47,7 @@ func (h *Host) round() error {
 // unfinished says that the group has something to do that nobody will mark it
 // for.
 func (g *Group) unfinished() bool {
-	if g.gone || g.queue.full() {
+	if g.queue.full() {
 		return false
 	}
 	mayRefuse := len(g.taken) > 0 && g.lead == 0 && !g.campaign
