@@ -209,7 +209,7 @@ type Lease struct {
 	Worker  string
 	Session uint64
 	Length  time.Duration
-	// MaxBytes of bodies: leasing ends with the message that reaches it.
+	// MaxBytes of the answer: leasing ends with the message that reaches it.
 	MaxBytes int
 	Items    []Ref
 	Floors   []Floor

@@ -25,6 +25,15 @@ type Head struct {
 	BodySize   int
 }
 
+// size is about how many bytes a message without its body takes in an answer.
+func (h *Head) size() int64 {
+	n := message.MessageOverhead + len(h.Key) + len(h.Type)
+	for i := range h.Attributes {
+		n += len(h.Attributes[i].Name) + len(h.Attributes[i].Value) + 16
+	}
+	return int64(n)
+}
+
 func (h *Head) keyed() bool { return h.Key != "" }
 
 // Head flags.

@@ -32,7 +32,7 @@ func (m *Machine) lease(d *decoder) LeaseResult {
 		if c := m.cellOf(q, ref.Cell); c != nil && !c.shard.full() {
 			if got, ok := m.leaseOne(c, ref, &l); ok {
 				r.Leased = append(r.Leased, got)
-				maxBytes -= int64(len(got.Body))
+				maxBytes -= got.size()
 			}
 		}
 	}
@@ -41,6 +41,9 @@ func (m *Machine) lease(d *decoder) LeaseResult {
 	}
 	return r
 }
+
+// size is about how many bytes the message takes in an answer.
+func (l *Leased) size() int64 { return int64(len(l.Body)) + l.Head.size() }
 
 func (m *Machine) leaseOne(c *cell, ref Ref, l *lease) (Leased, bool) {
 	// The ready row is there exactly if the message may go out (package comment).

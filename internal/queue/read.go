@@ -282,8 +282,12 @@ type Cursor struct {
 	Key  []byte // nil: before the first row of the cell
 }
 
-// maxExamined bounds how many rows one List reads to find those of a state.
-const maxExamined = 10_000
+// maxExamined bounds how many rows one List reads to find those of a state, and
+// maxListed how many bytes it answers with.
+const (
+	maxExamined = 10_000
+	maxListed   = 4 << 20
+)
 
 // List reads up to limit messages of a state from the queue's cells in this
 // group, cell by cell in the order of the state's index: by arrival, scheduled
@@ -293,7 +297,7 @@ func List(rows Reader, q *Info, state message.State, from Cursor, limit int) (ou
 	kind := map[message.State]byte{
 		message.Ready: rowData, message.Scheduled: rowTimer, message.Leased: rowLease, message.Dead: rowDead, message.Finished: rowFinished,
 	}[state]
-	examined := 0
+	examined, size := 0, int64(0)
 	for n := from.Cell; n < message.Cells; n++ {
 		if _, ok := q.shardOf(n); !ok {
 			continue
@@ -308,9 +312,13 @@ func List(rows Reader, q *Info, state message.State, from Cursor, limit int) (ou
 			for _, f := range found {
 				if d, ok := detail(rows, q, c, f.seq); ok && d.State == state {
 					out = append(out, d)
+					size += d.Head.size()
 				}
 				lo = append(slices.Clone(f.key), 0)
 				next = Cursor{Cell: n, Key: f.key}
+				if size >= maxListed {
+					return out, next, true
+				}
 			}
 			examined += len(found)
 			if len(out) >= limit || examined >= maxExamined {

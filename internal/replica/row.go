@@ -38,6 +38,12 @@ func appendConf(b []byte, c *raftpb.ConfState) []byte {
 	return append(b, 0)
 }
 
+// ReadApplied reads an applied row, for inspection.
+func ReadApplied(row []byte) (index, term uint64, err error) {
+	at, _, err := decodeApplied(row)
+	return at.Index, at.Term, err
+}
+
 var errRow = errors.New("the applied row can't be read: its directory is damaged or of a newer version")
 
 func decodeApplied(b []byte) (at raftlog.Position, conf *raftpb.ConfState, err error) {

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -69,6 +71,11 @@ func loadSpaces(db pebble.Reader, root uint64) (_ map[uint64]uint64, err error) 
 
 func appliedKey(root uint64) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, root), hostRows, 'a')
+}
+
+// Spaces lists the replica's spaces, its own first.
+func (r *Replica) Spaces() []uint64 {
+	return append([]uint64{GroupSpace}, slices.Sorted(maps.Keys(*r.spaces.Load()))...)
 }
 
 // Applied returns the applied row as of the last commit; nil if there is none.

@@ -268,14 +268,7 @@ func (b *Batch) setSpace(space, handle uint64) {
 // Commit writes the batch and the applied row as one step that a crash can't
 // part. It does not sync.
 func (b *Batch) Commit(applied []byte) {
-	b.closeIter()
-	for i := range b.runs {
-		if it := b.runs[i].it; it != nil {
-			must("close iterator", it.Close())
-		}
-	}
-	b.runs = b.runs[:0]
-	clear(b.written)
+	must("close iterators", b.closeReads())
 	must("set", b.b.Set(appliedKey(b.root), applied, nil))
 	if b.moved { // rare: a view must not see the rows with other handles
 		b.replica.moving.Lock()
@@ -285,6 +278,34 @@ func (b *Batch) Commit(applied []byte) {
 	b.replica.spaces.Store(b.spaces)
 	must("commit", b.b.Close())
 	b.b = nil
+}
+
+// Abandon ends a batch that a Failure has stopped on its way to Commit, if there
+// is one; nothing of it is written. The store can then be closed.
+func (r *Replica) Abandon() error {
+	b := &r.batch
+	if b.b == nil {
+		return nil
+	}
+	err := errors.Join(b.closeReads(), b.b.Close())
+	b.b = nil
+	return err
+}
+
+// closeReads ends all reading of the batch.
+func (b *Batch) closeReads() (err error) {
+	if b.it != nil {
+		err = b.it.Close()
+		b.it = nil
+	}
+	for i := range b.runs {
+		if it := b.runs[i].it; it != nil {
+			err = errors.Join(err, it.Close())
+		}
+	}
+	b.runs = b.runs[:0]
+	clear(b.written)
+	return err
 }
 
 // View is the rows of a replica as of one applied entry. It is used by one

@@ -192,6 +192,17 @@ func (s *Store) Handles(visit func(handle uint64, rows int, bytes int64)) (err e
 	return it.Error()
 }
 
+// Roots lists the root handles that have an applied row, for inspection.
+func (s *Store) Roots() (roots []uint64, err error) {
+	err = s.Handles(func(handle uint64, _ int, _ int64) {
+		if _, closer, e := s.db.Get(appliedKey(handle)); e == nil {
+			roots = append(roots, handle)
+			err = errors.Join(err, closer.Close())
+		}
+	})
+	return roots, err
+}
+
 func bounds(handle uint64) (lo, hi []byte) {
 	return binary.BigEndian.AppendUint64(nil, handle), binary.BigEndian.AppendUint64(nil, handle+1)
 }

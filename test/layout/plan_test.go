@@ -67,7 +67,7 @@ var pure = []string{"internal/queue", "internal/catalog", "internal/liveness", "
 
 // pureImports are the packages from outside that a pure room may import.
 var pureImports = strings.Fields(`
-	bytes cmp container/heap container/list encoding/base64 encoding/binary
+	bytes cmp container/heap container/list encoding/base64 encoding/binary encoding/json
 	encoding/hex errors fmt hash hash/crc32 hash/fnv iter maps
 	math math/bits slices sort strconv strings time unicode unicode/utf8
 	crypto/hmac crypto/sha256 crypto/subtle github.com/dchest/siphash`)

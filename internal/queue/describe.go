@@ -1,0 +1,76 @@
+package queue
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Describe puts a row into words, for people who look at the rows of a stopped
+// server. It never fails: what can't be read is shown in hex.
+func Describe(space uint64, key, value []byte) (s string) {
+	defer func() {
+		if recover() != nil {
+			s = fmt.Sprintf("damaged row %x → %x", key, value)
+		}
+	}()
+	if space == groupSpace {
+		return describeGroupRow(key, value)
+	}
+	where := fmt.Sprintf("queue %d cell %d: ", space>>8, space&0xff)
+	switch key[0] {
+	case rowCell:
+		c := &cell{}
+		c.decode(value)
+		return where + fmt.Sprintf("cell ready=%d scheduled=%d leased=%d dead=%d finished=%d ring=%d..%d floors=%v", c.counts.Ready, c.counts.Scheduled, c.counts.Leased, c.counts.Dead, c.counts.Finished, c.head, c.tail, c.floors)
+	case rowData:
+		h, _, _ := decodeHead(beUint64(key[1:]), value)
+		return where + fmt.Sprintf("data seq=%d key=%q type=%q priority=%d sent=%s body=%d bytes", h.Seq, h.Key, h.Type, h.Priority, wallTime(h.SentAt), h.BodySize)
+	case rowBody:
+		return where + fmt.Sprintf("body seq=%d %d bytes", beUint64(key[1:]), len(value))
+	case rowState:
+		st := decodeStanding(value)
+		return where + fmt.Sprintf("state seq=%d %s counter=%d attempts=%d deliveries=%d history=%d lines", beUint64(key[1:]), st.state, st.counter, st.attempts, st.deliveries, len(st.history))
+	case rowLease:
+		l := decodeLease(value)
+		return where + fmt.Sprintf("lease seq=%d fence=%d worker=%q deadline=%d ms group time", beUint64(key[1:]), beUint64(key[9:]), l.worker, l.deadline)
+	case rowReady:
+		return where + fmt.Sprintf("ready priority=%d seq=%d counter=%d", message.MaxPriority-int(key[1]), beUint64(key[2:]), binary.BigEndian.Uint32(key[10:]))
+	case rowTimer:
+		return where + fmt.Sprintf("timer due=%d ms group time seq=%d counter=%d", beUint64(key[1:]), beUint64(key[9:]), binary.BigEndian.Uint32(key[17:]))
+	case rowLine:
+		d := decoder{b: value}
+		return where + fmt.Sprintf("line of key %x first=%d leased=%d messages=%d", key[1:17], d.uint(), d.uint(), d.uint())
+	case rowBehind:
+		return where + fmt.Sprintf("in line of key %x seq=%d", key[1:17], beUint64(key[17:]))
+	case rowDead:
+		return where + fmt.Sprintf("dead seq=%d", beUint64(key[1:]))
+	case rowFinished:
+		f := decodeFinished(value)
+		return where + fmt.Sprintf("finished seq=%d key=%q at=%s attempts=%d", beUint64(key[1:]), f.key, wallTime(f.at), f.attempts)
+	case rowRing:
+		at, seqs := decodeChunk(value)
+		return where + fmt.Sprintf("ring n=%d at=%d ms group time %d messages", beUint64(key[1:]), at, len(seqs))
+	}
+	return where + fmt.Sprintf("row of an unknown kind %x → %x", key, value)
+}
+
+func describeGroupRow(key, value []byte) string {
+	switch key[0] {
+	case rowGroup:
+		m := decodeGroupMeta(value)
+		return fmt.Sprintf("group command-version=%d group-time=%d ms wall=%s", m.command, m.groupTime, wallTime(m.wall))
+	case rowQueue:
+		i := decodeInfo(binary.BigEndian.Uint32(key[1:]), value)
+		return fmt.Sprintf("queue %d settings version=%d paused=%t max-attempts=%d keep-finished=%d", i.Number, i.Version, i.Paused, i.Settings.MaxAttempts, i.Settings.KeepFinished)
+	case rowShard:
+		s := decodeShard(int(key[5]), value)
+		return fmt.Sprintf("shard %s of queue %d cells %d–%d epoch=%d counter=%d", s.path, binary.BigEndian.Uint32(key[1:]), s.from, s.to, s.epoch, s.counter)
+	}
+	return fmt.Sprintf("row of an unknown kind %q → %x", strings.ToValidUTF8(string(key), "?"), value)
+}
+
+func wallTime(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
