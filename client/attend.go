@@ -72,13 +72,16 @@ func (s *shift) attach() *comandav1.WorkRequest {
 	}
 }
 
-// detach keeps what a broken stream did not answer for the next one.
-func (s *shift) detach(broken error) {
+// detach keeps what a broken stream did not answer for the next one. news says
+// that it broke for another reason than the one before.
+func (s *shift) detach(broken error) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	news = broken != nil && (s.broken == nil || s.broken.Error() != broken.Error())
 	s.attached, s.broken = false, broken
 	s.granted = 0
 	s.outbox = s.unanswered()
+	return news
 }
 
 // grant counts the slots that the server does not know of yet. The lock is held.

@@ -71,14 +71,16 @@ func (s *shift) run(ctx context.Context) error {
 	for {
 		began := time.Now()
 		err := s.attend()
-		s.detach(err)
+		news := s.detach(err)
 		if refused(err) {
 			s.stop(err)
 		}
 		if s.handsEmpty() {
 			return s.flush()
 		}
-		s.w.Logger.WarnContext(ctx, "the worker's stream ended: connecting again", slog.String("queue", s.w.Queue), slog.Any("error", err))
+		if news {
+			s.w.Logger.WarnContext(ctx, "the worker's stream ended: connecting again", slog.String("queue", s.w.Queue), slog.Any("error", err))
+		}
 		if time.Since(began) > backoffMax {
 			pause = backoffBase
 		}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/base64"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/comanda-mq/comanda/client"
+)
+
+func newMessage(a *app) *cobra.Command {
+	send := newSend(a)
+	return noun("message", "Send, receive, settle and look at messages",
+		send, newMessageReceive(a), newMessageShow(a), newMessageList(a), newMessageRedrive(a),
+		newMessageAck(a), newMessageNack(a), newMessageReject(a), newMessageRelease(a), newMessageExtend(a))
+}
+
+func newMessageReceive(a *app) *cobra.Command {
+	var o client.ReceiveOptions
+	cmd := a.queueVerb("receive QUEUE", "Lease messages and print them with their tokens", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		ds, err := c.Receive(cmd.Context(), queue, o)
+		if err != nil {
+			return err
+		}
+		os := make([]object, len(ds))
+		for i, d := range ds {
+			os[i] = deliveryObject(d)
+			if p.format == "table" {
+				os[i] = os[i].readable(d.Body())
+			}
+		}
+		return p.many(os, "id", "key", "attempt", "token", "body")
+	})
+	f := cmd.Flags()
+	f.IntVar(&o.Max, "max", 1, "at most so many: 1 to 1000")
+	f.DurationVar(&o.Wait, "wait", 0, "for a first message: up to 60s")
+	f.DurationVar(&o.Lease, "lease", 0, "length of the leases: 1s to 12h (default 30s)")
+	f.StringVar(&o.Worker, "worker", hostPID(), "name in histories")
+	return cmd
+}
+
+// deliveryObject has the names of the contract, and the body in base64 as there.
+func deliveryObject(d *client.Delivery) object {
+	attributes := map[string]any{}
+	for name, a := range d.Attributes() {
+		attributes[name] = attributeValue(a)
+	}
+	return object{
+		{"id", d.ID()},
+		{"queue", d.Queue()},
+		{"token", d.Token()},
+		{"key", d.Key()},
+		{"type", d.Type()},
+		{"attempt", d.Attempt()},
+		{"deliveries", d.Deliveries()},
+		{"fence", d.Fence()},
+		{"sent_at", d.SentAt().Format(time.RFC3339Nano)},
+		{"lease", d.Lease().String()},
+		{"attributes", attributes},
+		{"body", base64.StdEncoding.EncodeToString(d.Body())},
+	}
+}
+
+func newMessageShow(a *app) *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "Tell where a message is, what happened to it, and why it is not running now",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return a.call(cmd, func(c *client.Client, p printer) error {
+				r, err := c.Show(cmd.Context(), given[0], wait)
+				if err != nil {
+					return err
+				}
+				o := objectOf(r.GetMessage(), r.GetFreshness())
+				if p.format == "table" {
+					o = o.readable(r.GetMessage().GetBody())
+				}
+				return p.one(o, "id")
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", 0, "until it is finished or dead: up to 60s")
+	return cmd
+}
+
+func newMessageList(a *app) *cobra.Command {
+	var o client.ListOptions
+	cmd := a.queueVerb("list QUEUE", "List messages of one state; it changes nothing", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		r, err := c.List(cmd.Context(), queue, o)
+		if err != nil {
+			return err
+		}
+		if err := p.many(objectsOf(r.GetMessages()), "id", "state", "key", "type", "attempts", "sent_at", "worker", "reason"); err != nil {
+			return err
+		}
+		return sayMore(cmd, r.GetNextPage())
+	})
+	f := cmd.Flags()
+	f.StringVar(&o.State, "state", "ready", "ready, scheduled, leased, dead or finished")
+	f.IntVar(&o.Max, "max", 0, "at most so many: 1 to 1000 (default 100)")
+	f.StringVar(&o.Page, "page", "", "go on from where a list before ended")
+	return cmd
+}
+
+func newMessageRedrive(a *app) *cobra.Command {
+	var reset bool
+	cmd := &cobra.Command{
+		Use: "redrive ID…", Short: "Revive dead messages where they are", Args: args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return a.call(cmd, func(c *client.Client, p printer) error {
+				results, failed := c.Redrive(cmd.Context(), given, reset)
+				if results == nil {
+					return failed
+				}
+				os := make([]object, len(results))
+				for i, r := range results {
+					os[i] = object{{"id", r.ID}, {"redriven", r.Err == nil}}
+					if r.Err != nil {
+						os[i] = append(os[i], field{"error", r.Err.Error()})
+					}
+				}
+				if err := p.many(os, "id", "redriven", "error"); err != nil {
+					return err
+				}
+				return failed
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&reset, "reset-attempts", false, "count attempts from 0 again")
+	return cmd
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/client"
+)
+
+func newQueue(a *app) *cobra.Command {
+	return noun("queue", "Create, look at and administer queues",
+		newQueueCreate(a), newQueueList(a), newQueueShow(a), newQueueDelete(a), newQueuePause(a), newQueueResume(a), newQueueLocate(a))
+}
+
+// settingsFlags are the settings of a queue as flags.
+type settingsFlags struct {
+	maxAttempts, keepFinished  int32
+	backoff                    string
+	backoffInitial, backoffMax time.Duration
+	backoffList                []time.Duration
+	keepFinishedFor            time.Duration
+	maxMessageBytes            string
+}
+
+func (s *settingsFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Int32Var(&s.maxAttempts, "max-attempts", 0, "failed attempts before a message is dead (default 20, with a key 5)")
+	f.StringVar(&s.backoff, "backoff", "", "exponential, fixed or list (default exponential)")
+	f.DurationVar(&s.backoffInitial, "backoff-initial", 0, "first delay, or the fixed one (default 1s)")
+	f.DurationVar(&s.backoffMax, "backoff-max", 0, "largest delay of an exponential backoff (default 1h)")
+	f.DurationSliceVar(&s.backoffList, "backoff-list", nil, "the delays of a list, with commas")
+	f.Int32Var(&s.keepFinished, "keep-finished", 0, "finished messages that stay visible in a shard (default 10000)")
+	f.DurationVar(&s.keepFinishedFor, "keep-finished-for", 0, "and for how long (default 1h)")
+	f.StringVar(&s.maxMessageBytes, "max-message-bytes", "", "largest body (default 1MiB, at most 16MiB)")
+}
+
+func (s *settingsFlags) settings() (*client.QueueSettings, error) {
+	q := &client.QueueSettings{MaxAttempts: s.maxAttempts, KeepFinished: s.keepFinished}
+	if s.keepFinishedFor != 0 {
+		q.KeepFinishedFor = durationpb.New(s.keepFinishedFor)
+	}
+	if s.maxMessageBytes != "" {
+		n, err := parseBytes(s.maxMessageBytes)
+		if err != nil || n > maxBody {
+			return nil, usageError(fmt.Errorf("--max-message-bytes %q: want a size up to 16MiB", s.maxMessageBytes))
+		}
+		q.MaxMessageBytes = int32(n)
+	}
+	backoff := &comandav1.Backoff{}
+	if s.backoff != "" {
+		kind := comandav1.BackoffKind_value["BACKOFF_KIND_"+strings.ToUpper(s.backoff)]
+		if kind == 0 {
+			return nil, usageError(fmt.Errorf("--backoff %q: want exponential, fixed or list", s.backoff))
+		}
+		backoff.Kind = comandav1.BackoffKind(kind)
+	}
+	if s.backoffInitial != 0 {
+		backoff.Initial = durationpb.New(s.backoffInitial)
+	}
+	if s.backoffMax != 0 {
+		backoff.Max = durationpb.New(s.backoffMax)
+	}
+	for _, d := range s.backoffList {
+		backoff.List = append(backoff.List, durationpb.New(d))
+	}
+	if len(s.backoffList) > 0 && s.backoff == "" {
+		backoff.Kind = comandav1.BackoffKind_BACKOFF_KIND_LIST
+	}
+	q.Backoff = backoff
+	return q, nil
+}
+
+func newQueueCreate(a *app) *cobra.Command {
+	var s settingsFlags
+	var shards int
+	cmd := &cobra.Command{
+		Use:     "create QUEUE",
+		Short:   "Create a queue; once more with the same settings changes nothing",
+		Example: "  comanda queue create orders --max-attempts 5 --backoff-list 1s,10s,1m",
+		Args:    args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			settings, err := s.settings()
+			if err != nil {
+				return err
+			}
+			return a.call(cmd, func(c *client.Client, p printer) error {
+				r, err := c.CreateQueue(cmd.Context(), given[0], client.QueueOptions{Settings: settings, Shards: shards})
+				if err != nil {
+					return err
+				}
+				if p.format == "table" {
+					what := "exists already with these settings"
+					if r.GetCreated() {
+						what = "created"
+					}
+					_, err := fmt.Fprintf(p.out, "queue %s %s\n", given[0], what)
+					return err
+				}
+				return p.one(append(objectOf(r.GetQueue()), field{"created", r.GetCreated()}), "name")
+			})
+		},
+	}
+	s.add(cmd)
+	cmd.Flags().IntVar(&shards, "shards", 0, "1 to 16 (default 1)")
+	return cmd
+}
+
+func newQueueList(a *app) *cobra.Command {
+	var max int
+	var page string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List queues", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.call(cmd, func(c *client.Client, p printer) error {
+				r, err := c.Queues(cmd.Context(), max, page)
+				if err != nil {
+					return err
+				}
+				if err := p.many(objectsOf(r.GetQueues()), "name", "shards", "paused"); err != nil {
+					return err
+				}
+				return sayMore(cmd, r.GetNextPage())
+			})
+		},
+	}
+	cmd.Flags().IntVar(&max, "max", 0, "at most so many: 1 to 1000 (default 100)")
+	cmd.Flags().StringVar(&page, "page", "", "go on from where a list before ended")
+	return cmd
+}
+
+func newQueueShow(a *app) *cobra.Command {
+	return a.queueVerb("show QUEUE", "Show a queue's settings and counts", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		r, err := c.Queue(cmd.Context(), queue)
+		if err != nil {
+			return err
+		}
+		return p.one(objectOf(r.GetQueue(), r.GetFreshness()), "name")
+	})
+}
+
+func newQueuePause(a *app) *cobra.Command {
+	return a.queueVerb("pause QUEUE", "Stop handing out messages; sends and settles go on", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		if err := c.Pause(cmd.Context(), queue); err != nil {
+			return err
+		}
+		return p.one(object{{"name", queue}, {"paused", true}}, "name")
+	})
+}
+
+func newQueueResume(a *app) *cobra.Command {
+	return a.queueVerb("resume QUEUE", "End a pause", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		if err := c.Resume(cmd.Context(), queue); err != nil {
+			return err
+		}
+		return p.one(object{{"name", queue}, {"paused", false}}, "name")
+	})
+}
+
+func newQueueDelete(a *app) *cobra.Command {
+	var yes bool
+	cmd := a.queueVerb("delete QUEUE", "Delete a queue and every message in it", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		if !yes {
+			if err := confirm(cmd, queue); err != nil {
+				return err
+			}
+		}
+		if err := c.DeleteQueue(cmd.Context(), queue); err != nil {
+			return err
+		}
+		return p.one(object{{"name", queue}, {"deleted", true}}, "name")
+	})
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+// confirm has the user type the queue's name.
+func confirm(cmd *cobra.Command, queue string) error {
+	cmd.PrintErrf("This deletes %s and every message in it. Type its name to go on: ", queue)
+	typed, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if strings.TrimSpace(typed) == queue {
+		return nil
+	}
+	if err != nil {
+		return usageError(errors.New("nothing was deleted: nobody typed the name; scripts say --yes"))
+	}
+	return errors.New("nothing was deleted: that is not the queue's name")
+}
+
+func newQueueLocate(a *app) *cobra.Command {
+	var key string
+	cmd := a.queueVerb("locate QUEUE --key K", "Tell which shard and nodes a key belongs to", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		r, err := c.Locate(cmd.Context(), queue, key)
+		if err != nil {
+			return err
+		}
+		return p.one(objectOf(r), "shard")
+	})
+	cmd.Flags().StringVar(&key, "key", "", "the key")
+	_ = cmd.MarkFlagRequired("key")
+	return cmd
+}
+
+// queueVerb is a command with one argument, a queue.
+func (a *app) queueVerb(use, short string, verb func(*cobra.Command, *client.Client, printer, string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return a.call(cmd, func(c *client.Client, p printer) error { return verb(cmd, c, p, given[0]) })
+		},
+	}
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"cmp"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/comanda-mq/comanda/client"
+)
+
+// app is what the client commands share.
+type app struct {
+	server string // --server
+	output string // -o
+}
+
+// newRoot lists the commands: those that talk to a server, which have --server
+// and -o, and those that don't.
+func newRoot() *cobra.Command {
+	a := &app{}
+	root := &cobra.Command{
+		Use:           "comanda",
+		Short:         "A durable task and message queue",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          args(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetVersionTemplate("comanda {{.Version}}\n")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	for _, cmd := range []*cobra.Command{
+		newSend(a), newWork(a), newQueue(a), newMessage(a), newShard(a), newDoctor(a),
+	} {
+		f := cmd.PersistentFlags()
+		f.StringVar(&a.server, "server", cmp.Or(os.Getenv("COMANDA_SERVER"), "localhost:7400"), "server: host:port, several with commas (env COMANDA_SERVER)")
+		f.StringVarP(&a.output, "output", "o", "table", "table, json, jsonl or name")
+		root.AddCommand(cmd)
+	}
+	root.AddCommand(newServe(), newData(), newVersion())
+	return root
+}
+
+// noun is a command that only has verbs.
+func noun(name, short string, verbs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: name, Short: short,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(verbs...)
+	return cmd
+}
+
+// args makes what check refuses a mistake in the usage.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if err := check(cmd, given); err != nil {
+			return usageError(err)
+		}
+		return nil
+	}
+}
+
+// call runs fn with a client and with the printer that -o names.
+func (a *app) call(cmd *cobra.Command, fn func(*client.Client, printer) error) error {
+	p := printer{out: cmd.OutOrStdout(), format: a.output}
+	if err := p.check(); err != nil {
+		return err
+	}
+	c, err := client.New(a.server)
+	if err != nil {
+		return usageError(err)
+	}
+	defer c.Close()
+	return fn(c, p)
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.Println("comanda " + version)
+			return nil
+		},
+	}
+}

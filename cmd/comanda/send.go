@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/comanda-mq/comanda/client"
+)
+
+// maxBody is the largest body that a server may take.
+const maxBody = 16 << 20
+
+func newSend(a *app) *cobra.Command {
+	var m client.Message
+	var file string
+	var attrs map[string]string
+	cmd := &cobra.Command{
+		Use:     "send QUEUE [BODY | - | --file F]",
+		Short:   "Send a message and print its id; - reads the body from standard input",
+		Example: "  comanda send orders 'one margherita' --key table-7",
+		Args:    args(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, given []string) (err error) {
+			if m.Body, err = readBody(cmd.InOrStdin(), given[1:], file); err != nil {
+				return err
+			}
+			m.Attributes = map[string]*client.Attribute{}
+			for k, v := range attrs {
+				m.Attributes[k] = client.String(v)
+			}
+			return a.call(cmd, func(c *client.Client, p printer) error {
+				id, err := c.Send(cmd.Context(), given[0], m)
+				if err != nil {
+					return err
+				}
+				if p.format == "table" {
+					p.format = "name"
+				}
+				return p.one(object{{"id", id}}, "id")
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&file, "file", "", "read the body from this file")
+	f.StringVar(&m.Key, "key", "", "messages of one key run in order, one at a time")
+	f.StringVar(&m.Type, "type", "", "names the handler")
+	f.DurationVar(&m.Delay, "delay", 0, "hand the message out no sooner than after this time")
+	f.StringToStringVar(&attrs, "attr", nil, "an attribute NAME=TEXT; may be given again")
+	return cmd
+}
+
+// readBody finds the body where the command line says that it is.
+func readBody(stdin io.Reader, body []string, file string) ([]byte, error) {
+	switch {
+	case file != "" && len(body) > 0:
+		return nil, usageError(errors.New("give the body or --file, not both"))
+	case file != "":
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return readLimited(f, file)
+	case len(body) == 0:
+		return nil, usageError(errors.New("no body: give it behind the queue, - for standard input, or --file"))
+	case body[0] == "-":
+		return readLimited(stdin, "standard input")
+	}
+	return []byte(body[0]), nil
+}
+
+func readLimited(r io.Reader, what string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the body from %s: %w", what, err)
+	}
+	if len(b) > maxBody {
+		return nil, &client.Error{Code: client.CodeTooLarge, Message: fmt.Sprintf("%s has more than the %d bytes that a body may have: send a reference to it", what, maxBody)}
+	}
+	return b, nil
+}
