@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -154,9 +155,7 @@ func (w *worker) run() {
 func (w *worker) runTasks(tasks []task) (goesOn bool) {
 	defer func() {
 		if err := recovered(recover()); err != nil {
-			// The rows can't be read or written: the entry can neither be applied
-			// nor skipped.
-			w.g.host.fail(fmt.Errorf("replica: group %d: %w", w.g.id, err))
+			w.giveUp(err)
 			w.g.queue.putBack(tasks)
 		}
 	}()
@@ -181,6 +180,18 @@ func (w *worker) runTasks(tasks []task) (goesOn bool) {
 		tasks = tasks[1:]
 	}
 	return true
+}
+
+// giveUp leaves an entry that can neither be applied nor skipped, because the
+// rows can't be read or written. A host that stops while the entry waits for a
+// handle is no failure: the next start applies it.
+func (w *worker) giveUp(err error) {
+	if errors.Is(err, errStopped) {
+		err = nil
+	}
+	if err = errors.Join(err, w.g.rows.Abandon()); err != nil {
+		w.g.host.fail(fmt.Errorf("replica: group %d: %w", w.g.id, err))
+	}
 }
 
 // apply commits the rows of one entry together with the applied row (A3).

@@ -230,3 +230,32 @@ func TestDurableRowIsNeverAheadOfACrash(t *testing.T) {
 		}
 	}
 }
+
+// A host that is told to stop while a worker waits for a handle ends without an
+// error, and with everything closed.
+func TestStopWhileAWorkerWaitsForAHandle(t *testing.T) {
+	d := newDisk(t, nil)
+	n := single(t, d)
+	n.add("a")
+	n.host.handles.stop() // as when the host stops
+	for n.group().Status().Applied%7 != 6 {
+		n.add("a")
+	}
+	last := propose(n.group(), "a") // clears a space, which then needs a new handle
+	until(t, "the worker has given up", func() bool {
+		q := &n.group().queue
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return n.group().behind() && len(q.tasks) > 0
+	})
+	if err := n.kill(); err != nil {
+		t.Errorf("the host ended with %v", err)
+	}
+	if o := <-last; message.CodeOf(o.err) != message.UnknownOutcome {
+		t.Errorf("the command that waited got %v, %v", o.result, o.err)
+	}
+	n.start()
+	if got := n.count("a"); got < 2 {
+		t.Errorf("after the next start there are %d", got)
+	}
+}
