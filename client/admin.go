@@ -27,10 +27,10 @@ func (c *Client) Queue(ctx context.Context, queue string) (*comandav1.GetQueueRe
 	return c.queues.GetQueue(ctx, &comandav1.GetQueueRequest{Queue: queue})
 }
 
-// Queues lists queues by name: up to max (default 100, at most 1,000), from the
+// Queues lists queues by name: up to limit (default 100, at most 1,000), from the
 // page that the answer before named as its next; "" is the first.
-func (c *Client) Queues(ctx context.Context, max int, page string) (*comandav1.ListQueuesResponse, error) {
-	return c.queues.ListQueues(ctx, &comandav1.ListQueuesRequest{Max: int32(max), Page: page})
+func (c *Client) Queues(ctx context.Context, limit int, page string) (*comandav1.ListQueuesResponse, error) {
+	return c.queues.ListQueues(ctx, &comandav1.ListQueuesRequest{Max: int32(limit), Page: page})
 }
 
 // DeleteQueue deletes a queue and every message in it.

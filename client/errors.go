@@ -68,7 +68,7 @@ func (e *Error) Unwrap() error { return e.cause }
 
 // Is makes every error match a target of its code that has no message.
 func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error) //nolint:errorlint // errors.Is does the unwrapping
+	t, ok := target.(*Error)
 	return ok && t.Message == "" && t.Code == e.Code
 }
 

@@ -118,16 +118,16 @@ func (v *verdict) Error() string {
 
 func (v *verdict) Unwrap() error { return v.err }
 
-// RetryAfter, returned by a handler, fails the attempt with err and has the
+// RetryAfter is for a handler to return: it fails the attempt with err and has the
 // message tried again after delay instead of the queue's backoff.
 func RetryAfter(err error, delay time.Duration) error {
 	return &verdict{action: ActionNack, delay: delay, err: err}
 }
 
-// Reject, returned by a handler, makes the message dead at once.
+// Reject is for a handler to return: it makes the message dead at once.
 func Reject(err error) error { return &verdict{action: ActionReject, err: err} }
 
-// Release, returned by a handler, gives the message back after delay without
+// Release is for a handler to return: it gives the message back after delay without
 // counting an attempt.
 func Release(delay time.Duration) error { return &verdict{action: ActionRelease, delay: delay} }
 

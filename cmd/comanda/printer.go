@@ -33,9 +33,7 @@ func (p printer) one(o object, name string) error {
 		_, err := fmt.Fprintln(p.out, cell(o.at(name)))
 		return err
 	}
-	w := p.table()
-	p.lines(w, "", o)
-	return w.Flush()
+	return p.table(lines("", o))
 }
 
 // many prints objects; a table has the columns, and -o name prints the first.
@@ -59,19 +57,14 @@ func (p printer) many(os []object, columns ...string) error {
 		}
 		return nil
 	}
-	w := p.table()
-	row := make([]string, len(columns))
-	for i, c := range columns {
-		row[i] = strings.ToUpper(strings.ReplaceAll(c[strings.LastIndexByte(c, '.')+1:], "_", " "))
-	}
-	fmt.Fprintln(w, strings.Join(row, "\t"))
-	for _, o := range os {
-		for i, c := range columns {
-			row[i] = cell(o.at(c))
+	rows := make([][]string, 1+len(os))
+	for _, c := range columns {
+		rows[0] = append(rows[0], strings.ToUpper(strings.ReplaceAll(c[strings.LastIndexByte(c, '.')+1:], "_", " ")))
+		for i, o := range os {
+			rows[1+i] = append(rows[1+i], cell(o.at(c)))
 		}
-		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
-	return w.Flush()
+	return p.table(rows)
 }
 
 func (p printer) json(v any) error {
@@ -83,34 +76,44 @@ func (p printer) json(v any) error {
 	return err
 }
 
-func (p printer) table() *tabwriter.Writer { return tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0) }
+// table writes rows so that their cells stand below each other.
+func (p printer) table(rows [][]string) error {
+	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		if _, err := io.WriteString(w, strings.Join(row, "\t")+"\n"); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
 
-// lines prints an object as one line a value, with the names of inner objects
-// before their values. What is empty is left out.
-func (p printer) lines(w io.Writer, prefix string, o object) {
+// lines are the rows of one object, a value each, with the names of inner
+// objects before their values. What is empty is left out.
+func lines(prefix string, o object) (rows [][]string) {
 	for _, f := range o {
 		name := prefix + f.name
 		switch v := f.value.(type) {
 		case object:
-			p.lines(w, name+".", v)
+			rows = append(rows, lines(name+".", v)...)
 		case []any:
 			for _, item := range v {
+				text := cell(item)
 				if inner, ok := item.(object); ok {
-					fmt.Fprintf(w, "%s\t%s\n", name, summary(inner))
-				} else {
-					fmt.Fprintf(w, "%s\t%s\n", name, cell(item))
+					text = summary(inner)
 				}
+				rows = append(rows, []string{name, text})
 			}
 		case map[string]any:
 			if len(v) > 0 {
-				fmt.Fprintf(w, "%s\t%s\n", name, cell(v))
+				rows = append(rows, []string{name, cell(v)})
 			}
 		default:
 			if text := cell(v); text != "" {
-				fmt.Fprintf(w, "%s\t%s\n", name, text)
+				rows = append(rows, []string{name, text})
 			}
 		}
 	}
+	return rows
 }
 
 // summary is an object in one line, without what is empty.

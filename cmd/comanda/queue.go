@@ -113,13 +113,13 @@ func newQueueCreate(a *app) *cobra.Command {
 }
 
 func newQueueList(a *app) *cobra.Command {
-	var max int
+	var limit int
 	var page string
 	cmd := &cobra.Command{
 		Use: "list", Short: "List queues", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
-				r, err := c.Queues(cmd.Context(), max, page)
+				r, err := c.Queues(cmd.Context(), limit, page)
 				if err != nil {
 					return err
 				}
@@ -130,7 +130,7 @@ func newQueueList(a *app) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().IntVar(&max, "max", 0, "at most so many: 1 to 1000 (default 100)")
+	cmd.Flags().IntVar(&limit, "max", 0, "at most so many: 1 to 1000 (default 100)")
 	cmd.Flags().StringVar(&page, "page", "", "go on from where a list before ended")
 	return cmd
 }

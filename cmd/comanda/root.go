@@ -73,7 +73,7 @@ func (a *app) call(cmd *cobra.Command, fn func(*client.Client, printer) error) e
 	if err != nil {
 		return usageError(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // nothing is under way any more
 	return fn(c, p)
 }
 

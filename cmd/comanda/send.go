@@ -62,7 +62,7 @@ func readBody(stdin io.Reader, body []string, file string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		return readLimited(f, file)
 	case len(body) == 0:
 		return nil, usageError(errors.New("no body: give it behind the queue, - for standard input, or --file"))
