@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -130,45 +131,48 @@ func TestUnreachableOrUnknown(t *testing.T) {
 // A caller who gives up before its message left knows that it was not sent; one
 // whose message left is told that it may have been. The call of the others goes on.
 func TestCancelWhileWaiting(t *testing.T) {
-	gate := make(chan struct{})
-	f := &fake{onSend: func(ctx context.Context, _ *comandav1.SendRequest) error {
-		select {
-		case <-gate:
-		case <-ctx.Done():
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		f := &fake{onSend: func(ctx context.Context, _ *comandav1.SendRequest) error {
+			select {
+			case <-gate:
+			case <-ctx.Done():
+			}
+			return nil
+		}}
+		c := start(t, f)
+		send := func(body string) (context.CancelFunc, chan error) {
+			ctx, cancel := context.WithCancel(t.Context())
+			out := make(chan error, 1)
+			go func() {
+				_, err := c.Send(ctx, "q", client.Message{Body: []byte(body)})
+				out <- err
+			}()
+			return cancel, out
 		}
-		return nil
-	}}
-	c := start(t, f)
-	send := func(body string) (context.CancelFunc, chan error) {
-		ctx, cancel := context.WithCancel(t.Context())
-		out := make(chan error, 1)
-		go func() {
-			_, err := c.Send(ctx, "q", client.Message{Body: []byte(body)})
-			out <- err
-		}()
-		return cancel, out
-	}
-	cancelFirst, first := send("first")
-	waitFor(t, "the first call", func() bool { return len(f.calls()) == 1 })
-	cancelSecond, second := send("second")
-	cancelSecond()
-	if err := <-second; !errors.Is(err, context.Canceled) || errors.Is(err, client.ErrUnknownOutcome) {
-		t.Errorf("never left: got %v", err)
-	}
-	cancelFirst()
-	if err := <-first; !errors.Is(err, context.Canceled) || !errors.Is(err, client.ErrUnknownOutcome) {
-		t.Errorf("left: got %v", err)
-	}
-	// Nobody waits for the first call any more, so it does not hold up the line.
-	_, third := send("third")
-	waitFor(t, "the next call", func() bool { return len(f.calls()) == 2 })
-	close(gate)
-	if err := <-third; err != nil {
-		t.Error(err)
-	}
-	if got := slices.Concat(f.calls()...); slices.Contains(got, "second") {
-		t.Errorf("what was taken back went out: %v", got)
-	}
+		cancelFirst, first := send("first")
+		synctest.Wait()
+		cancelSecond, second := send("second")
+		synctest.Wait()
+		cancelSecond()
+		if err := <-second; !errors.Is(err, context.Canceled) || errors.Is(err, client.ErrUnknownOutcome) {
+			t.Errorf("never left: got %v", err)
+		}
+		cancelFirst()
+		if err := <-first; !errors.Is(err, context.Canceled) || !errors.Is(err, client.ErrUnknownOutcome) {
+			t.Errorf("left: got %v", err)
+		}
+		// Nobody waits for the first call any more, so it does not hold up the line.
+		_, third := send("third")
+		synctest.Wait()
+		close(gate)
+		if err := <-third; err != nil {
+			t.Error(err)
+		}
+		if got := slices.Concat(f.calls()...); slices.Contains(got, "second") {
+			t.Errorf("what was taken back went out: %v", got)
+		}
+	})
 }
 
 // A body may be changed as soon as Send has returned, also when it returned

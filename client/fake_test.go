@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,8 @@ type fake struct {
 	onSend func(ctx context.Context, req *comandav1.SendRequest) error
 	// onSettle, if set, answers a settlement instead of the fake.
 	onSettle func(s *comandav1.Settlement) *comandav1.SettleResult
+	// loseAnswer breaks the stream once instead of answering a settlement.
+	loseAnswer atomic.Bool
 
 	mu      sync.Mutex
 	sends   [][]string // the bodies of each call
@@ -177,6 +180,9 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 			f.mu.Unlock()
 			for _, s := range r.GetSettlements() {
 				resp.Settled = append(resp.Settled, &comandav1.NumberedSettleResult{Number: s.GetNumber(), Result: f.settle(s.GetSettlement())})
+			}
+			if len(resp.GetSettled()) > 0 && f.loseAnswer.CompareAndSwap(true, false) {
+				return status.Error(codes.Unavailable, "cut")
 			}
 		case <-f.arrived:
 		case <-cut:

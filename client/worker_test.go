@@ -206,6 +206,24 @@ func TestReconnect(t *testing.T) {
 	})
 }
 
+// An ack whose answer was lost with its stream goes out again on the next one.
+func TestLostAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		f.loseAnswer.Store(true)
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.Job) error { return nil }}
+		f.put("a")
+		stop := work(t, w)
+		<-time.After(5 * time.Second)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := f.actions(); !slices.Equal(got, []string{"t1 ACK", "t1 ACK"}) || f.streams != 2 {
+			t.Errorf("got %v on %d streams", got, f.streams)
+		}
+	})
+}
+
 // A settlement that fails for a passing reason is tried again.
 func TestAcksAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
