@@ -110,8 +110,10 @@ func (g *Gateway) giveBack(ctx context.Context, got []queue.Leased) {
 	for i := range got {
 		ss[i] = message.Settlement{Token: message.Token{ID: got[i].ID, Fence: got[i].Fence}, Action: message.Release}
 	}
-	if _, err := g.settle(ctx, ss); err != nil {
-		g.o.Logger.Warn("messages wait for their lease to end: their receiver had gone, and giving them back failed", "messages", len(ss), "error", err)
+	for _, r := range g.settle(ctx, ss) {
+		if r.Err != nil {
+			g.o.Logger.Warn("a message waits for its lease to end: its receiver had gone, and giving it back failed", "error", r.Err)
+		}
 	}
 }
 

@@ -42,7 +42,8 @@ func (g *Gateway) Send(ctx context.Context, name string, msgs []message.New) ([]
 			s.items = append(s.items, s.place(i, msgs[i]))
 		}
 	}
-	return s.results, s.run(ctx)
+	s.run(ctx)
+	return s.results, nil
 }
 
 // batchSize checks the call as a whole.
@@ -99,34 +100,37 @@ func (s *sending) place(i int, m message.New) item {
 	return x
 }
 
-func (s *sending) run(ctx context.Context) error {
+// run carries the items until each has an answer.
+func (s *sending) run(ctx context.Context) {
 	r := s.g.retry(ctx)
 	for {
-		last, err := s.round(ctx)
-		if err != nil || len(s.items) == 0 {
-			return err
+		last := s.round(ctx)
+		if len(s.items) == 0 {
+			return
 		}
 		if !r.again() {
-			for _, x := range s.items {
-				s.results[x.at].Err = stuck(last)
-			}
-			return nil
+			s.refuse(s.items, stuck(last))
+			return
 		}
 		s.g.refresh()
 		q, ok := s.g.queueNumber(s.queue.Number)
 		if !ok {
-			for _, x := range s.items {
-				s.results[x.at].Err = message.NoQueue(s.queue.Name)
-			}
-			return nil
+			s.refuse(s.items, message.NoQueue(s.queue.Name))
+			return
 		}
 		s.queue = q
 	}
 }
 
+func (s *sending) refuse(items []item, err *message.Error) {
+	for _, x := range items {
+		s.results[x.at].Err = err
+	}
+}
+
 // round carries every unresolved item once. Groups work at the same time; in
-// one group a command follows the other.
-func (s *sending) round(ctx context.Context) (last *message.Error, err error) {
+// one group a command follows the other. last is why items are left.
+func (s *sending) round(ctx context.Context) (last *message.Error) {
 	var parts []part
 	for _, x := range s.items {
 		id := s.queue.Shard(x.sent.Cell).Group
@@ -139,18 +143,15 @@ func (s *sending) round(ctx context.Context) (last *message.Error, err error) {
 		}
 		parts[i].items = append(parts[i].items, x)
 	}
-	each(parts, func(p *part) { p.err = s.carry(ctx, p) })
+	each(parts, func(p *part) { s.carry(ctx, p) })
 	var rest []item
 	for i := range parts {
-		if parts[i].err != nil {
-			return nil, parts[i].err
-		}
 		if len(parts[i].items) > 0 {
 			rest, last = append(rest, parts[i].items...), parts[i].last
 		}
 	}
 	s.items = rest
-	return last, nil
+	return last
 }
 
 // part is what of a call goes to one group; what is left of items afterwards
@@ -159,15 +160,16 @@ type part struct {
 	group uint64
 	items []item
 	last  *message.Error
-	err   error
 }
 
-// carry sends a part in commands that fit an entry, one after the other.
-func (s *sending) carry(ctx context.Context, p *part) error {
+// carry sends a part in commands that fit an entry, one after the other. What
+// becomes of one group's part says nothing of another's, so every answer is the
+// items' own.
+func (s *sending) carry(ctx context.Context, p *part) {
 	gr, err := s.g.group(p.group)
 	if err != nil {
 		p.last = asError(err)
-		return nil
+		return
 	}
 	for len(p.items) > 0 {
 		n, bytes := 0, 0
@@ -183,9 +185,12 @@ func (s *sending) carry(ctx context.Context, p *part) error {
 		if err != nil {
 			if movable(err) {
 				p.last = asError(err)
-				return nil
+				return
 			}
-			return err
+			s.refuse(p.items[:n], asError(err))
+			s.refuse(p.items[n:], message.Errorf(message.Unavailable, "not sent, because an earlier message of the call failed: %s", text(err)))
+			p.items = nil
+			return
 		}
 		moved := 0
 		for i, r := range result.([]message.SendResult) {
@@ -199,11 +204,10 @@ func (s *sending) carry(ctx context.Context, p *part) error {
 		if moved > 0 {
 			// Those of the same point that follow must not overtake.
 			p.items = append(p.items[:moved], p.items[n:]...)
-			return nil
+			return
 		}
 		p.items = p.items[n:]
 	}
-	return nil
 }
 
 func asError(err error) *message.Error {

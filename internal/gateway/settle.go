@@ -28,10 +28,10 @@ func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]messag
 			return nil, asked[n]
 		}
 	}
-	return g.settle(ctx, ss)
+	return g.settle(ctx, ss), nil
 }
 
-func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) ([]message.SettleResult, error) {
+func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message.SettleResult {
 	results := make([]message.SettleResult, len(ss))
 	left := make([]int, 0, len(ss))
 	for i := range ss {
@@ -41,7 +41,7 @@ func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) ([]messag
 		}
 		left = append(left, i)
 	}
-	err := g.resolve(ctx, left, func(i int) message.ID { return ss[i].Token.At() },
+	g.resolve(ctx, left, func(i int) message.ID { return ss[i].Token.At() },
 		func(is []int) queue.Command {
 			c := queue.Settle{Settlements: make([]message.Settlement, len(is))}
 			for n, i := range is {
@@ -59,7 +59,7 @@ func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) ([]messag
 			}
 			results[i] = message.SettleResult{Err: err}
 		})
-	return results, err
+	return results
 }
 
 // Redrive revives dead messages where they are and answers for each, in order.
@@ -79,7 +79,7 @@ func (g *Gateway) Redrive(ctx context.Context, ids []message.ID, reset bool) ([]
 			return nil, err
 		}
 	}
-	err := g.resolve(ctx, left, func(i int) message.ID { return ids[i] },
+	g.resolve(ctx, left, func(i int) message.ID { return ids[i] },
 		func(is []int) queue.Command {
 			c := queue.Redrive{ResetAttempts: reset}
 			for _, i := range is {
@@ -92,7 +92,7 @@ func (g *Gateway) Redrive(ctx context.Context, ids []message.ID, reset bool) ([]
 			return results[i]
 		},
 		func(i int, err *message.Error) { results[i] = err })
-	return results, err
+	return results, nil
 }
 
 // resolve carries items that name messages to the groups that have them, a
@@ -101,7 +101,7 @@ func (g *Gateway) Redrive(ctx context.Context, ids []message.ID, reset bool) ([]
 // route. refuse answers an item that can't be carried.
 func (g *Gateway) resolve(ctx context.Context, left []int, id func(int) message.ID,
 	command func([]int) queue.Command, take func(result any, n, i int) *message.Error, refuse func(int, *message.Error),
-) error {
+) {
 	r := g.retry(ctx)
 	for len(left) > 0 {
 		parts := g.partition(left, id, refuse)
@@ -110,13 +110,12 @@ func (g *Gateway) resolve(ctx context.Context, left []int, id func(int) message.
 		var last *message.Error
 		for i := range parts {
 			p := &parts[i]
-			if p.err != nil && !movable(p.err) {
-				return p.err
-			}
 			for n, i := range p.items {
-				err := asErrorOrNil(p.err)
-				if err == nil {
+				var err *message.Error
+				if p.err == nil {
 					err = take(p.result, n, i)
+				} else if err = asError(p.err); !movable(err) {
+					refuse(i, err)
 				}
 				if err != nil && movable(err) {
 					left, last = append(left, i), err
@@ -124,17 +123,16 @@ func (g *Gateway) resolve(ctx context.Context, left []int, id func(int) message.
 			}
 		}
 		if len(left) == 0 {
-			return nil
+			return
 		}
 		if !r.again() {
 			for _, i := range left {
 				refuse(i, stuck(last))
 			}
-			return nil
+			return
 		}
 		g.refresh()
 	}
-	return nil
 }
 
 // route is what goes to one group, and what came back.
@@ -172,11 +170,4 @@ func (g *Gateway) partition(left []int, id func(int) message.ID, refuse func(int
 		parts[n].items = append(parts[n].items, i)
 	}
 	return parts
-}
-
-func asErrorOrNil(err error) *message.Error {
-	if err == nil {
-		return nil
-	}
-	return asError(err)
 }

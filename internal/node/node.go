@@ -63,7 +63,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	ticks, stopTicks := c.Clock.Tick(replica.TickEvery)
 	n.host, err = replica.New(replica.Options{
 		Log:       raftlog.Options{FS: c.FS, Dir: n.dir.file(logDir), StoreID: n.dir.StoreID, SegmentBytes: c.LogSegment, Logger: c.Logger},
-		State:     state.Options{FS: c.FS, Dir: n.dir.file(stateDir), StoreID: n.dir.StoreID, Logger: c.Logger},
+		State:     state.Options{FS: c.FS, Dir: n.dir.file(stateDir), StoreID: n.dir.StoreID, MemTable: c.memTable, Logger: c.Logger},
 		LogBudget: c.LogBudget, Machine: n.machine, Ticks: ticks, Now: c.Clock.Now, Logger: c.Logger,
 	})
 	if err != nil {
@@ -93,7 +93,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 // explain adds what to do to an error of opening the log or the rows.
 func (n *Node) explain(err error) error {
 	if errors.Is(err, raftlog.ErrDamaged) || errors.Is(err, raftlog.ErrOtherStore) || errors.Is(err, state.ErrOtherStore) {
-		return fmt.Errorf("the data directory %s is not whole, and nothing was changed: put back what belongs here, or look with 'comanda data inspect %s': %w", n.config.DataDir, n.config.DataDir, err)
+		return fmt.Errorf("the data directory %s is not whole, so the server does not start on it: put back what belongs here, or look with 'comanda data inspect %s': %w", n.config.DataDir, n.config.DataDir, err)
 	}
 	return fmt.Errorf("open the data directory %s: %w", n.config.DataDir, err)
 }
@@ -103,13 +103,13 @@ func (n *Node) machine(g *replica.Group) replica.StateMachine {
 	if g.ID() == catalog.MetaGroup {
 		m := leader.NewMeta(g, n.learn)
 		n.meta.Store(m)
-		return m
+		return n.config.watch(g, m)
 	}
 	l := leader.New(g, n.config.Clock, n.config.Logger)
 	n.mu.Lock()
 	n.group[g.ID()] = l
 	n.mu.Unlock()
-	return l
+	return n.config.watch(g, l)
 }
 
 // learn passes a newer catalog on to all who follow it.

@@ -185,6 +185,7 @@ func (m *Sent) decode(d *decoder) {
 		m.Cell = m.Hash.Point().Cell()
 	} else if m.Cell = int(d.byte()); m.Cell >= message.Cells {
 		d.fail()
+		m.Cell = 0
 	}
 	if flags&sentDelayed != 0 {
 		m.Delay = time.Duration(d.int()) * time.Millisecond
@@ -281,6 +282,7 @@ func decodeRef(d *decoder) Ref {
 	r := Ref{Cell: int(d.byte()), Priority: d.byte(), Seq: d.uint(), Counter: uint32(d.uint())}
 	if r.Cell >= message.Cells || r.Priority > message.MaxPriority {
 		d.fail()
+		return Ref{}
 	}
 	return r
 }

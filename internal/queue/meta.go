@@ -66,6 +66,9 @@ func decodeSettings(d *decoder) (s settingsRow) {
 	for range d.count(1) {
 		b.List = append(b.List, ms())
 	}
+	if b.Kind > message.BackoffList || (b.Kind == message.BackoffList) != (len(b.List) > 0) {
+		d.fail()
+	}
 	return s
 }
 

@@ -118,6 +118,9 @@ func (h *Host) Run(ctx context.Context) error {
 	h.mu.Lock()
 	err = errors.Join(err, h.failureAfter(err))
 	h.mu.Unlock()
+	if err == nil {
+		err = h.store.Flush() // so that the next start has little to apply again
+	}
 	return errors.Join(err, h.store.Close(), h.log.Close())
 }
 
