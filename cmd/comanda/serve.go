@@ -92,13 +92,13 @@ func serve(ctx context.Context, c node.Config, out io.Writer) error {
 		return errors.New("the server stopped by itself")
 	}
 	stop() // a second signal ends the process at once
-	c.Logger.Info("stopping")
+	c.Logger.InfoContext(ctx, "stopping")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 	defer cancel()
 	if err := n.Stop(ctx); err != nil {
 		return err
 	}
-	c.Logger.Info("stopped")
+	c.Logger.InfoContext(ctx, "stopped")
 	return nil
 }
 

@@ -112,7 +112,7 @@ func (g *Gateway) giveBack(ctx context.Context, got []queue.Leased) {
 	}
 	for _, r := range g.settle(ctx, ss) {
 		if r.Err != nil {
-			g.o.Logger.Warn("a message waits for its lease to end: its receiver had gone, and giving it back failed", "error", r.Err)
+			g.o.Logger.WarnContext(ctx, "a message waits for its lease to end: its receiver had gone, and giving it back failed", "error", r.Err)
 		}
 	}
 }

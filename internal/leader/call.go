@@ -23,7 +23,6 @@ type Call struct {
 	got     []queue.Leased
 	err     *message.Error
 	closed  bool // takes nothing new
-	idle    bool // ready was signalled
 }
 
 // NewCall makes a call with room for limit messages.

@@ -173,34 +173,26 @@ func (g *Group) learn(effects []queue.Effect) {
 
 // learnOne returns the line to which something may have become available.
 func (g *Group) learnOne(e *queue.Effect) *line {
+	l := g.queues[e.Queue]
+	var c *cell
+	if l != nil {
+		c = l.cell(e.Ref.Cell)
+	}
+	key := leaseKey{e.Queue, e.Ref.Cell, e.Ref.Seq}
 	switch e.Kind {
 	case queue.Configured:
 		info, _ := g.machine.Info(e.Queue)
-		l := g.configure(&info)
+		l = g.configure(&info)
 		g.announce()
 		return l
 	case queue.Dropped:
 		g.drop(e.Queue)
-		return nil
-	}
-	l := g.queues[e.Queue]
-	if l == nil {
-		return nil
-	}
-	key := leaseKey{e.Queue, e.Ref.Cell, e.Ref.Seq}
-	switch e.Kind {
 	case queue.LeaseSet:
 		g.leases.set(key, e.Fence, e.At)
 	case queue.LeaseEnded:
 		if d := g.leases.end(key, e.Fence); d != nil && d.worker != "" {
 			g.unload(d.worker)
 		}
-	}
-	c := l.cell(e.Ref.Cell)
-	if c == nil {
-		return nil
-	}
-	switch e.Kind {
 	case queue.Offered:
 		c.window.offer(e.Ref)
 		return l

@@ -20,41 +20,48 @@ type InspectOptions struct {
 	Rows    bool // each row
 }
 
+// printer writes lines and keeps the first error.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) line(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
+	}
+}
+
 // Inspect writes what lies in the data directory of a stopped server, also when
 // the server refuses to start on it. It changes nothing.
 func Inspect(fs vfs.FS, dir string, o InspectOptions, w io.Writer) error {
+	p := &printer{w: w}
 	id, err := readIdentity(fs, dir)
 	if err != nil {
-		fmt.Fprintf(w, "identity   %v\n", err)
+		p.line("identity   %v", err)
 	} else {
-		fmt.Fprintf(w, "identity   format %d, store %016x\n", id.Format, id.StoreID)
+		p.line("identity   format %d, store %016x", id.Format, id.StoreID)
 	}
-	return errors.Join(inspectLog(fs, fs.PathJoin(dir, logDir), o, w), inspectRows(fs, fs.PathJoin(dir, stateDir), o, w))
+	err = errors.Join(inspectLog(fs, fs.PathJoin(dir, logDir), o, p), inspectRows(fs, fs.PathJoin(dir, stateDir), o, p))
+	return errors.Join(err, p.err)
 }
 
 // inspectLog shows a line a segment, or a line a record.
-func inspectLog(fs vfs.FS, dir string, o InspectOptions, w io.Writer) error {
+func inspectLog(fs vfs.FS, dir string, o InspectOptions, p *printer) error {
 	records, size := 0, int64(0)
 	return raftlog.Inspect(fs, dir, func(i raftlog.Item) error {
-		switch {
-		case i.Kind == "head":
+		switch i.Kind {
+		case "head":
 			records, size = 0, 0
-			fmt.Fprintf(w, "log        %s generation %d: %s\n", i.File, i.Generation, i.Note)
-		case i.Kind == "end":
-			fmt.Fprintf(w, "log        %s: %d records, %d bytes, then: %s\n", i.File, records, size, i.Note)
+			p.line("log        %s generation %d: %s", i.File, i.Generation, i.Note)
+		case "end":
+			p.line("log        %s: %d records, %d bytes, then: %s", i.File, records, size, i.Note)
 		default:
 			records++
 			size += i.Bytes
 		}
 		if o.Records && i.Kind != "head" && i.Kind != "end" {
-			fmt.Fprintf(w, "  record   %s+%d %s", i.File, i.Offset, i.Kind)
-			if i.Group != 0 {
-				fmt.Fprintf(w, " group %d", i.Group)
-			}
-			if i.Last != 0 {
-				fmt.Fprintf(w, " index %d–%d", i.First, i.Last)
-			}
-			fmt.Fprintf(w, " %d bytes %s\n", i.Bytes, i.Note)
+			p.line("  record   %s+%d %s group %d index %d–%d %d bytes %s", i.File, i.Offset, i.Kind, i.Group, i.First, i.Last, i.Bytes, i.Note)
 		}
 		return nil
 	})
@@ -62,7 +69,7 @@ func inspectLog(fs vfs.FS, dir string, o InspectOptions, w io.Writer) error {
 
 // inspectRows shows the replicas as their rows were last made durable: entries
 // after that are in the log only.
-func inspectRows(fs vfs.FS, dir string, o InspectOptions, w io.Writer) (err error) {
+func inspectRows(fs vfs.FS, dir string, o InspectOptions, p *printer) (err error) {
 	s, err := state.Open(state.Options{FS: fs, Dir: dir, ReadOnly: true})
 	if err != nil {
 		return fmt.Errorf("the rows can't be read: %w", err)
@@ -77,28 +84,28 @@ func inspectRows(fs vfs.FS, dir string, o InspectOptions, w io.Writer) (err erro
 		if err != nil {
 			return err
 		}
-		if err := inspectReplica(r, root, o, w); err != nil {
+		if err := inspectReplica(r, root, o, p); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func inspectReplica(r *state.Replica, root uint64, o InspectOptions, w io.Writer) error {
+func inspectReplica(r *state.Replica, root uint64, o InspectOptions, p *printer) error {
 	v := r.View()
 	defer v.Close()
 	index, term, err := replica.ReadApplied(v.Applied())
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "replica    root %d, applied index %d term %d\n", root, index, term)
+	p.line("replica    root %d, applied index %d term %d", root, index, term)
 	if v.Has(state.GroupSpace, []byte{'v'}) {
-		inspectCatalog(v, w)
+		inspectCatalog(v, p)
 		return nil
 	}
 	for _, q := range queue.Queues(v) {
 		for _, s := range q.Shards {
-			fmt.Fprintf(w, "  shard    queue %d, %s, cells %d–%d: %+v\n", q.Number, s.Path, s.From, s.To, s.Counts)
+			p.line("  shard    queue %d, %s, cells %d–%d: %+v", q.Number, s.Path, s.From, s.To, s.Counts)
 		}
 	}
 	if !o.Rows {
@@ -106,22 +113,22 @@ func inspectReplica(r *state.Replica, root uint64, o InspectOptions, w io.Writer
 	}
 	for _, space := range r.Spaces() {
 		v.Scan(space, nil, []byte{0xff}, func(k, val []byte) bool {
-			_, err = fmt.Fprintf(w, "  row      %s\n", queue.Describe(space, k, val))
-			return err == nil
+			p.line("  row      %s", queue.Describe(space, k, val))
+			return p.err == nil
 		})
 	}
-	return err
+	return nil
 }
 
-func inspectCatalog(v *state.View, w io.Writer) {
+func inspectCatalog(v *state.View, p *printer) {
 	m := catalog.New()
 	m.Load(v)
 	c := m.View()
-	fmt.Fprintf(w, "  cluster  %s, version %d, %d queues\n", c.Cluster.ID, c.Version, c.Len())
+	p.line("  cluster  %s, version %d, %d queues", c.Cluster.ID, c.Version, c.Len())
 	for _, n := range c.Nodes() {
-		fmt.Fprintf(w, "  node     %d %s %s\n", n.ID, n.Name, n.Listen)
+		p.line("  node     %d %s %s", n.ID, n.Name, n.Listen)
 	}
 	for _, q := range c.Queues("", c.Len()) {
-		fmt.Fprintf(w, "  queue    %d %s, version %d, %d shards\n", q.Number, q.Name, q.Version, len(q.Shards))
+		p.line("  queue    %d %s, version %d, %d shards", q.Number, q.Name, q.Version, len(q.Shards))
 	}
 }

@@ -115,7 +115,7 @@ func defaultMemoryLimit() uint64 {
 func newStoreID() uint64 {
 	for {
 		var b [8]byte
-		rand.Read(b[:]) //nolint:errcheck // it never fails: crypto/rand ends the process instead
+		rand.Read(b[:]) // never fails
 		if id := binary.BigEndian.Uint64(b[:]); id != 0 {
 			return id
 		}

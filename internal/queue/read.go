@@ -312,7 +312,7 @@ func List(rows Reader, q *Info, state message.State, from Cursor, limit int) (ou
 			for _, f := range found {
 				if d, ok := detail(rows, q, c, f.seq); ok && d.State == state {
 					out = append(out, d)
-					size += d.Head.size()
+					size += d.size()
 				}
 				lo = append(slices.Clone(f.key), 0)
 				next = Cursor{Cell: n, Key: f.key}
