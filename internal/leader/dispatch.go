@@ -29,7 +29,7 @@ func (g *Group) Wait(c *Call) {
 		g.mu.Unlock()
 		c.deliver(0, nil, message.Errorf(message.WrongShard, "queue number %d is not in group %d", c.Queue, g.raft.ID()))
 		return
-	case len(l.calls) >= maxCalls:
+	case l.crowded():
 		g.mu.Unlock()
 		c.deliver(0, nil, message.Errorf(message.ResourceExhausted, "%d receivers wait for this queue already", maxCalls))
 		return
@@ -37,6 +37,19 @@ func (g *Group) Wait(c *Call) {
 	l.calls = append(l.calls, c)
 	g.mu.Unlock()
 	g.dispatch(l)
+}
+
+// crowded says that no further receiver may wait.
+func (l *line) crowded() bool {
+	if len(l.calls) >= maxCalls {
+		l.prune()
+	}
+	return len(l.calls) >= maxCalls
+}
+
+// prune takes those out who wait no more.
+func (l *line) prune() {
+	l.calls = slices.DeleteFunc(l.calls, func(c *Call) bool { return !c.open() })
 }
 
 // Leave takes a call out that waits no more.
@@ -126,7 +139,7 @@ func (g *Group) grants(l *line) (grants []grant) {
 		return nil
 	}
 	for available := l.available(); available > 0; available = l.available() {
-		l.calls = slices.DeleteFunc(l.calls, func(c *Call) bool { return !c.open() })
+		l.prune()
 		if len(l.calls) == 0 {
 			break
 		}

@@ -114,15 +114,28 @@ func (d *deadlines) Pop() any {
 // timers knows when the first scheduled message of a cell is due. The rows have
 // the rest: they are read when the time has come.
 type timers struct {
-	next   int64           // group time, ms; 0: nothing is scheduled
-	after  *queue.TimerRef // up to here all were woken: no need to read them
+	next   int64 // group time, ms; 0: nothing is scheduled
+	after  int64 // all that were due up to here were woken: no need to read them
 	waking bool
+	// added is the first of those that were set since the rows were read; 0: none.
+	added int64
 }
 
 func (t *timers) add(at int64) {
-	if t.next == 0 || at < t.next {
-		t.next = at
+	if t.waking {
+		t.added = soonest(t.added, at)
+	} else {
+		t.next = soonest(t.next, at)
 	}
+	// An entry may be stamped before and applied after others were woken.
+	t.after = min(t.after, at-1)
+}
+
+func soonest(a, b int64) int64 {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // Tick ends leases whose deadline has passed, wakes what is due, and stamps the
@@ -187,14 +200,14 @@ func (g *Group) expire(ds []*deadline) {
 type wakeJob struct {
 	queue uint32
 	cell  *cell
-	after *queue.TimerRef
+	after int64
 }
 
 // wake reads the timers of a cell that are due and proposes to make their
 // messages ready.
 func (g *Group) wake(w wakeJob, now int64) {
 	view := g.raft.View()
-	due := queue.Timers(view, w.queue, w.cell.number, w.after, sweep+1)
+	due := queue.Timers(view, w.queue, w.cell.number, &queue.TimerRef{Due: w.after}, sweep+1)
 	view.Close()
 	n := 0
 	for n < len(due) && n < sweep && due[n].Due <= now {
@@ -205,18 +218,19 @@ func (g *Group) wake(w wakeJob, now int64) {
 		defer g.mu.Unlock()
 		t := &w.cell.timers
 		t.waking = false
-		switch {
-		case err != nil:
+		if err != nil {
 			return // again with the next tick
-		case n == len(due):
-			t.next = 0
-		default:
+		}
+		t.next = 0
+		if n < len(due) {
 			t.next = due[n].Due
 		}
-		if n > 0 && due[n-1].Due < now {
-			// Timers that are set from now on are due later: the rows before this
-			// one are gone for good.
-			t.after = &queue.TimerRef{Cell: w.cell.number, Due: due[n-1].Due}
+		if n > 0 {
+			t.after = max(t.after, due[n-1].Due-1)
+		}
+		if t.added > 0 {
+			t.next, t.after = soonest(t.next, t.added), min(t.after, t.added-1)
+			t.added = 0
 		}
 	}
 	if n == 0 {
