@@ -17,6 +17,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/auth"
 	"github.com/comanda-mq/comanda/internal/clock"
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/replica"
 )
 
 // Config of a server. The zero value of a field means its default.
@@ -50,6 +51,11 @@ type Config struct {
 	// Listener to serve on, instead of Listen.
 	Listener net.Listener
 	Logger   *slog.Logger
+
+	// What only this room's own tests bring.
+	memTable uint64 // size of one memtable of the rows
+	// watch is put around each replica's state machine.
+	watch func(*replica.Group, replica.StateMachine) replica.StateMachine
 }
 
 // dataGroups is how many data groups a new cluster has a node.
@@ -76,6 +82,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.watch == nil {
+		c.watch = func(_ *replica.Group, m replica.StateMachine) replica.StateMachine { return m }
 	}
 	if c.MemoryLimit == 0 {
 		c.MemoryLimit = defaultMemoryLimit()
@@ -123,11 +132,11 @@ func loopback(host string) bool {
 
 func newID() string {
 	var b [16]byte
-	rand.Read(b[:]) //nolint:errcheck // it never fails: crypto/rand ends the process instead
+	rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }
 
 func newSecret() (s message.Secret) {
-	rand.Read(s[:]) //nolint:errcheck // it never fails: crypto/rand ends the process instead
+	rand.Read(s[:]) // never fails
 	return s
 }

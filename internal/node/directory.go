@@ -42,7 +42,7 @@ type directory struct {
 // that somebody holds, that a newer binary wrote or that has lost a part of
 // itself is refused.
 func openDirectory(fs vfs.FS, path string) (_ *directory, err error) {
-	if err := fs.MkdirAll(path, 0o700); err != nil {
+	if err := makeDirectory(fs, path); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	d := &directory{fs: fs, path: path}
@@ -65,6 +65,23 @@ func openDirectory(fs vfs.FS, path string) (_ *directory, err error) {
 		return nil, err
 	}
 	return d, writeSynced(fs, d.file(pidFile), []byte(strconv.Itoa(os.Getpid())), false)
+}
+
+// makeDirectory makes a directory and those above it, each durable in its
+// parent: what is synced below a directory that a power cut takes away is gone
+// with it.
+func makeDirectory(fs vfs.FS, path string) error {
+	if _, err := fs.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	parent := fs.PathDir(path)
+	if err := makeDirectory(fs, parent); err != nil {
+		return err
+	}
+	if err := fs.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return syncDir(fs, parent)
 }
 
 func (d *directory) file(name string) string { return d.fs.PathJoin(d.path, name) }
@@ -118,7 +135,11 @@ func (d *directory) found() error {
 	if err := d.fs.Rename(d.file(identityFile+".new"), d.file(identityFile)); err != nil {
 		return err
 	}
-	return d.syncDir()
+	if err := syncDir(d.fs, d.path); err != nil {
+		return err
+	}
+	// Once more, because a start before this one may have ended too early.
+	return syncDir(d.fs, d.fs.PathDir(d.path))
 }
 
 // whole refuses a directory that began its life and lost its log or its rows: a
@@ -146,8 +167,8 @@ func (d *directory) lost(part string, err error) error {
 	return fmt.Errorf("the data directory %s has lost its %s: restore the whole directory from a copy, or look at what is left with 'comanda data inspect %s' (%w)", d.path, part, d.path, err)
 }
 
-func (d *directory) syncDir() (err error) {
-	f, err := d.fs.OpenDir(d.path)
+func syncDir(fs vfs.FS, path string) (err error) {
+	f, err := fs.OpenDir(path)
 	if err != nil {
 		return err
 	}
