@@ -92,16 +92,21 @@ func (g *Group) Lead(term uint64) {
 	defer view.Close()
 	g.machine.Load(view)
 	g.stamps.atLeast(g.machine.GroupTime())
-	infos := queue.Queues(view)
-	var held []queue.Deadline
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.build(view, term)
+	settings := g.reconcileAll()
+	g.mu.Unlock()
+	g.proposeAll(settings)
+}
+
+// build reads the group's rows into the leader's mind.
+func (g *Group) build(view queue.Reader, term uint64) {
 	g.leading, g.term = true, term
+	infos := queue.Queues(view)
 	for i := range infos {
 		l := g.configure(&infos[i])
 		for _, c := range l.cells {
-			held = queue.Deadlines(view, l.number, c.number)
-			for _, d := range held {
+			for _, d := range queue.Deadlines(view, l.number, c.number) {
 				g.leases.set(leaseKey{l.number, d.Cell, d.Seq}, d.Fence, d.At)
 				g.hold(leaseKey{l.number, d.Cell, d.Seq}, d.Worker)
 			}
@@ -110,7 +115,6 @@ func (g *Group) Lead(term uint64) {
 			}
 		}
 	}
-	g.reconcileAll()
 }
 
 // Follow forgets everything, and turns those away who wait.
@@ -160,12 +164,19 @@ func (g *Group) learn(effects []queue.Effect) {
 		return
 	}
 	var touched []*line
+	var settings []setting
 	for i := range effects {
-		if l := g.learnOne(&effects[i]); l != nil && len(l.calls) > 0 && (len(touched) == 0 || touched[len(touched)-1] != l) {
+		e := &effects[i]
+		if l := g.learnOne(e); l != nil && len(l.calls) > 0 && (len(touched) == 0 || touched[len(touched)-1] != l) {
 			touched = append(touched, l)
+		}
+		if e.Kind == queue.Configured {
+			// The catalog may have gone on while this was on its way.
+			settings = g.reconcile(settings, e.Queue)
 		}
 	}
 	g.mu.Unlock()
+	g.proposeAll(settings)
 	for _, l := range touched {
 		g.dispatch(l)
 	}
@@ -181,7 +192,10 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	key := leaseKey{e.Queue, e.Ref.Cell, e.Ref.Seq}
 	switch e.Kind {
 	case queue.Configured:
-		info, _ := g.machine.Info(e.Queue)
+		info, ok := g.machine.Info(e.Queue)
+		if !ok {
+			return nil // dropped by the same entry
+		}
 		l = g.configure(&info)
 		g.announce()
 		return l

@@ -9,81 +9,98 @@ import (
 // dropProposed stands in Group.proposed for a drop.
 const dropProposed = ^uint64(0)
 
+// setting is a command that brings a queue in this group to what the catalog
+// says.
+type setting struct {
+	queue   uint32
+	command queue.Command
+}
+
 // Learn takes in a newer catalog. changes are what it did to queues since the
 // one before; nil: anything.
 func (g *Group) Learn(view *catalog.View, changes []catalog.Change) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	first := g.view == nil
 	g.view = view
-	if !g.leading {
-		return
+	var settings []setting
+	switch {
+	case !g.leading:
+	case first || changes == nil:
+		settings = g.reconcileAll()
+	default:
+		for _, c := range changes {
+			settings = g.reconcile(settings, c.Queue.Number)
+		}
 	}
-	if first || changes == nil {
-		g.reconcileAll()
-		return
-	}
-	for _, c := range changes {
-		g.reconcile(c.Queue.Number)
-	}
+	g.mu.Unlock()
+	g.proposeAll(settings)
 }
 
 // reconcileAll compares everything that the group has with the catalog.
-func (g *Group) reconcileAll() {
+func (g *Group) reconcileAll() (settings []setting) {
 	if g.view == nil {
-		return
+		return nil
 	}
 	for number := range g.queues {
-		g.reconcile(number)
+		settings = g.reconcile(settings, number)
 	}
 	for _, q := range g.view.Queues("", g.view.Len()) {
-		g.reconcile(q.Number)
+		settings = g.reconcile(settings, q.Number)
 	}
+	return settings
 }
 
-// reconcile proposes what brings a queue in this group to what the catalog
-// says. The entries compare versions, so a repeat changes nothing.
-func (g *Group) reconcile(number uint32) {
+// reconcile adds what brings a queue in this group to what the catalog says.
+// The entries compare versions, so a repeat changes nothing.
+func (g *Group) reconcile(settings []setting, number uint32) []setting {
+	if g.view == nil {
+		return settings
+	}
 	l := g.queues[number]
 	q, exists := g.view.QueueNumber(number)
 	switch {
 	case exists:
-		g.configureFrom(q, l)
-	case l != nil && g.view.Version > l.version && g.proposed[number] != dropProposed:
-		// Absent in a catalog that is newer than what made the queue here: deleted.
+		if c, wanted := g.configuration(q, l); wanted {
+			g.proposed[number] = q.Version
+			return append(settings, setting{number, c})
+		}
+	case l != nil && number < g.view.Cluster.NextQueue && g.proposed[number] != dropProposed:
+		// The catalog has given this number and has it no more: deleted.
 		g.proposed[number] = dropProposed
-		g.proposeSettings(number, (&queue.Drop{Queue: number}).Command())
+		return append(settings, setting{number, (&queue.Drop{Queue: number}).Command()})
 	}
+	return settings
 }
 
-func (g *Group) configureFrom(q *catalog.Queue, l *line) {
+func (g *Group) configuration(q *catalog.Queue, l *line) (c queue.Command, wanted bool) {
 	if (l != nil && l.version >= q.Version) || g.proposed[q.Number] >= q.Version {
-		return
+		return c, false
 	}
-	c := queue.Configure{Queue: q.Number, Version: q.Version, Settings: q.Settings, Paused: q.Paused}
+	configure := queue.Configure{Queue: q.Number, Version: q.Version, Settings: q.Settings, Paused: q.Paused}
 	for _, s := range q.Shards {
 		if s.Group == g.raft.ID() {
-			c.Shards = append(c.Shards, queue.Bounds{From: s.From, To: s.To, Path: s.Path})
+			configure.Shards = append(configure.Shards, queue.Bounds{From: s.From, To: s.To, Path: s.Path})
 		}
 	}
-	if len(c.Shards) == 0 && l == nil {
-		return
+	if len(configure.Shards) == 0 && l == nil {
+		return c, false
 	}
-	g.proposed[q.Number] = q.Version
-	g.proposeSettings(q.Number, c.Command())
+	return configure.Command(), true
 }
 
-// proposeSettings proposes and, if that was lost, lets the next comparison try
-// again.
-func (g *Group) proposeSettings(number uint32, c queue.Command) {
-	g.raft.Propose(replica.Command(c), func(_ any, err error) {
-		if err == nil {
-			return
-		}
-		g.log.Warn("a queue's settings did not reach the group; trying again", "queue", number, "error", err)
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		delete(g.proposed, number)
-		g.again = true
-	})
+// proposeAll proposes and, if that was lost, lets the next Tick compare anew.
+// It is called without mu: a proposal that is refused answers at once.
+func (g *Group) proposeAll(settings []setting) {
+	for _, s := range settings {
+		g.raft.Propose(replica.Command(s.command), func(_ any, err error) {
+			if err == nil {
+				return
+			}
+			g.log.Warn("a queue's settings did not reach the group; trying again", "queue", s.queue, "error", err)
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			delete(g.proposed, s.queue)
+			g.again = true
+		})
+	}
 }

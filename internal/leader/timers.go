@@ -139,7 +139,8 @@ func soonest(a, b int64) int64 {
 }
 
 // Tick ends leases whose deadline has passed, wakes what is due, and stamps the
-// time if something counts on it. It is called each Every.
+// time if something counts on it: often enough that no step is cut (maxStep).
+// It is called each Every.
 func (g *Group) Tick() {
 	now, since := g.stamps.now()
 	g.mu.Lock()
@@ -147,9 +148,10 @@ func (g *Group) Tick() {
 		g.mu.Unlock()
 		return
 	}
+	var settings []setting
 	if g.again {
 		g.again = false
-		g.reconcileAll()
+		settings = g.reconcileAll()
 	}
 	var expired [][]*deadline
 	for d := g.leases.due(now, sweep); len(d) > 0; d = g.leases.due(now, sweep) {
@@ -169,13 +171,14 @@ func (g *Group) Tick() {
 		}
 	}
 	g.mu.Unlock()
+	g.proposeAll(settings)
 	for _, d := range expired {
 		g.expire(d)
 	}
 	for _, w := range wake {
 		g.wake(w, now)
 	}
-	if timed && since >= maxStep && len(expired)+len(wake) == 0 {
+	if timed && since >= maxStep/2 && len(expired)+len(wake) == 0 {
 		g.raft.Propose(replica.Command(queue.Tick()), func(any, error) {})
 	}
 }

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -59,5 +60,5 @@ func (m *Machine) forget(q *queue) {
 	m.cells = slices.DeleteFunc(m.cells, func(c *cell) bool { return c.queue == q })
 	m.shards = slices.DeleteFunc(m.shards, func(o *queue) bool { return o == q })
 	m.changed = slices.DeleteFunc(m.changed, func(l *line) bool { return l.cell.queue == q })
-	clear(m.lines)
+	maps.DeleteFunc(m.lines, func(_ lineKey, l *line) bool { return l.cell.queue == q })
 }

@@ -79,13 +79,18 @@ func (m *Machine) leaseOne(c *cell, ref Ref, l *lease) (Leased, bool) {
 }
 
 // raiseFloor takes over what the leader found when it scanned, unless an entry
-// after its scan made an older message ready again.
+// after its scan made an older message ready.
 func (m *Machine) raiseFloor(q *queue, f Floor) {
 	if f.Cell >= message.Cells || f.Priority > message.MaxPriority {
 		return
 	}
 	c := m.cellOf(q, f.Cell)
-	if c == nil || f.Index < c.lowered || f.Seq <= c.floors[f.Priority] {
+	if c == nil || f.Seq <= c.floors[f.Priority] {
+		return
+	}
+	if f.Index >= c.lowered {
+		c.low = 0 // the scan saw all of those
+	} else if c.low > 0 && c.low < f.Seq {
 		return
 	}
 	c.floors[f.Priority] = f.Seq

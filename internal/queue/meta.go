@@ -114,9 +114,11 @@ type cell struct {
 	number int
 	space  uint64
 	counts message.Counts
-	// floors: no ready row of the priority lies before it. lowered is the index
-	// of the last entry that had to lower one.
+	// floors: no ready row of the priority lies before it. low is the oldest
+	// message that became ready again since a floor was raised by a scan that
+	// had seen all of them, 0 if none did, and lowered the entry of the last one.
 	floors  [message.MaxPriority + 1]uint64
+	low     uint64
 	lowered uint64
 	// The ring of finished messages: chunk rows head to tail-1. oldest is the
 	// group time of the chunk at head; finishing is the chunk of this entry.
@@ -134,7 +136,7 @@ func (c *cell) append(b []byte) []byte {
 		b = putInt(b, v)
 	}
 	b = binary.AppendUvarint(binary.AppendUvarint(b, c.head), c.tail)
-	b = binary.AppendUvarint(putInt(b, c.oldest), c.lowered)
+	b = binary.AppendUvarint(binary.AppendUvarint(putInt(b, c.oldest), c.low), c.lowered)
 	n := 0
 	for _, f := range c.floors {
 		if f > 0 {
@@ -153,7 +155,7 @@ func (c *cell) append(b []byte) []byte {
 func (c *cell) decode(row []byte) {
 	d := decoder{b: row}
 	c.counts = message.Counts{Ready: d.int(), Scheduled: d.int(), Leased: d.int(), Dead: d.int(), Finished: d.int()}
-	c.head, c.tail, c.oldest, c.lowered = d.uint(), d.uint(), d.int(), d.uint()
+	c.head, c.tail, c.oldest, c.low, c.lowered = d.uint(), d.uint(), d.int(), d.uint(), d.uint()
 	for range d.count(2) {
 		if p := d.byte(); int(p) < len(c.floors) {
 			c.floors[p] = d.uint()

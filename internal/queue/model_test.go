@@ -67,6 +67,7 @@ type trial struct {
 	tokens   []message.Token
 	current  map[message.ID]message.Token // of the leased
 	stale    []queue.Ref
+	floors   []queue.Floor
 }
 
 func newTrial(t *rapid.T) *trial {
@@ -136,7 +137,13 @@ func (w *trial) send(t *rapid.T) {
 		}
 		c.Messages = append(c.Messages, m)
 	}
-	for i, r := range w.apply(t, c.Command())[0].([]message.SendResult) {
+	// Another queue comes and goes between two commands of one entry.
+	w.version++
+	other := queue.Configure{Queue: 2, Version: w.version, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{To: 15, Path: "0"}}}
+	first := queue.Send{Queue: 1, Messages: c.Messages[:1]}
+	rest := queue.Send{Queue: 1, Messages: c.Messages[1:]}
+	answers := w.apply(t, first.Command(), other.Command(), (&queue.Drop{Queue: 2}).Command(), rest.Command())
+	for i, r := range append(answers[0].([]message.SendResult), answers[3].([]message.SendResult)...) {
 		if r.Err != nil {
 			t.Fatal(r.Err)
 		}
@@ -165,9 +172,13 @@ func (w *trial) lease(t *rapid.T) {
 	w.stale = append(w.stale, picked...)
 	w.stale = w.stale[max(0, len(w.stale)-20):]
 	c := queue.Lease{Queue: 1, Worker: "w", Length: 2 * time.Second, Items: picked, MaxBytes: rapid.SampledFrom([]int{1, 1 << 20}).Draw(t, "bytes")}
-	if all := w.offers(); len(all) > 0 && rapid.Bool().Draw(t, "floor") {
-		// As a leader does: the first row of a cell, as of the last entry.
-		c.Floors = append(c.Floors, queue.Floor{Cell: all[0].Cell, Priority: all[0].Priority, Seq: all[0].Seq, Index: uint64(len(w.entries))})
+	// As a leader does: it finds the first row of a cell and tells it with some
+	// later lease.
+	if all := w.offers(); len(all) > 0 && rapid.Bool().Draw(t, "scan") {
+		w.floors = append(w.floors, queue.Floor{Cell: all[0].Cell, Priority: all[0].Priority, Seq: all[0].Seq, Index: uint64(len(w.entries))})
+	}
+	if len(w.floors) > 0 && rapid.Bool().Draw(t, "floor") {
+		c.Floors = append(c.Floors, rapid.SampledFrom(w.floors).Draw(t, "which floor"))
 	}
 	for _, x := range w.apply(t, c.Command())[0].(queue.LeaseResult).Leased {
 		w.leased(t, x)

@@ -90,15 +90,21 @@ func (m *Machine) setTimer(x *stored, due int64) {
 	m.effect(Effect{Kind: Due, Queue: x.cell.queue.number, Ref: x.ref(), At: due})
 }
 
-// publish writes the ready row and lowers the floor below it if need be.
+// publish writes the ready row. One that is not the newest may lie before a
+// floor, or before one that a leader has found and not told yet.
 func (m *Machine) publish(x *stored) {
 	m.rows.Set(x.cell.space, m.keys.ready(x.Priority, x.Seq, x.counter()), nil)
 	m.effect(Effect{Kind: Offered, Queue: x.cell.queue.number, Ref: x.ref()})
-	if floor := &x.cell.floors[x.Priority]; x.Seq < *floor {
-		*floor = x.Seq
-		x.cell.lowered = m.index
-		m.touch(x.cell)
+	c := x.cell
+	if x.Seq == c.shard.counter {
+		return // just sent
 	}
+	c.floors[x.Priority] = min(c.floors[x.Priority], x.Seq)
+	if c.low == 0 || x.Seq < c.low {
+		c.low = x.Seq
+	}
+	c.lowered = m.index
+	m.touch(c)
 }
 
 // withdraw takes back the ready row of a message that lost its turn to an
