@@ -38,11 +38,13 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 		switch {
 		case ctx.Err() != nil:
 			g.giveBack(ctx, got)
-			return nil, message.Errorf(message.Unavailable, "the receiver has gone: %v", context.Cause(ctx))
+			return nil, ctx.Err()
 		case len(got) == 0 && g.draining.Err() != nil:
 			return nil, message.Errorf(message.Unavailable, "the server stops: receive from another one, or again in a moment")
 		case len(got) > 0 || refusal == nil:
-			return g.deliveries(q, o, got), nil
+			fit := fitting(got)
+			g.giveBack(ctx, got[fit:])
+			return g.deliveries(q, o, got[:fit]), nil
 		case !movable(refusal):
 			return nil, refusal
 		case !r.again():
@@ -55,11 +57,24 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 	}
 }
 
+// fitting is how many of the messages fit into one answer: each group gives a
+// first one whatever its size.
+func fitting(got []queue.Leased) int {
+	size := 0
+	for i := range got {
+		if size += len(got[i].Body); size > message.MaxBody && i > 0 {
+			return i
+		}
+	}
+	return len(got)
+}
+
 // receive waits once at the leaders of all the queue's groups.
 func (g *Gateway) receive(wait context.Context, q *catalog.Queue, o message.ReceiveOptions) ([]queue.Leased, *message.Error) {
-	call := leader.NewCall(q.Number, o)
+	ids := g.inTurn(q)
+	call := leader.NewCall(q.Number, o, len(ids))
 	var groups []*leader.Group
-	for _, id := range g.inTurn(q) {
+	for _, id := range ids {
 		gr, err := g.group(id)
 		if err != nil {
 			return nil, asError(err)

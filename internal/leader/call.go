@@ -18,6 +18,7 @@ type Call struct {
 	ready  chan struct{}
 
 	mu      sync.Mutex
+	at      []*Group // where it waits
 	room    int
 	pending int // reserved by leases that are proposed
 	got     []queue.Leased
@@ -25,11 +26,15 @@ type Call struct {
 	closed  bool // takes nothing new
 }
 
-// NewCall makes a call with room for limit messages.
-func NewCall(queueNumber uint32, o message.ReceiveOptions) *Call {
+// answerBytes is how much one call is given at the most, unless a single message
+// is larger: gRPC clients take 4 MiB unless they are told otherwise.
+const answerBytes = 3 << 20
+
+// NewCall makes a call that will wait at so many groups.
+func NewCall(queueNumber uint32, o message.ReceiveOptions, groups int) *Call {
 	return &Call{
 		Queue: queueNumber, Worker: o.Worker, room: o.Max, ready: make(chan struct{}, 1),
-		Lease: queue.Lease{Queue: queueNumber, Worker: o.Worker, Length: o.Lease},
+		Lease: queue.Lease{Queue: queueNumber, Worker: o.Worker, Length: o.Lease, MaxBytes: answerBytes / groups},
 	}
 }
 
@@ -76,11 +81,29 @@ func (c *Call) reserve(n int) int {
 	return n
 }
 
-// open says that the call still takes messages.
-func (c *Call) open() bool {
+// wants says that the call has room now, or that it is over. One without room
+// may get it back, when what was on its way does not come.
+func (c *Call) wants() (room, over bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.closed && len(c.got) == 0 && c.room > 0
+	over = c.closed || len(c.got) > 0 || c.err != nil
+	return !over && c.room > 0, over
+}
+
+// waits notes that the call waits at a group.
+func (c *Call) waits(g *Group) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Contains(c.at, g) {
+		c.at = append(c.at, g)
+	}
+}
+
+// groups are where the call waits.
+func (c *Call) groups() []*Group {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.at)
 }
 
 // deliver ends a reservation of n with what became of it.

@@ -8,10 +8,6 @@ import (
 	"github.com/comanda-mq/comanda/internal/replica"
 )
 
-// leaseBytes is how much one lease command hands out at the most, unless a
-// single message is larger.
-const leaseBytes = 4 << 20
-
 // maxCalls is how many receivers may wait for one queue in one group.
 const maxCalls = 20_000
 
@@ -34,22 +30,23 @@ func (g *Group) Wait(c *Call) {
 		c.deliver(0, nil, message.Errorf(message.ResourceExhausted, "%d receivers wait for this queue already", maxCalls))
 		return
 	}
-	l.calls = append(l.calls, c)
+	if !slices.Contains(l.calls, c) {
+		l.calls = append(l.calls, c)
+	}
 	g.mu.Unlock()
+	c.waits(g)
 	g.dispatch(l)
 }
 
 // crowded says that no further receiver may wait.
 func (l *line) crowded() bool {
 	if len(l.calls) >= maxCalls {
-		l.prune()
+		l.calls = slices.DeleteFunc(l.calls, func(c *Call) bool {
+			_, over := c.wants()
+			return over
+		})
 	}
 	return len(l.calls) >= maxCalls
-}
-
-// prune takes those out who wait no more.
-func (l *line) prune() {
-	l.calls = slices.DeleteFunc(l.calls, func(c *Call) bool { return !c.open() })
 }
 
 // Leave takes a call out that waits no more.
@@ -97,7 +94,7 @@ func (g *Group) dispatch(l *line) {
 		for i := range grants {
 			g.propose(&grants[i])
 		}
-		if len(fills) == 0 {
+		if len(fills) == 0 && len(grants) == 0 {
 			return
 		}
 	}
@@ -138,23 +135,20 @@ func (g *Group) grants(l *line) (grants []grant) {
 	if l.paused {
 		return nil
 	}
+	var buf [pickAmong]int
 	for available := l.available(); available > 0; available = l.available() {
-		l.prune()
-		if len(l.calls) == 0 {
+		takers := l.takers(buf[:0])
+		if len(takers) == 0 {
 			break
 		}
-		i := 0
-		if len(l.calls) > 1 {
-			i = g.pick(l.calls)
-		}
+		i := takers[g.pick(l.calls, takers)]
 		c := l.calls[i]
 		n := c.reserve(share(available, len(l.calls), available))
-		l.calls = slices.Delete(l.calls, i, i+1)
 		if n == 0 {
-			continue
+			continue // it was given something elsewhere just now
 		}
+		l.calls = slices.Delete(l.calls, i, i+1)
 		gr := grant{call: c, line: l, reserved: n, command: c.Lease}
-		gr.command.MaxBytes = leaseBytes
 		gr.command.Items = l.take(n)
 		gr.command.Floors = l.floors()
 		grants = append(grants, gr)
@@ -166,13 +160,33 @@ func (g *Group) grants(l *line) (grants []grant) {
 // pickAmong bounds how many of those who wait are compared.
 const pickAmong = 64
 
-func (g *Group) pick(calls []*Call) int {
-	var loads [pickAmong]int
-	n := min(len(calls), pickAmong)
-	for i, c := range calls[:n] {
-		loads[i] = g.loads[c.Worker]
+// takers are the first of those who wait that have room. Calls that are over
+// are taken out on the way.
+func (l *line) takers(places []int) []int {
+	kept, i := 0, 0
+	for ; i < len(l.calls) && len(places) < pickAmong; i++ {
+		room, over := l.calls[i].wants()
+		if over {
+			continue
+		}
+		if room {
+			places = append(places, kept)
+		}
+		l.calls[kept] = l.calls[i]
+		kept++
 	}
-	return leastLoaded(loads[:n])
+	if kept < i {
+		l.calls = slices.Delete(l.calls, kept, i)
+	}
+	return places
+}
+
+func (g *Group) pick(calls []*Call, places []int) int {
+	var loads [pickAmong]int
+	for i, at := range places {
+		loads[i] = g.loads[calls[at].Worker]
+	}
+	return leastLoaded(loads[:len(places)])
 }
 
 func (l *line) available() (n int) {
@@ -246,8 +260,12 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult) {
 	}
 	g.mu.Unlock()
 	c.deliver(gr.reserved, r.Leased, err)
-	if current && err == nil && len(r.Leased) == 0 && c.open() {
-		g.Wait(c)
+	if room, _ := c.wants(); room && current {
+		// Nothing came of it. Other groups may have had something meanwhile, and
+		// saw no room.
+		for _, at := range c.groups() {
+			at.Wait(c)
+		}
 	} else if current && len(gr.command.Items) > 0 && (r.Err != nil || r.Looked < len(gr.command.Items)) {
 		g.dispatch(l)
 	}

@@ -210,7 +210,8 @@ type Lease struct {
 	Worker  string
 	Session uint64
 	Length  time.Duration
-	// MaxBytes of the answer: leasing ends with the message that reaches it.
+	// MaxBytes of the answer: leasing ends before the message that exceeds it,
+	// unless that is the first.
 	MaxBytes int
 	Items    []Ref
 	Floors   []Floor

@@ -34,6 +34,9 @@ func (h *Head) size() int64 {
 	return int64(n)
 }
 
+// answer is about how many bytes the message takes in an answer to a lease.
+func (h *Head) answer() int64 { return h.size() + int64(h.BodySize) }
+
 func (h *Head) keyed() bool { return h.Key != "" }
 
 // Head flags.

@@ -25,16 +25,14 @@ func (m *Machine) lease(d *decoder) LeaseResult {
 	l := lease{session: session, deadline: m.meta.groupTime + length, length: length, at: m.wall, worker: worker}
 	var r LeaseResult
 	for _, ref := range refs {
-		if maxBytes <= 0 {
-			break
+		x := m.offered(q, ref)
+		if x != nil {
+			if maxBytes -= x.answer(); maxBytes < 0 && len(r.Leased) > 0 {
+				break // a first one goes out whatever its size
+			}
+			r.Leased = append(r.Leased, m.leaseOne(x, ref, &l))
 		}
 		r.Looked++
-		if c := m.cellOf(q, ref.Cell); c != nil && !c.shard.full() {
-			if got, ok := m.leaseOne(c, ref, &l); ok {
-				r.Leased = append(r.Leased, got)
-				maxBytes -= got.size()
-			}
-		}
 	}
 	for _, f := range floors {
 		m.raiseFloor(q, f)
@@ -42,18 +40,19 @@ func (m *Machine) lease(d *decoder) LeaseResult {
 	return r
 }
 
-// size is about how many bytes the message takes in an answer.
-func (l *Leased) size() int64 { return int64(len(l.Body)) + l.Head.size() }
+// offered finds a message that may go out as somebody saw it; nil if it has
+// changed since. The ready row is there exactly if it may (package comment).
+func (m *Machine) offered(q *queue, ref Ref) *stored {
+	c := m.cellOf(q, ref.Cell)
+	if c == nil || c.shard.full() || !m.rows.Has(c.space, m.keys.ready(ref.Priority, ref.Seq, ref.Counter)) {
+		return nil
+	}
+	x, _ := m.loadAt(c, ref.Seq, ref.Counter)
+	return x
+}
 
-func (m *Machine) leaseOne(c *cell, ref Ref, l *lease) (Leased, bool) {
-	// The ready row is there exactly if the message may go out (package comment).
-	if !m.rows.Has(c.space, m.keys.ready(ref.Priority, ref.Seq, ref.Counter)) {
-		return Leased{}, false
-	}
-	x, ok := m.loadAt(c, ref.Seq, ref.Counter)
-	if !ok {
-		return Leased{}, false
-	}
+func (m *Machine) leaseOne(x *stored, ref Ref, l *lease) Leased {
+	c := x.cell
 	fence := m.next(c)
 	m.rows.SingleDelete(c.space, m.keys.ready(ref.Priority, ref.Seq, ref.Counter))
 	m.buf = l.append(m.buf[:0])
@@ -75,7 +74,7 @@ func (m *Machine) leaseOne(c *cell, ref Ref, l *lease) (Leased, bool) {
 	c.counts.Leased++
 	m.touch(c)
 	m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: ref, Fence: fence, At: l.deadline, Session: l.session})
-	return got, true
+	return got
 }
 
 // raiseFloor takes over what the leader found when it scanned, unless an entry
