@@ -80,7 +80,7 @@ func dump(g *replica.Group) *modelRows {
 		})
 	}
 	copySpace(state.GroupSpace)
-	for queue := range uint64(len(workloadQueues)) + 1 {
+	for queue := range uint64(256) { // more than the workload creates
 		for cell := range uint64(message.Cells) {
 			copySpace((queue+1)<<8 | cell)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/raftlog"
 )
 
 var (
@@ -59,6 +61,54 @@ func TestCrashClonesNoticeASkippedSync(t *testing.T) {
 		t.Fatalf("after %d cuts: %v", c.taken, c.first)
 	}
 	t.Log(c.first)
+}
+
+// Groups that nobody writes to keep term and vote while another one's entries
+// go through all segments again and again.
+func TestIdleGroupKeepsItsVote(t *testing.T) {
+	disk := newWatchedDisk(func(string) bool { return false })
+	n, err := Start(t.Context(), crashConfig(disk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &workload{t: t, g: n.Gateway()}
+	w.create("busy", 1, message.Settings{})
+	look := func() (votes map[uint64]string, boot uint64) {
+		id, err := readIdentity(disk, "data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		clone := disk.mem.CrashClone(vfs.CrashCloneCfg{})
+		log, err := raftlog.Open(raftlog.Options{FS: clone, Dir: n.dir.file(logDir), StoreID: id.StoreID, SegmentBytes: n.config.LogSegment})
+		if err != nil {
+			t.Fatal(err)
+		}
+		votes, boot = map[uint64]string{}, log.Boot()
+		for _, r := range log.Replicas() {
+			votes[r.Group] = fmt.Sprint("term ", r.HardState.GetTerm(), ", vote ", r.HardState.GetVote())
+		}
+		if err := log.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return votes, boot
+	}
+	before, boot := look()
+	for range 300 {
+		w.send(t.Context(), "busy", 10, message.New{Body: make([]byte, 1_000)})
+		for _, d := range w.receive(t.Context(), "busy", 10, time.Minute) {
+			w.settle(t.Context(), d, message.Settlement{Action: message.Ack})
+		}
+	}
+	after, newBoot := look()
+	if len(after) != 1+dataGroups || !maps.Equal(before, after) {
+		t.Errorf("before %v, after %v", before, after)
+	}
+	if newBoot < boot+20 { // each switch of segments raises it, and there are fewer than 10
+		t.Errorf("the log switched segments only %d times", newBoot-boot)
+	}
+	if err := n.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // crashConfig makes segments and memtables so small that they turn over again

@@ -91,6 +91,9 @@ func (w *workload) client(ctx context.Context, rng *rand.Rand, room func() bool)
 			w.send(ctx, q, 1+rng.IntN(6), m)
 		case 4:
 			w.redrive(ctx, q)
+			if rng.IntN(5) == 0 {
+				w.pass(ctx, fmt.Sprint("passing-", rng.Uint32()))
+			}
 		default:
 			w.work(ctx, rng, q)
 		}
@@ -117,6 +120,15 @@ func (w *workload) work(ctx context.Context, rng *rand.Rand, q string) {
 		}
 		w.settle(ctx, d, s)
 	}
+}
+
+// pass creates a queue that is soon deleted with what is in it.
+func (w *workload) pass(ctx context.Context, name string) {
+	if _, _, err := w.g.CreateQueue(ctx, name, message.Settings{}, 2); w.ended(ctx, err) {
+		return
+	}
+	w.send(ctx, name, 5, message.New{Body: []byte("in vain")})
+	w.ended(ctx, w.g.DeleteQueue(ctx, name))
 }
 
 func (w *workload) send(ctx context.Context, q string, n int, m message.New) []message.ID {
