@@ -35,7 +35,8 @@ type directory struct {
 	fs   vfs.FS
 	path string
 	Identity
-	lock io.Closer
+	lock     io.Closer
+	founding bool
 }
 
 // openDirectory locks a data directory, and makes it if it is new. A directory
@@ -110,17 +111,39 @@ func readIdentity(fs vfs.FS, path string) (id Identity, err error) {
 	return id, nil
 }
 
-// found gives a new directory its identity. A directory with data and without
-// identity has lost it.
+// foundingFile stands in a directory from before its first byte of data until
+// its log and its rows have been opened once: a start that was killed in between
+// left nothing that anybody was told of.
+const foundingFile = identityFile + ".new"
+
+// found begins a new directory. One with data and without identity has lost it.
 func (d *directory) found() error {
+	begun := true
+	if _, err := d.fs.Stat(d.file(foundingFile)); errors.Is(err, os.ErrNotExist) {
+		begun = false
+	} else if err != nil {
+		return err
+	}
 	for _, part := range []string{logDir, stateDir} {
+		if begun {
+			if err := d.fs.RemoveAll(d.file(part)); err != nil {
+				return fmt.Errorf("begin the data directory anew: %w", err)
+			}
+		}
 		if names, err := d.fs.List(d.file(part)); err == nil && len(names) > 0 {
 			return fmt.Errorf("the data directory %s has data and no %s: it is damaged; restore the file from a copy of the directory", d.path, identityFile)
 		}
 	}
+	d.founding = true
 	d.Identity = Identity{Format: dirFormat, StoreID: newStoreID()}
 	b, err := json.Marshal(d.Identity)
 	if err != nil {
+		return err
+	}
+	if err := writeSynced(d.fs, d.file(foundingFile), b, true); err != nil {
+		return err
+	}
+	if err := syncDir(d.fs, d.path); err != nil {
 		return err
 	}
 	for _, part := range []string{logDir, stateDir} {
@@ -128,18 +151,19 @@ func (d *directory) found() error {
 			return fmt.Errorf("make the data directory: %w", err)
 		}
 	}
-	// Written under another name first: it is there whole or not at all.
-	if err := writeSynced(d.fs, d.file(identityFile+".new"), b, true); err != nil {
+	return syncDir(d.fs, d.path)
+}
+
+// settle gives a new directory its identity for good. Log and rows are there.
+func (d *directory) settle() error {
+	if !d.founding {
+		return nil
+	}
+	d.founding = false
+	if err := d.fs.Rename(d.file(foundingFile), d.file(identityFile)); err != nil {
 		return err
 	}
-	if err := d.fs.Rename(d.file(identityFile+".new"), d.file(identityFile)); err != nil {
-		return err
-	}
-	if err := syncDir(d.fs, d.path); err != nil {
-		return err
-	}
-	// Once more, because a start before this one may have ended too early.
-	return syncDir(d.fs, d.fs.PathDir(d.path))
+	return syncDir(d.fs, d.path)
 }
 
 // whole refuses a directory that began its life and lost its log or its rows: a

@@ -34,12 +34,16 @@ type port struct {
 	toHTTP   *handoff
 	slots    chan struct{}
 	wg       sync.WaitGroup
+
+	mu       sync.Mutex
+	silent   map[net.Conn]bool // have not said their first bytes
+	stopping bool
 }
 
 func newPort(l net.Listener, g *grpc.Server, handler http.Handler) *port {
 	return &port{
 		listener: l, grpc: g, toGRPC: newHandoff(l.Addr()), toHTTP: newHandoff(l.Addr()),
-		slots: make(chan struct{}, maxConnections),
+		slots: make(chan struct{}, maxConnections), silent: map[net.Conn]bool{},
 		http: &http.Server{
 			Handler: handler, ReadHeaderTimeout: sniffWithin, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		},
@@ -58,7 +62,7 @@ func (p *port) accept() {
 		c, err := p.listener.Accept()
 		switch {
 		case err == nil:
-		case errors.Is(err, net.ErrClosed):
+		case errors.Is(err, net.ErrClosed) || p.ends():
 			return
 		default:
 			// Out of file descriptors, most likely: those in use come back.
@@ -79,6 +83,11 @@ func (p *port) accept() {
 
 // sort reads a connection's first bytes and gives it to its server.
 func (p *port) sort(c *sniffed) {
+	if !p.listenTo(c) {
+		_ = c.Close()
+		return
+	}
+	defer p.heard(c)
 	_ = c.SetReadDeadline(time.Now().Add(sniffWithin))
 	c.r = bufio.NewReaderSize(c.Conn, 512)
 	first, err := c.r.Peek(len(http2Preface))
@@ -87,6 +96,7 @@ func (p *port) sort(c *sniffed) {
 		return
 	}
 	_ = c.SetReadDeadline(time.Time{})
+	p.heard(c)
 	if string(first) == http2Preface {
 		p.toGRPC.give(c)
 	} else {
@@ -94,9 +104,40 @@ func (p *port) sort(c *sniffed) {
 	}
 }
 
+func (p *port) ends() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stopping
+}
+
+// listenTo notes a connection that has yet to speak; false: it is too late.
+func (p *port) listenTo(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silent[c] = true
+	return !p.stopping
+}
+
+func (p *port) heard(c net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.silent, c)
+}
+
+// hush closes the connections that have not spoken: nobody waits for them.
+func (p *port) hush() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopping = true
+	for c := range p.silent {
+		_ = c.Close()
+	}
+}
+
 // stop lets calls in flight end within ctx, and ends the rest.
 func (p *port) stop(ctx context.Context) {
 	_ = p.listener.Close()
+	p.hush()
 	done := make(chan struct{})
 	go func() {
 		p.grpc.GracefulStop()

@@ -84,7 +84,11 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 		n.err = errors.Join(err, n.dir.close())
 		close(n.ended)
 	}()
-	if err := n.begin(ctx); err != nil {
+	err = n.dir.settle()
+	if err == nil {
+		err = n.begin(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, n.Stop(ctx))
 	}
 	return n, nil

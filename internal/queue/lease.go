@@ -89,8 +89,8 @@ func (m *Machine) raiseFloor(q *queue, f Floor) {
 	}
 	if f.Index >= c.lowered {
 		c.low = 0 // the scan saw all of those
-	} else if c.low > 0 && c.low < f.Seq {
-		return
+	} else if c.low < f.Seq {
+		return // also when it was forgotten which one was the oldest
 	}
 	c.floors[f.Priority] = f.Seq
 	m.touch(c)

@@ -303,7 +303,7 @@ func List(rows Reader, q *Info, state message.State, from Cursor, limit int) (ou
 			continue
 		}
 		lo := []byte{kind}
-		if n == from.Cell && from.Key != nil {
+		if n == from.Cell && len(from.Key) == rowKeyLen[kind] && from.Key[0] == kind {
 			lo = append(slices.Clone(from.Key), 0)
 		}
 		c := &cell{queue: &queue{number: q.Number}, number: n, space: spaceOf(q.Number, n)}
@@ -331,6 +331,10 @@ func List(rows Reader, q *Info, state message.State, from Cursor, limit int) (ou
 	}
 	return out, Cursor{}, false
 }
+
+// rowKeyLen is the length of the keys that a list goes by: a cursor that is not
+// such a key is as good as none.
+var rowKeyLen = map[byte]int{rowData: 9, rowTimer: 21, rowLease: 17, rowDead: 9, rowFinished: 9}
 
 type seqRow struct {
 	key []byte
