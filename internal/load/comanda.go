@@ -15,6 +15,11 @@ import (
 // the queue before their leases end.
 const pollFor = 100 * time.Millisecond
 
+const (
+	ahead    = 16     // slots of a worker for each handler
+	maxSlots = 10_000 // the client's limit
+)
+
 // Comanda is a running server, reached through the public client.
 type Comanda struct {
 	Addr string // host:port, or several with commas
@@ -69,11 +74,15 @@ func (q *comandaQueue) Consume(ctx context.Context, c Consumer) error {
 }
 
 // work runs a worker: it settles in the background what its handlers have done.
+// It has more slots than handlers, so that messages lie ready for them.
 func (q *comandaQueue) work(ctx context.Context, c Consumer) error {
 	var unsettled firstWarning
+	handlers := make(chan struct{}, c.Handlers)
 	w := &client.Worker{
-		Client: q.client, Queue: q.name, Concurrency: c.Handlers, Logger: slog.New(&unsettled),
+		Client: q.client, Queue: q.name, Concurrency: min(c.Handlers*ahead, maxSlots), Logger: slog.New(&unsettled),
 		Handler: func(_ context.Context, job *client.Job) error {
+			handlers <- struct{}{}
+			defer func() { <-handlers }()
 			c.Handle(job.Body())
 			return nil
 		},
