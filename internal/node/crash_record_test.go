@@ -13,6 +13,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
+	"github.com/comanda-mq/comanda/internal/state"
 )
 
 // modelRows are rows in memory, with a sum over all of them that changes with
@@ -210,6 +211,21 @@ func (r *recorder) after(ctx context.Context, group, index uint64) (recorded, er
 			return recorded{}, fmt.Errorf("group %d has an entry %d that the node never applied", group, index)
 		}
 	}
+}
+
+// changes has a sum over each group's rows, without its time: what a tick leaves
+// as it is.
+func (r *recorder) changes() map[uint64]uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sums := map[uint64]uint64{}
+	for group, g := range r.groups {
+		sums[group] = g.rows.sum
+		if row, ok := g.rows.Get(state.GroupSpace, []byte{'g'}); ok && group != catalog.MetaGroup { // has the time
+			sums[group] -= rowSum(state.GroupSpace, []byte{'g'}, row)
+		}
+	}
+	return sums
 }
 
 // replay makes the rows as they must be after an entry, from nothing.

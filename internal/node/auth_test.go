@@ -1,0 +1,128 @@
+package node
+
+import (
+	"context"
+	"maps"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// guard denies everything while it is closed.
+type guard struct{ closed atomic.Bool }
+
+func (g *guard) Authorize(_ context.Context, a auth.Action, queue string) error {
+	if g.closed.Load() {
+		return message.Errorf(message.PermissionDenied, "you may not %s %q", a, queue)
+	}
+	return nil
+}
+
+// Each RPC of the contract, called on a whole node in a way that would succeed,
+// is denied by an authorizer that denies everything, and changes nothing.
+func TestEveryRPCIsAuthorized(t *testing.T) {
+	g, r := &guard{}, newRecorder()
+	n := begin(t, Config{FS: vfs.NewMem(), DataDir: "data", Auth: g, watch: r.watch})
+	w := &workload{t: t, g: n.Gateway()}
+	w.create("q", 1, message.Settings{})
+	w.send(t.Context(), "q", 2, message.New{})
+	leased := w.receive(t.Context(), "q", 1, message.MaxLease)[0]
+	w.send(t.Context(), "q", 1, message.New{})
+	other := w.receive(t.Context(), "q", 1, message.MaxLease)[0]
+	w.settle(t.Context(), other, message.Settlement{Action: message.Reject})
+	requests := validRequests(leased, other.ID)
+	before := r.changes()
+	g.closed.Store(true)
+	conn := dial(t, n)
+	services := comandav1.File_comanda_v1_comanda_proto.Services()
+	for i := range services.Len() {
+		for j := range services.Get(i).Methods().Len() {
+			m := services.Get(i).Methods().Get(j)
+			req := requests[m.Name()]
+			if req == nil {
+				t.Errorf("%s is new: add a request of it that would succeed", m.FullName())
+				continue
+			}
+			if err := call(t, conn, m, req); status.Code(err) != codes.PermissionDenied {
+				t.Errorf("%s: %v", m.FullName(), err)
+			}
+		}
+	}
+	if after := r.changes(); !maps.Equal(before, after) {
+		t.Errorf("sums of the rows before: %v, after: %v", before, after)
+	}
+	g.closed.Store(false)
+	for _, m := range []protoreflect.Name{"Extend", "Ack", "ShowMessage", "RedriveMessages", "DeleteQueue"} { // they would have succeeded
+		service := "Messages"
+		if m == "DeleteQueue" {
+			service = "Queues"
+		}
+		if err := call(t, conn, services.ByName(protoreflect.Name(service)).Methods().ByName(m), requests[m]); err != nil {
+			t.Errorf("%s, allowed: %v", m, err)
+		}
+	}
+	conn.Close()
+	end(t, n)
+}
+
+// validRequests has a request for each RPC, by its short name.
+func validRequests(leased message.Delivery, dead message.ID) map[protoreflect.Name]proto.Message {
+	token := leased.Token
+	return map[protoreflect.Name]proto.Message{
+		"Send":            &comandav1.SendRequest{Queue: "q", Messages: []*comandav1.NewMessage{{Body: []byte("b")}}},
+		"Receive":         &comandav1.ReceiveRequest{Queue: "q"},
+		"Settle":          &comandav1.SettleRequest{Settlements: []*comandav1.Settlement{{Token: token, Action: comandav1.Action_ACTION_ACK}}},
+		"Ack":             &comandav1.AckRequest{Token: token},
+		"Nack":            &comandav1.NackRequest{Token: token},
+		"Extend":          &comandav1.ExtendRequest{Token: token, Lease: durationpb.New(message.MaxLease)},
+		"Release":         &comandav1.ReleaseRequest{Token: token},
+		"Reject":          &comandav1.RejectRequest{Token: token},
+		"Work":            &comandav1.WorkRequest{Open: &comandav1.WorkOpen{Queues: []string{"q"}}, Credits: 1},
+		"ShowMessage":     &comandav1.ShowMessageRequest{Id: leased.ID.String()},
+		"ListMessages":    &comandav1.ListMessagesRequest{Queue: "q"},
+		"RedriveMessages": &comandav1.RedriveMessagesRequest{Ids: []string{dead.String()}},
+		"CreateQueue":     &comandav1.CreateQueueRequest{Queue: "new"},
+		"GetQueue":        &comandav1.GetQueueRequest{Queue: "q"},
+		"ListQueues":      &comandav1.ListQueuesRequest{},
+		"DeleteQueue":     &comandav1.DeleteQueueRequest{Queue: "q"},
+		"PauseQueue":      &comandav1.PauseQueueRequest{Queue: "q"},
+		"ResumeQueue":     &comandav1.ResumeQueueRequest{Queue: "q"},
+		"LocateKey":       &comandav1.LocateKeyRequest{Queue: "q", Key: "k"},
+		"GetServer":       &comandav1.GetServerRequest{},
+		"ListShards":      &comandav1.ListShardsRequest{},
+	}
+}
+
+// call calls an RPC of any kind.
+func call(t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescriptor, req proto.Message) error {
+	t.Helper()
+	path := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp := kind.New().Interface()
+	if !m.IsStreamingClient() {
+		return conn.Invoke(t.Context(), path, req, resp)
+	}
+	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, path)
+	if err != nil {
+		return err
+	}
+	if err := stream.SendMsg(req); err != nil {
+		return err
+	}
+	return stream.RecvMsg(resp)
+}
