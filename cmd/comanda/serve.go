@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -75,6 +76,7 @@ func serve(ctx context.Context, c node.Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	debug.SetMemoryLimit(int64(n.MemoryLimit())) // collect sooner rather than refuse sends
 	addr := n.Addr().String()
 	fmt.Fprintf(out, `comanda %s serves cluster %s from %s
   listening on %s (gRPC, REST)

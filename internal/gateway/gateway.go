@@ -33,8 +33,6 @@ type Options struct {
 	Status func(id uint64) (replica.Status, bool)
 	// Admit refuses sends while disk or memory is short.
 	Admit func() error
-	// MaxSending is how many bytes of sends may be under way.
-	MaxSending int64
 	// Server tells of the process.
 	Server func() message.ServerInfo
 	Logger *slog.Logger
@@ -42,11 +40,12 @@ type Options struct {
 
 // Gateway carries verbs.
 type Gateway struct {
-	o       Options
-	view    atomic.Pointer[catalog.View] // the read copy by which it routes
-	newest  atomic.Pointer[catalog.View] // what Learn heard last
-	sending atomic.Int64                 // bytes
-	turn    atomic.Uint32                // of the shards that unkeyed messages go to
+	o         Options
+	view      atomic.Pointer[catalog.View] // the read copy by which it routes
+	newest    atomic.Pointer[catalog.View] // what Learn heard last
+	sending   atomic.Int64                 // bytes of sends under way
+	sendCalls atomic.Int64
+	turn      atomic.Uint32 // of the shards that unkeyed messages go to
 	// draining ends when the server stops: receivers that wait are sent away.
 	draining context.Context
 	drain    context.CancelFunc

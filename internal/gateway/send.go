@@ -9,6 +9,13 @@ import (
 	"github.com/comanda-mq/comanda/internal/queue"
 )
 
+// Sends may take up three quarters of what a group holds of proposals: leases
+// and settlements, which make room, always find some.
+const (
+	maxSending   = 48 << 20 // bytes
+	maxSendCalls = 16_000
+)
+
 // Send stores messages and answers for each, in order. Messages of one key keep
 // the order of the call, also when the route is out of date: a message is not
 // carried anywhere while an earlier one of its group is unresolved.
@@ -27,11 +34,11 @@ func (g *Gateway) Send(ctx context.Context, name string, msgs []message.New) ([]
 	if err := g.o.Admit(); err != nil {
 		return nil, err
 	}
-	if now := g.sending.Add(size); now > g.o.MaxSending && now > size {
-		g.sending.Add(-size)
-		return nil, message.Errorf(message.ResourceExhausted, "%d bytes of sends are under way, as many as this server takes at a time: try again", now-size)
+	calls, bytes := g.sendCalls.Add(1), g.sending.Add(size)
+	defer func() { g.sendCalls.Add(-1); g.sending.Add(-size) }()
+	if calls > maxSendCalls || (bytes > maxSending && bytes > size) {
+		return nil, message.Errorf(message.ResourceExhausted, "%d sends with %d bytes are under way, as many as this server takes at a time: try again", calls-1, bytes-size)
 	}
-	defer g.sending.Add(-size)
 
 	s := sending{g: g, queue: q, results: make([]message.SendResult, len(msgs)), turn: g.turn.Add(1)}
 	s.items = make([]item, 0, len(msgs))
@@ -52,9 +59,9 @@ func batchSize(msgs []message.New) (size int64, err error) {
 		return 0, message.Errorf(message.InvalidArgument, "%d messages in one call: want 1 to %d", len(msgs), message.MaxBatch)
 	}
 	for i := range msgs {
-		size += int64(len(msgs[i].Body) + message.MessageOverhead)
+		size += int64(msgs[i].Size())
 	}
-	if size > message.MaxBatchBytes+message.MessageOverhead*message.MaxBatch {
+	if size > message.MaxBatchBytes+message.MessageOverhead*message.MaxBatch+message.MaxAttributeBytes {
 		return 0, message.Errorf(message.TooLarge, "the call has %d bytes, at most %d are allowed: send fewer messages at a time", size, message.MaxBatchBytes)
 	}
 	return size, nil
@@ -173,8 +180,8 @@ func (s *sending) carry(ctx context.Context, p *part) {
 	}
 	for len(p.items) > 0 {
 		n, bytes := 0, 0
-		for n < len(p.items) && (n == 0 || bytes+len(p.items[n].sent.Body) <= message.MaxEntryBytes/2) {
-			bytes += len(p.items[n].sent.Body)
+		for n < len(p.items) && (n == 0 || bytes+p.items[n].sent.Size() <= message.MaxEntryBytes/2) {
+			bytes += p.items[n].sent.Size()
 			n++
 		}
 		c := queue.Send{Queue: s.queue.Number, Messages: make([]queue.Sent, n)}

@@ -126,7 +126,7 @@ func (g *Group) fill(l *line, f fillJob) {
 		// there: a lease takes it along.
 		f.cell.window.floor = &queue.Floor{Cell: f.cell.number, Priority: refs[0].Priority, Seq: refs[0].Seq, Index: index}
 	}
-	f.cell.window.fill(refs)
+	f.cell.window.fill(f.after, refs)
 }
 
 // grants pairs those who wait with what there is. Whoever gets something waits
@@ -255,7 +255,10 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult) {
 		}
 	}
 	err := r.Err
-	if l.paused {
+	switch {
+	case !current && err == nil && len(r.Leased) == 0:
+		err = message.Errorf(message.NotLeader, "group %d is no longer led here, or has the queue no more", g.raft.ID())
+	case current && l.paused:
 		err = nil // paused meanwhile: it waits on
 	}
 	g.mu.Unlock()

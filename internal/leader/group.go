@@ -29,6 +29,7 @@ type Group struct {
 	queues  map[uint32]*line
 	leases  leases
 	loads   map[string]int // messages that a worker holds here
+	timed   map[*cell]bool // cells with something scheduled
 	view    *catalog.View
 	// proposed is what was proposed of the catalog's settings: a version, or
 	// ^0 for a drop.
@@ -47,6 +48,7 @@ type line struct {
 }
 
 type cell struct {
+	queue  uint32
 	number int
 	window window
 	timers timers
@@ -64,6 +66,7 @@ func (g *Group) forget() {
 	g.queues = map[uint32]*line{}
 	g.leases = leases{by: map[leaseKey]*deadline{}}
 	g.loads = map[string]int{}
+	g.timed = map[*cell]bool{}
 	g.proposed = map[uint32]uint64{}
 }
 
@@ -89,6 +92,9 @@ func (g *Group) Applied() {
 // Lead builds the leader's mind from the rows.
 func (g *Group) Lead(term uint64) {
 	view := g.raft.View()
+	if view == nil {
+		return // the host ends
+	}
 	defer view.Close()
 	g.machine.Load(view)
 	g.stamps.atLeast(g.machine.GroupTime())
@@ -111,7 +117,7 @@ func (g *Group) build(view queue.Reader, term uint64) {
 				g.hold(leaseKey{l.number, d.Cell, d.Seq}, d.Worker)
 			}
 			if first := queue.Timers(view, l.number, c.number, nil, 1); len(first) > 0 {
-				c.timers.next = first[0].Due
+				g.schedule(c, first[0].Due)
 			}
 		}
 	}
@@ -139,7 +145,7 @@ func (g *Group) configure(info *queue.Info) *line {
 		g.queues[info.Number] = l
 		for _, s := range info.Shards {
 			for n := s.From; n <= s.To; n++ {
-				l.cells = append(l.cells, &cell{number: n})
+				l.cells = append(l.cells, &cell{queue: info.Number, number: n})
 			}
 		}
 	}
@@ -213,7 +219,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	case queue.Withdrawn:
 		c.window.withdraw(e.Ref)
 	case queue.Due:
-		c.timers.add(e.At)
+		g.schedule(c, e.At)
 	}
 	return nil
 }
@@ -223,8 +229,12 @@ func (g *Group) drop(number uint32) {
 		for _, c := range l.calls {
 			c.deliver(0, nil, message.Errorf(message.QueueNotFound, "the queue was deleted"))
 		}
+		for _, c := range l.cells {
+			delete(g.timed, c)
+		}
 		delete(g.queues, number)
 	}
+	delete(g.proposed, number)
 	g.leases.drop(number, g.unload)
 	g.announce()
 }
@@ -277,6 +287,9 @@ func (g *Group) Read(ctx context.Context, f func(rows queue.Reader) error) error
 		return err
 	}
 	view := g.raft.View()
+	if view == nil {
+		return message.Errorf(message.Unavailable, "the server stops: read from another one, or again in a moment")
+	}
 	defer view.Close()
 	return f(view)
 }

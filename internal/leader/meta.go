@@ -41,6 +41,9 @@ func (m *Meta) Applied() {
 // Lead passes the View on that holds everything confirmed so far.
 func (m *Meta) Lead(uint64) {
 	view := m.raft.View()
+	if view == nil {
+		return // the host ends
+	}
 	defer view.Close()
 	m.machine.Load(view)
 	m.leading = true

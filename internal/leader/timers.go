@@ -138,6 +138,12 @@ func soonest(a, b int64) int64 {
 	return min(a, b)
 }
 
+// schedule notes that a message of a cell is due at a time.
+func (g *Group) schedule(c *cell, at int64) {
+	c.timers.add(at)
+	g.timed[c] = true
+}
+
 // Tick ends leases whose deadline has passed, wakes what is due, and stamps the
 // time if something counts on it: often enough that no step is cut (maxStep).
 // It is called each Every.
@@ -158,16 +164,11 @@ func (g *Group) Tick() {
 		expired = append(expired, d)
 	}
 	var wake []wakeJob
-	timed := len(g.leases.by) > 0
-	for _, l := range g.queues {
-		for _, c := range l.cells {
-			if t := &c.timers; t.next > 0 {
-				timed = true
-				if t.next <= now && !t.waking {
-					t.waking = true
-					wake = append(wake, wakeJob{l.number, c, t.after})
-				}
-			}
+	timed := len(g.leases.by)+len(g.timed) > 0
+	for c := range g.timed {
+		if t := &c.timers; t.next <= now && !t.waking {
+			t.waking = true
+			wake = append(wake, wakeJob{c, t.after})
 		}
 	}
 	g.mu.Unlock()
@@ -201,7 +202,6 @@ func (g *Group) expire(ds []*deadline) {
 }
 
 type wakeJob struct {
-	queue uint32
 	cell  *cell
 	after int64
 }
@@ -210,7 +210,10 @@ type wakeJob struct {
 // messages ready.
 func (g *Group) wake(w wakeJob, now int64) {
 	view := g.raft.View()
-	due := queue.Timers(view, w.queue, w.cell.number, &queue.TimerRef{Due: w.after}, sweep+1)
+	if view == nil {
+		return // the host ends
+	}
+	due := queue.Timers(view, w.cell.queue, w.cell.number, &queue.TimerRef{Due: w.after}, sweep+1)
 	view.Close()
 	n := 0
 	for n < len(due) && n < sweep && due[n].Due <= now {
@@ -235,11 +238,14 @@ func (g *Group) wake(w wakeJob, now int64) {
 			t.next, t.after = soonest(t.next, t.added), min(t.after, t.added-1)
 			t.added = 0
 		}
+		if t.next == 0 {
+			delete(g.timed, w.cell)
+		}
 	}
 	if n == 0 {
 		finish(nil)
 		return
 	}
-	c := queue.Wake{Queue: w.queue, Timers: due[:n]}
+	c := queue.Wake{Queue: w.cell.queue, Timers: due[:n]}
 	g.raft.Propose(replica.Command(c.Command()), func(_ any, err error) { finish(err) })
 }

@@ -26,6 +26,9 @@ type window struct {
 	// late, because nobody knows whether the read saw it.
 	filling bool
 	late    []queue.Ref
+	// cut: the window became too long while rows were being read, and ends before
+	// them now.
+	cut bool
 	// floor is where the first read from the cell's floor found its first row,
 	// for the next lease to carry.
 	floor *queue.Floor
@@ -38,7 +41,7 @@ func order(a, b queue.Ref) int {
 // offer takes in a message that became ready.
 func (w *window) offer(r queue.Ref) {
 	switch {
-	case w.whole || (w.end != nil && order(r, *w.end) < 0):
+	case w.whole || (w.end != nil && order(r, *w.end) <= 0):
 		w.insert(r)
 	case w.filling:
 		w.late = append(w.late, r)
@@ -55,6 +58,7 @@ func (w *window) insert(r queue.Ref) {
 	}
 	if len(w.refs) > windowMax {
 		w.refs = w.refs[:windowMax]
+		w.cut = w.filling
 		w.whole, w.end = false, new(w.refs[windowMax-1])
 	}
 }
@@ -71,16 +75,18 @@ func (w *window) withdraw(r queue.Ref) {
 // wantsFill says that rows should be read now.
 func (w *window) wantsFill() bool { return !w.whole && !w.filling && len(w.refs) < windowLow }
 
-// fill takes in what was read after end, windowFill at the most.
-func (w *window) fill(read []queue.Ref) {
+// fill takes in what was read after a former end, windowFill at the most.
+func (w *window) fill(after *queue.Ref, read []queue.Ref) {
 	w.filling = false
-	w.whole = len(read) < windowFill
-	if !w.whole {
-		w.end = new(read[len(read)-1])
-	}
-	for _, r := range read {
-		w.insert(r)
-	}
+	if w.end == after {
+		w.whole = len(read) < windowFill
+		if !w.whole {
+			w.end = new(read[len(read)-1])
+		}
+		for _, r := range read {
+			w.insert(r)
+		}
+	} // else the window was cut meanwhile: between its end and what was read rows are missing
 	late := w.late
 	w.late = nil
 	for _, r := range late {

@@ -91,6 +91,15 @@ type New struct {
 	Delay      time.Duration
 }
 
+// Size is about how many bytes the message takes on its way.
+func (m *New) Size() int {
+	n := MessageOverhead + len(m.Body) + len(m.Key) + len(m.Type)
+	for i := range m.Attributes {
+		n += len(m.Attributes[i].Name) + len(m.Attributes[i].Value) + 4
+	}
+	return n
+}
+
 // Check refuses a message that can't be stored, whatever its queue says.
 func (m *New) Check() error {
 	if len(m.Body) > MaxBody {

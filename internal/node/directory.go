@@ -65,7 +65,9 @@ func openDirectory(fs vfs.FS, path string) (_ *directory, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return d, writeSynced(fs, d.file(pidFile), []byte(strconv.Itoa(os.Getpid())), false)
+	// It is for words only: on a full disk the server starts without it.
+	_ = writeSynced(fs, d.file(pidFile), []byte(strconv.Itoa(os.Getpid())), false)
+	return d, nil
 }
 
 // makeDirectory makes a directory and those above it, each durable in its

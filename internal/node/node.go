@@ -290,6 +290,9 @@ func (n *Node) ready() error {
 // Addr is where clients reach the node.
 func (n *Node) Addr() net.Addr { return n.port.listener.Addr() }
 
+// MemoryLimit is how many bytes the process may use before sends are refused.
+func (n *Node) MemoryLimit() uint64 { return n.config.MemoryLimit }
+
 // ClusterID is the id of the node's cluster.
 func (n *Node) ClusterID() string { return n.view.Load().Cluster.ID }
 

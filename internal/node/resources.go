@@ -83,16 +83,17 @@ func (r *resources) verdict() *message.Error {
 	return nil
 }
 
-var memorySamples = []string{"/memory/classes/total:bytes", "/memory/classes/heap/released:bytes"}
+var memorySamples = []string{"/memory/classes/total:bytes", "/memory/classes/heap/released:bytes", "/memory/classes/heap/free:bytes"}
 
-// memoryUsed is what the runtime has from the system and did not give back.
+// memoryUsed is what the process has in use: what the runtime has from the
+// system, without what it gave back or could.
 func memoryUsed() uint64 {
 	s := make([]metrics.Sample, len(memorySamples))
 	for i := range s {
 		s[i].Name = memorySamples[i]
 	}
 	metrics.Read(s)
-	return s[0].Value.Uint64() - s[1].Value.Uint64()
+	return s[0].Value.Uint64() - s[1].Value.Uint64() - s[2].Value.Uint64()
 }
 
 // defaultMemoryLimit is a quarter of the machine's memory, within bounds.

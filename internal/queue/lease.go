@@ -68,8 +68,10 @@ func (m *Machine) leaseOne(x *stored, ref Ref, l *lease) Leased {
 		got.Attempts, got.Deliveries = x.st.attempts, x.st.deliveries
 	}
 	got.Ref = x.ref()
-	x.body = nil // what is kept until the lease ends is small
-	c.held[x.Seq] = &held{stored: x, lease: *l, fence: fence}
+	if len(c.held) < maxHeld {
+		x.body, x.Attributes = nil, nil // parts of the row, which would be kept with them
+		c.held[x.Seq] = &held{stored: x, lease: *l, fence: fence}
+	}
 	c.counts.Ready--
 	c.counts.Leased++
 	m.touch(c)

@@ -126,10 +126,13 @@ type cell struct {
 	oldest     int64
 	finishing  []uint64
 	dirty      bool
-	// held spares settlements the reads: the messages that were leased since
-	// the machine was loaded. One that is not in it is read from its rows.
+	// held spares settlements the reads: messages that were leased since the
+	// machine was loaded, maxHeld at the most. One that is not in it is read from
+	// its rows.
 	held map[uint64]*held
 }
+
+const maxHeld = 1 << 14 // in a cell
 
 func (c *cell) append(b []byte) []byte {
 	for _, v := range []int64{c.counts.Ready, c.counts.Scheduled, c.counts.Leased, c.counts.Dead, c.counts.Finished} {

@@ -169,7 +169,9 @@ func Deadlines(rows Reader, number uint32, n int) []Deadline {
 	var k keys
 	for i := range out {
 		if row, ok := rows.Get(spaceOf(number, n), k.seq(rowState, out[i].Seq)); ok && out[i].At > 0 {
-			out[i].At = max(out[i].At, decodeStanding(row).deadline)
+			if at := decodeStanding(row).deadline; at > 0 {
+				out[i].At = at
+			}
 		}
 	}
 	return out

@@ -45,7 +45,12 @@ func (m *Machine) turnRing(c *cell) {
 		if old == nil || (total <= keep && old.oldest >= tooOld) {
 			return
 		}
-		budget -= m.trimChunk(old)
+		_, seqs := m.chunk(old, old.head)
+		if old.oldest >= tooOld && total-int64(len(seqs)) < keep {
+			return // without this chunk there would be fewer than promised
+		}
+		m.trimChunk(old, seqs)
+		budget -= len(seqs)
 	}
 }
 
@@ -63,8 +68,7 @@ func (m *Machine) oldestRing(q *queue, s *shard) (old *cell, total int64) {
 }
 
 // trimChunk removes the oldest chunk of a cell's ring with its headers.
-func (m *Machine) trimChunk(c *cell) (trimmed int) {
-	_, seqs := m.chunk(c, c.head)
+func (m *Machine) trimChunk(c *cell, seqs []uint64) {
 	for _, seq := range seqs {
 		m.rows.SingleDelete(c.space, m.keys.seq(rowFinished, seq))
 	}
@@ -75,7 +79,6 @@ func (m *Machine) trimChunk(c *cell) (trimmed int) {
 		c.oldest, _ = m.chunk(c, c.head)
 	}
 	m.touch(c)
-	return len(seqs)
 }
 
 func (m *Machine) chunk(c *cell, n uint64) (at int64, seqs []uint64) {

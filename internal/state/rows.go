@@ -312,15 +312,19 @@ func (b *Batch) closeReads() (err error) {
 // goroutine and must be closed.
 type View struct {
 	reader
-	snap *pebble.Snapshot
+	snap  *pebble.Snapshot
+	store *Store
 }
 
 // View opens a view of what is committed now. It may be called by any
-// goroutine.
+// goroutine. nil: the store is closing.
 func (r *Replica) View() *View {
+	if !r.store.enter() {
+		return nil
+	}
 	r.moving.RLock()
 	defer r.moving.RUnlock()
-	v := &View{snap: r.store.db.NewSnapshot()}
+	v := &View{snap: r.store.db.NewSnapshot(), store: r.store}
 	v.reader = reader{src: v.snap, root: r.root, spaces: r.spaces.Load()}
 	return v
 }
@@ -341,4 +345,5 @@ func (v *View) Applied() []byte {
 func (v *View) Close() {
 	v.closeIter()
 	must("close snapshot", v.snap.Close())
+	v.store.leave()
 }

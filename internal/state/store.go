@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -27,6 +28,11 @@ type Options struct {
 // Store is the one Pebble of a node.
 type Store struct {
 	db *pebble.DB
+
+	mu      sync.Mutex
+	views   int // open ones
+	closing bool
+	idle    sync.Cond // no view is open
 }
 
 // Open opens or creates the store in o.Dir.
@@ -77,6 +83,7 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("state: open %s: %w", o.Dir, err)
 	}
 	s := &Store{db: db}
+	s.idle.L = &s.mu
 	if err := s.identify(o); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -114,9 +121,37 @@ func (s *Store) identify(o Options) error {
 	return nil
 }
 
-// Close closes the store. Rows that were not flushed are not made durable: the
-// log has their entries.
-func (s *Store) Close() error { return s.db.Close() }
+// Close waits for the views that are open, and closes the store; no new view
+// opens. Rows that were not flushed are not made durable: the log has their
+// entries.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closing = true
+	for s.views > 0 {
+		s.idle.Wait()
+	}
+	s.mu.Unlock()
+	return s.db.Close()
+}
+
+// enter counts a view; false: the store is closing.
+func (s *Store) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.views++
+	return true
+}
+
+func (s *Store) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.views--; s.views == 0 {
+		s.idle.Broadcast()
+	}
+}
 
 // StartFlush begins a flush of all that is committed now, without waiting.
 // Options.OnFlush tells when one has ended.
