@@ -149,7 +149,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 	p.stop(t)
 }
 
-// workWithoutReading opens a worker's stream, is ready to take everything, and
+// workWithoutReading opens a worker's stream, is ready to take much, and
 // never reads.
 func workWithoutReading(t *testing.T, addr string) {
 	t.Helper()
@@ -163,7 +163,7 @@ func workWithoutReading(t *testing.T, addr string) {
 		t.Fatal(err)
 	}
 	open := &comandav1.WorkOpen{Queues: []string{queue}, Lease: durationpb.New(2 * time.Second)}
-	if err := stream.Send(&comandav1.WorkRequest{Open: open, Credits: 100_000}); err != nil {
+	if err := stream.Send(&comandav1.WorkRequest{Open: open, Credits: 10_000}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -179,8 +179,7 @@ func receiveWithoutReading(t *testing.T, addr string) {
 	if err := n.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
 	}
-	const ask = `{"max":1000,"wait":"10s","lease":"2s"}`
-	_, err = fmt.Fprintf(n, "POST /v1/queues/%s/receive HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", queue, addr, len(ask), ask)
+	_, err = fmt.Fprintf(n, "POST /v1/queues/%s/receive?max=1000&wait=10s&lease=2s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", queue, addr)
 	if err != nil {
 		t.Fatal(err)
 	}

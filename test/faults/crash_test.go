@@ -87,6 +87,11 @@ func (c crashes) run(t *testing.T, r *record) (round int, wrong string) {
 		<-time.After(between(random, 50*time.Millisecond, 1500*time.Millisecond))
 		c.strike(p)
 		l.stop()
+		if random.IntN(4) == 0 { // and again, in the middle of the start
+			p = launch(t, c.binary, c.dir, c.args...)
+			<-time.After(between(random, 0, 300*time.Millisecond))
+			c.strike(p)
+		}
 		if p, err = c.start(t); err != nil {
 			return round, fmt.Sprint("everything is lost: ", err)
 		}

@@ -140,10 +140,13 @@ func sendOne(ctx context.Context, c *client.Client, r *record, key int) error {
 func untilRefused(t *testing.T, c *client.Client, r *record) {
 	t.Helper()
 	eventually(t, "a send to be refused", func() error {
-		if err := sendOne(t.Context(), c, r, 0); !errors.Is(err, client.ErrResourceExhausted) {
-			return fmt.Errorf("%v, want RESOURCE_EXHAUSTED", err)
+		switch err := sendOne(t.Context(), c, r, 0); {
+		case errors.Is(err, client.ErrResourceExhausted):
+			return nil
+		case err != nil:
+			return err
 		}
-		return nil
+		return errors.New("it was taken")
 	})
 }
 

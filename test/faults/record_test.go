@@ -45,14 +45,15 @@ type record struct {
 	wrong []string
 }
 
-// body is the body of message n of a key: its place, and up to 4 KiB more, so
-// that a load fills log segments.
+// body is the body of message n of a key: its place, and up to 4 KiB more, of
+// each eighth message up to 64 KiB, so that a load fills log segments.
 func body(key, n int) []byte {
 	b := fmt.Appendf(nil, "%d/%d ", key, n)
-	for range (key*31 + n*257) % 4096 {
-		b = append(b, byte('a'+n%26))
+	more := (key*31 + n*257) % 4096
+	if n%8 == 7 {
+		more *= 16
 	}
-	return b
+	return append(b, bytes.Repeat([]byte{byte('a' + n%26)}, more)...)
 }
 
 // begin notes n messages of a key that are about to be sent, and returns the
