@@ -73,7 +73,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	n.gateway = gateway.New(gateway.Options{
 		Node: c.NodeName, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
 		Group: n.dataGroup, Meta: n.meta.Load, Status: n.status, Admit: n.resources.admit,
-		MaxSending: int64(c.MemoryLimit / 4), Server: n.info,
+		Server: n.info,
 	})
 	// From here on everything ends with the host.
 	running, halt := context.WithCancel(context.WithoutCancel(ctx))
