@@ -26,9 +26,6 @@ type window struct {
 	// late, because nobody knows whether the read saw it.
 	filling bool
 	late    []queue.Ref
-	// cut: the window became too long while rows were being read, and ends before
-	// them now.
-	cut bool
 	// floor is where the first read from the cell's floor found its first row,
 	// for the next lease to carry.
 	floor *queue.Floor
@@ -58,7 +55,6 @@ func (w *window) insert(r queue.Ref) {
 	}
 	if len(w.refs) > windowMax {
 		w.refs = w.refs[:windowMax]
-		w.cut = w.filling
 		w.whole, w.end = false, new(w.refs[windowMax-1])
 	}
 }

@@ -63,7 +63,12 @@ func (w *windowTrial) send(t *rapid.T, n int) {
 
 func (w *windowTrial) offer(t *rapid.T) { w.send(t, rapid.IntRange(1, 3).Draw(t, "n")) }
 
-func (w *windowTrial) flood(t *rapid.T) { w.send(t, rapid.IntRange(500, windowMax+100).Draw(t, "n")) }
+func (w *windowTrial) flood(t *rapid.T) {
+	if len(w.rows) > 2*windowMax {
+		t.Skip("there are enough")
+	}
+	w.send(t, rapid.IntRange(500, windowMax+100).Draw(t, "n"))
+}
 
 // comeBack is a lease that ends: the last, the first or any of them.
 func (w *windowTrial) comeBack(t *rapid.T) {
@@ -156,7 +161,10 @@ func (w *windowTrial) check(t *rapid.T) {
 		}
 		want = w.rows[:to]
 	}
-	got := slices.DeleteFunc(slices.Clone(w.refs), func(r queue.Ref) bool { return w.stale[r] })
+	got := w.refs
+	if len(w.stale) > 0 {
+		got = slices.DeleteFunc(slices.Clone(got), func(r queue.Ref) bool { return w.stale[r] })
+	}
 	if !slices.Equal(got, want) {
 		t.Fatalf("%d rows up to the end at %v, %d in the window; first difference: %v", len(want), w.end, len(got), firstDifference(want, got))
 	}
