@@ -1,0 +1,175 @@
+package leader
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+// hand is a clock that goes on when it is told.
+type hand struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newHand() *hand { return &hand{now: time.Unix(1_000_000, 0)} }
+
+func (h *hand) Now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now
+}
+
+func (h *hand) Tick(time.Duration) (<-chan time.Time, func()) { return nil, func() {} }
+
+func (h *hand) add(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.now = h.now.Add(d)
+}
+
+// rig is one group with queue 1, of one cell, on a disk in memory. Time stands
+// unless step is called.
+type rig struct {
+	*Group
+	t     *testing.T
+	fs    vfs.FS
+	clock *hand
+	stop  func()
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, fs: vfs.NewMem(), clock: newHand()}
+	r.start()
+	r.propose((&queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{From: 0, To: 0, Path: "0"}}}).Command())
+	t.Cleanup(func() { r.stop() })
+	return r
+}
+
+func (r *rig) start() {
+	r.t.Helper()
+	o := replica.Options{
+		Machine: func(g *replica.Group) replica.StateMachine {
+			r.Group = New(g, r.clock, slog.New(slog.DiscardHandler))
+			return r.Group
+		},
+		Now: r.clock.Now, Logger: slog.New(slog.DiscardHandler),
+	}
+	o.Log.FS, o.Log.Dir, o.Log.StoreID, o.Log.SegmentBytes = r.fs, "log", 1, 4<<20
+	o.State.FS, o.State.Dir, o.State.StoreID, o.State.MemTable = r.fs, "state", 1, 4<<20
+	host, err := replica.New(o)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- host.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Error(err)
+		}
+	})
+	if len(host.Groups()) == 0 {
+		n := replica.NewReplica{Group: 2, Replica: 1, Conf: &raftpb.ConfState{Voters: []uint64{1}}}
+		n.Base.Index, n.Base.Term = 1, 1
+		if _, err := host.Create(n); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	if err := r.raft.ReadIndex(r.t.Context()); err != nil { // it leads then
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) restart() {
+	r.t.Helper()
+	r.stop()
+	r.start()
+}
+
+func (r *rig) propose(c queue.Command) any {
+	r.t.Helper()
+	result, err := r.Propose(r.t.Context(), c)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return result
+}
+
+// step lets time go on, and what is due happen.
+func (r *rig) step(d time.Duration) {
+	r.t.Helper()
+	r.clock.add(d)
+	r.Tick()
+	r.propose(queue.Tick()) // behind what Tick has proposed
+}
+
+func (r *rig) send(n int, delay time.Duration) {
+	r.t.Helper()
+	c := queue.Send{Queue: 1, Messages: make([]queue.Sent, n)}
+	for i := range c.Messages {
+		c.Messages[i].Delay = delay
+	}
+	for _, res := range r.propose(c.Command()).([]message.SendResult) {
+		if res.Err != nil {
+			r.t.Fatal(res.Err)
+		}
+	}
+}
+
+func (r *rig) receive(n int, lease time.Duration) []queue.Leased {
+	r.t.Helper()
+	c := NewCall(1, message.ReceiveOptions{Max: n, Lease: lease, Worker: "w"}, 1)
+	r.Wait(c)
+	<-c.Ready()
+	got, err := c.Take()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return got
+}
+
+func (r *rig) settle(got []queue.Leased, a message.Action, lease time.Duration) {
+	r.t.Helper()
+	c := queue.Settle{Settlements: make([]message.Settlement, len(got))}
+	for i := range got {
+		c.Settlements[i] = message.Settlement{Token: message.Token{ID: got[i].ID, Fence: got[i].Fence}, Action: a, Lease: lease, HasDelay: true}
+	}
+	for _, res := range r.propose(c.Command()).([]message.SettleResult) {
+		if res.Err != nil {
+			r.t.Fatal(res.Err)
+		}
+	}
+}
+
+func (r *rig) read(f func(rows queue.Reader)) {
+	r.t.Helper()
+	err := r.Read(r.t.Context(), func(rows queue.Reader) error {
+		f(rows)
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// want compares the queue's counts.
+func (r *rig) want(when string, ready, scheduled, leased int64) {
+	r.t.Helper()
+	r.read(func(rows queue.Reader) {
+		q, _ := queue.Queue(rows, 1)
+		if c := q.Counts(); c.Ready != ready || c.Scheduled != scheduled || c.Leased != leased {
+			r.t.Fatalf("%s: %+v", when, c)
+		}
+	})
+}

@@ -1,0 +1,26 @@
+package leader
+
+import "testing"
+
+func TestLeastLoaded(t *testing.T) {
+	for _, c := range []struct {
+		loads []int
+		want  int
+	}{
+		{[]int{3}, 0}, {[]int{0, 0, 0}, 0}, {[]int{2, 1, 1}, 1}, {[]int{5, 4, 0}, 2},
+	} {
+		if got := leastLoaded(c.loads); got != c.want {
+			t.Errorf("%v: %d, want %d", c.loads, got, c.want)
+		}
+	}
+}
+
+func TestShare(t *testing.T) {
+	for _, c := range []struct{ n, waiting, room, want int }{
+		{10, 1, 100, 10}, {10, 1, 3, 3}, {10, 3, 100, 4}, {1, 5, 100, 1}, {10, 5, 1, 1},
+	} {
+		if got := share(c.n, c.waiting, c.room); got != c.want {
+			t.Errorf("%d for %d with room for %d: %d, want %d", c.n, c.waiting, c.room, got, c.want)
+		}
+	}
+}
