@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc"
@@ -41,6 +42,7 @@ func (s *shift) attend() error {
 		if req == nil {
 			select {
 			case <-s.wake:
+				runtime.Gosched() // handlers that are about to end go along
 			case <-read:
 				return broken
 			}
@@ -98,6 +100,14 @@ func (s *shift) grant() uint32 {
 	return uint32(n)
 }
 
+// holds says that what waits should wait on, while an answer is under way: what
+// is done meanwhile goes out as one, and the server makes one entry of it. Half
+// of the slots are enough for a second request, so that the server has always
+// something to do. The lock is held.
+func (s *shift) holds() bool {
+	return len(s.sent) > 0 && 2*len(s.outbox) < s.w.Concurrency
+}
+
 // next makes a request of what waits, nil if nothing does. over says that the
 // shift is.
 func (s *shift) next() (req *comandav1.WorkRequest, over bool) {
@@ -105,6 +115,9 @@ func (s *shift) next() (req *comandav1.WorkRequest, over bool) {
 	defer s.mu.Unlock()
 	if s.stopping && len(s.jobs) == 0 && s.unsettled == 0 {
 		return nil, true
+	}
+	if s.holds() {
+		return nil, false
 	}
 	n := min(len(s.outbox), maxCallItems)
 	credits := s.grant()
@@ -134,6 +147,7 @@ func (s *shift) read(stream workStream) error {
 			return callError(err, false)
 		}
 		s.take(resp)
+		s.tell()
 	}
 }
 
@@ -147,6 +161,9 @@ func (s *shift) take(resp *comandav1.WorkResponse) {
 		}
 		delete(s.sent, r.GetNumber())
 		s.settled(p, itemError(r.GetResult().GetError()))
+		if len(s.sent) == 0 {
+			s.nudge()
+		}
 	}
 	for _, d := range resp.GetDeliveries() {
 		s.begin(held{d})

@@ -35,6 +35,7 @@ type shift struct {
 	sent      map[uint64]*posted
 	later     []*posted // failed for a passing reason
 	unsettled int       // ends of leases that the server did not answer for good
+	answered  []answer  // of those, what Worker.Settled is to be told
 	stopping  bool
 	attached  bool
 	failure   error // what Run returns
@@ -47,6 +48,12 @@ type posted struct {
 	job *Job
 	at  time.Time // when it was posted
 	Settlement
+}
+
+// answer is what the server said for good to the end of a lease.
+type answer struct {
+	job *Job
+	err error
 }
 
 func newShift(ctx context.Context, w *Worker) *shift {
@@ -216,12 +223,14 @@ func (s *shift) begin(h held) {
 
 // finish posts what a handler's error says about its message.
 func (s *shift) finish(j *Job, err error) {
+	defer s.tell()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j.timer.Stop()
 	delete(s.jobs, j)
 	switch {
 	case j.fenced: // whatever we say about it, the server would refuse it
+		s.answer(j, ErrLeaseLost)
 	case err != nil && errors.Is(context.Cause(j.ctx), ErrDrainTimeout):
 		s.end(j, Settlement{Token: j.Token(), Action: ActionRelease})
 	default:
@@ -259,11 +268,31 @@ func (s *shift) settled(p *posted, err error) {
 		return
 	}
 	s.unsettled--
+	s.answer(p.job, err)
 	if err != nil {
 		s.w.Logger.WarnContext(s.base, "a message was handled but not settled: it may be handled again",
 			slog.String("id", p.job.ID()), slog.String("action", p.Action.String()), slog.Any("error", err))
 	}
 	s.nudge()
+}
+
+// answer notes that nothing more will become of a message whose handler ran. The
+// lock is held.
+func (s *shift) answer(j *Job, err error) {
+	if s.w.Settled != nil && j.ctx != nil {
+		s.answered = append(s.answered, answer{j, err})
+	}
+}
+
+// tell passes on what was answered. It is called without the lock.
+func (s *shift) tell() {
+	s.mu.Lock()
+	answered := s.answered
+	s.answered = nil
+	s.mu.Unlock()
+	for _, a := range answered {
+		s.w.Settled(a.job, a.err)
+	}
 }
 
 func (s *shift) settleLater() {
@@ -313,6 +342,7 @@ func (s *shift) flush() error {
 		}
 		again := len(s.later) > 0
 		s.mu.Unlock()
+		s.tell()
 		if again {
 			select {
 			case <-time.After(settleAgain):

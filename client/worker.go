@@ -40,6 +40,10 @@ type Worker struct {
 	// cancelled when the lease is lost or the drain timeout is over, not when
 	// Run's ends: a handler must then return soon.
 	Handler func(ctx context.Context, job *Job) error
+	// Settled, if set, is called once for each message whose handler ran, when
+	// nothing more will become of it: with nil what the handler said is durable.
+	// It must return soon, because answers wait for it.
+	Settled func(job *Job, err error)
 	// Lease is the length of the leases, which are extended at a third of it as
 	// long as the handler runs: 1 s–12 h; default 30 s.
 	Lease time.Duration

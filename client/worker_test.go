@@ -360,3 +360,35 @@ func TestExtend(t *testing.T) {
 		}
 	})
 }
+
+// Settled is called once for each message that was handled, with what became of
+// it, and not for those that were given back unhandled.
+func TestSettledTellsWhatIsDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		told := map[string]error{}
+		w := &client.Worker{
+			Client: start(t, f), Concurrency: 4,
+			Handler: func(_ context.Context, j *client.Job) error {
+				if string(j.Body()) == "never" {
+					return client.Reject(errors.New("not a pizza"))
+				}
+				return nil
+			},
+			Settled: func(j *client.Job, err error) {
+				if _, twice := told[string(j.Body())]; twice {
+					t.Errorf("%q was told twice", j.Body())
+				}
+				told[string(j.Body())] = err
+			},
+		}
+		f.put("a", "b", "never")
+		stop := work(t, w)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if len(told) != 3 || told["a"] != nil || told["b"] != nil || told["never"] != nil {
+			t.Fatalf("told %v", told)
+		}
+	})
+}

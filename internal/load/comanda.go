@@ -5,15 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/comanda-mq/comanda/client"
 )
-
-// pollFor is how long a consumer waits for a first message at a time. Such a
-// call is not cut short: messages that it leased unheard would not be back in
-// the queue before their leases end.
-const pollFor = 100 * time.Millisecond
 
 const (
 	ahead    = 16     // slots of a worker for each handler
@@ -66,71 +60,31 @@ func (q *comandaQueue) Close(ctx context.Context) error {
 	return errors.Join(q.client.DeleteQueue(ctx, q.name), q.client.Close())
 }
 
+// Consume runs a worker. It has more slots than handlers, so that messages lie
+// ready for them. A handler that waits for its ack takes its next message when
+// the ack of the last one is confirmed.
 func (q *comandaQueue) Consume(ctx context.Context, c Consumer) error {
-	if c.Wait {
-		return q.poll(ctx, c)
-	}
-	return q.work(ctx, c)
-}
-
-// work runs a worker: it settles in the background what its handlers have done.
-// It has more slots than handlers, so that messages lie ready for them.
-func (q *comandaQueue) work(ctx context.Context, c Consumer) error {
 	var unsettled firstWarning
 	handlers := make(chan struct{}, c.Handlers)
+	slots := c.Handlers * ahead
+	if c.Wait {
+		slots = 2 * c.Handlers
+	}
 	w := &client.Worker{
-		Client: q.client, Queue: q.name, Concurrency: min(c.Handlers*ahead, maxSlots), Logger: slog.New(&unsettled),
+		Client: q.client, Queue: q.name, Concurrency: min(slots, maxSlots), Logger: slog.New(&unsettled),
 		Handler: func(_ context.Context, job *client.Job) error {
 			handlers <- struct{}{}
-			defer func() { <-handlers }()
 			c.Handle(job.Body())
+			if !c.Wait {
+				<-handlers
+			}
 			return nil
 		},
 	}
+	if c.Wait {
+		w.Settled = func(*client.Job, error) { <-handlers }
+	}
 	return errors.Join(w.Run(ctx), unsettled.err())
-}
-
-// poll receives as many messages as handlers are free. A handler is free again
-// when its ack is confirmed; acks of several handlers share calls.
-func (q *comandaQueue) poll(ctx context.Context, c Consumer) error {
-	handlers := newCrew(context.WithoutCancel(ctx))
-	free := make(chan struct{}, c.Handlers)
-	for range c.Handlers {
-		free <- struct{}{}
-	}
-	n := 0 // handlers that the next call takes messages for
-	for ctx.Err() == nil && handlers.ctx.Err() == nil {
-		if n == 0 {
-			<-free
-			n++
-		}
-		n += drainSlots(free)
-		ds, err := q.client.Receive(handlers.ctx, q.name, client.ReceiveOptions{Max: n, Wait: pollFor})
-		if err != nil {
-			return errors.Join(err, handlers.wait())
-		}
-		n -= len(ds)
-		for _, d := range ds {
-			handlers.start(func(ctx context.Context) error {
-				defer func() { free <- struct{}{} }()
-				c.Handle(d.Body())
-				return d.Ack(ctx)
-			})
-		}
-	}
-	return handlers.wait()
-}
-
-// drainSlots takes every slot that is free at the moment.
-func drainSlots(free <-chan struct{}) (n int) {
-	for {
-		select {
-		case <-free:
-			n++
-		default:
-			return n
-		}
-	}
 }
 
 // firstWarning keeps the first thing that a worker complains of: it tells of

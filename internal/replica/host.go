@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -200,6 +201,9 @@ func (h *Host) loop(ctx context.Context) (err error) {
 		if err := h.keepLogShort(ticked); err != nil {
 			return err
 		}
+		// Whoever is about to propose goes along: a settlement and the lease that
+		// its worker asks for at the same time become one entry.
+		runtime.Gosched()
 		h.gather(ticked)
 		if err := h.round(); err != nil {
 			return err
