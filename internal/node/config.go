@@ -58,6 +58,10 @@ type Config struct {
 	watch func(*replica.Group, replica.StateMachine) replica.StateMachine
 }
 
+// cacheBytes is how much each of the two caches, of rows and of log entries, may
+// hold.
+func (c *Config) cacheBytes() int64 { return int64(min(c.MemoryLimit/8, 64<<20)) }
+
 // dataGroups is how many data groups a new cluster has a node.
 const dataGroups = 4
 
@@ -83,11 +87,14 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.watch == nil {
-		c.watch = func(_ *replica.Group, m replica.StateMachine) replica.StateMachine { return m }
-	}
 	if c.MemoryLimit == 0 {
 		c.MemoryLimit = defaultMemoryLimit()
+	}
+	if c.memTable == 0 {
+		c.memTable = min(c.MemoryLimit/16, 32<<20) // up to four of them are in memory
+	}
+	if c.watch == nil {
+		c.watch = func(_ *replica.Group, m replica.StateMachine) replica.StateMachine { return m }
 	}
 	return c
 }

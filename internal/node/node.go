@@ -62,8 +62,8 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	n.resources.look()
 	ticks, stopTicks := c.Clock.Tick(replica.TickEvery)
 	n.host, err = replica.New(replica.Options{
-		Log:       raftlog.Options{FS: c.FS, Dir: n.dir.file(logDir), StoreID: n.dir.StoreID, SegmentBytes: c.LogSegment, Logger: c.Logger},
-		State:     state.Options{FS: c.FS, Dir: n.dir.file(stateDir), StoreID: n.dir.StoreID, MemTable: c.memTable, Logger: c.Logger},
+		Log:       raftlog.Options{FS: c.FS, Dir: n.dir.file(logDir), StoreID: n.dir.StoreID, SegmentBytes: c.LogSegment, CacheBytes: c.cacheBytes(), Logger: c.Logger},
+		State:     state.Options{FS: c.FS, Dir: n.dir.file(stateDir), StoreID: n.dir.StoreID, MemTable: c.memTable, CacheBytes: c.cacheBytes(), Logger: c.Logger},
 		LogBudget: c.LogBudget, Machine: n.machine, Ticks: ticks, Now: c.Clock.Now, Logger: c.Logger,
 	})
 	if err != nil {

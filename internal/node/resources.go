@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"os"
 	"runtime/metrics"
 	"strconv"
 	"strings"
@@ -85,15 +86,32 @@ func (r *resources) verdict() *message.Error {
 
 var memorySamples = []string{"/memory/classes/total:bytes", "/memory/classes/heap/released:bytes", "/memory/classes/heap/free:bytes"}
 
-// memoryUsed is what the process has in use: what the runtime has from the
-// system, without what it gave back or could.
+// memoryUsed is what the process has in use, without what the runtime could give
+// back. The system knows it best: the rows' caches lie outside of the runtime's
+// heap where the binary is built with cgo.
 func memoryUsed() uint64 {
 	s := make([]metrics.Sample, len(memorySamples))
 	for i := range s {
 		s[i].Name = memorySamples[i]
 	}
 	metrics.Read(s)
-	return s[0].Value.Uint64() - s[1].Value.Uint64() - s[2].Value.Uint64()
+	total, released, free := s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()
+	if resident, ok := residentBytes(); ok {
+		return resident - min(resident, free)
+	}
+	return total - released - free
+}
+
+// residentBytes is what the system holds in memory for this process; false where
+// it does not say.
+func residentBytes() (uint64, bool) {
+	b, err := readFile(vfs.Default, "/proc/self/statm")
+	f := strings.Fields(string(b))
+	if err != nil || len(f) < 2 {
+		return 0, false
+	}
+	pages, err := strconv.ParseUint(f[1], 10, 64)
+	return pages * uint64(os.Getpagesize()), err == nil
 }
 
 // defaultMemoryLimit is a quarter of the machine's memory, within bounds.
