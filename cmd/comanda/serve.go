@@ -78,7 +78,7 @@ func serve(ctx context.Context, c node.Config, out io.Writer) error {
 	}
 	debug.SetMemoryLimit(int64(n.MemoryLimit())) // collect sooner rather than refuse sends
 	addr := n.Addr().String()
-	fmt.Fprintf(out, `comanda %s serves cluster %s from %s
+	_, _ = fmt.Fprintf(out, `comanda %s serves cluster %s from %s
   listening on %s (gRPC, REST)
   try, from another terminal:
     comanda queue create orders --server %[4]s
