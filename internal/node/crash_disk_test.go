@@ -1,7 +1,10 @@
 package node
 
 import (
+	"io"
+	"math/rand/v2"
 	"strings"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -12,6 +15,21 @@ type watchedDisk struct {
 	vfs.FS
 	mem  *vfs.MemFS
 	sync func(name string) (lie bool) // may be called by several goroutines
+	// locking keeps Lock and CrashClone apart: in a MemFS they can stop one
+	// another for good, because Lock takes a read lock twice.
+	locking sync.Mutex
+}
+
+func (d *watchedDisk) Lock(name string) (io.Closer, error) {
+	d.locking.Lock()
+	defer d.locking.Unlock()
+	return d.FS.Lock(name)
+}
+
+func (d *watchedDisk) crash(keepPercent int, rng *rand.Rand) *vfs.MemFS {
+	d.locking.Lock()
+	defer d.locking.Unlock()
+	return d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keepPercent, RNG: rng})
 }
 
 func newWatchedDisk(sync func(name string) (lie bool)) *watchedDisk {

@@ -78,7 +78,7 @@ func TestIdleGroupKeepsItsVote(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		clone := disk.mem.CrashClone(vfs.CrashCloneCfg{})
+		clone := disk.crash(0, nil)
 		log, err := raftlog.Open(raftlog.Options{FS: clone, Dir: n.dir.file(logDir), StoreID: id.StoreID, SegmentBytes: n.config.LogSegment})
 		if err != nil {
 			t.Fatal(err)
@@ -180,7 +180,7 @@ func (c *cutter) beforeSync(name string) (lie bool) {
 	defer c.mu.Unlock()
 	if c.taken < c.want {
 		x.number, x.keep = c.taken, []int{0, 50, 99}[c.taken%3]
-		x.disk = c.disk.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: x.keep, RNG: c.rng})
+		x.disk = c.disk.crash(x.keep, c.rng)
 		c.taken++
 		c.syncs[kindOf(name)]++
 		c.cuts <- x // has room for all

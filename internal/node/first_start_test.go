@@ -23,7 +23,7 @@ func TestFirstStartCanBeCut(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, keep := range []int{0, 50, 100} {
-			clone := disk.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keep, RNG: rand.New(rand.NewPCG(uint64(len(cuts)), 1))})
+			clone := disk.crash(keep, rand.New(rand.NewPCG(uint64(len(cuts)), 1)))
 			cuts = append(cuts, remains{fmt.Sprintf("before the sync of %q, %d %% kept", name, keep), clone})
 		}
 		return false
