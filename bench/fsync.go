@@ -27,8 +27,7 @@ func measureSync(dir string, size int, each time.Duration, fileSize int64) (loop
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
+	defer func() { _, _ = f.Close(), os.Remove(f.Name()) }()
 	block := make([]byte, 1<<20)
 	for off := int64(0); off < fileSize; off += int64(len(block)) {
 		if _, err := f.WriteAt(block, off); err != nil {

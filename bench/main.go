@@ -57,7 +57,7 @@ func compare(ctx context.Context, c config) (err error) {
 	if c.dir, err = os.MkdirTemp(c.dir, "comanda-bench-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(c.dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
 	if c.comanda == "" {
 		c.comanda = filepath.Join(c.dir, "comanda")
 		build := exec.CommandContext(ctx, "go", "build", "-o", c.comanda, "github.com/comanda-mq/comanda/cmd/comanda")
@@ -65,7 +65,7 @@ func compare(ctx context.Context, c config) (err error) {
 			return fmt.Errorf("build comanda: %w: %s", err, out)
 		}
 	}
-	known, err := systems(c.comanda)
+	known, err := systems(ctx, c.comanda)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (c config) one(ctx context.Context, s *system, workload string, report func
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	runtime.GC() // nobody pays for the run before
 	p, err := s.start(ctx, dir)
 	if err != nil {

@@ -43,8 +43,8 @@ func start(ctx context.Context, dir string, env []string, ready func(context.Con
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
-	cmd := exec.Command(name, args...)
+	defer func() { _ = out.Close() }()                                    // the server has its own
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), name, args...) // stop ends it
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(os.Environ(), env...), out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p := &process{cmd: cmd, ended: make(chan struct{})}
@@ -153,13 +153,13 @@ func written(dir string) int64 {
 }
 
 // freePort finds a port of loopback that is free at the moment.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freePort(ctx context.Context) (int, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	port := l.Addr().(*net.TCPAddr).Port
+	return port, l.Close()
 }
 
 // dial says whether something listens at addr.

@@ -120,12 +120,12 @@ func (q *quorumQueue) Consume(ctx context.Context, c load.Consumer) error {
 	return errors.Join(errs...)
 }
 
-func (q *quorumQueue) handle(ctx context.Context, conn *amqp.Connection, c load.Consumer) error {
+func (q *quorumQueue) handle(ctx context.Context, conn *amqp.Connection, c load.Consumer) (err error) {
 	ch, err := conn.Channel()
 	if err != nil {
 		return err
 	}
-	defer ch.Close()
+	defer func() { err = errors.Join(err, ch.Close()) }()
 	ahead := rabbitAhead
 	if c.Wait {
 		ahead = 1

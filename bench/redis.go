@@ -71,21 +71,19 @@ func (q *redisQueue) Close(ctx context.Context) error {
 // one message at a time, one that does not takes many; both send their acks and
 // ask for what is next in one round trip.
 func (q *redisQueue) Consume(ctx context.Context, c load.Consumer) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
-	for i := range c.Handlers {
+	failed := make([]error, c.Handlers)
+	for i := range failed {
 		wg.Go(func() {
-			if err := q.handle(ctx, fmt.Sprint("c", i), c); err != nil {
-				cancel(err)
+			if failed[i] = q.handle(ctx, fmt.Sprint("c", i), c); failed[i] != nil {
+				cancel()
 			}
 		})
 	}
 	wg.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func (q *redisQueue) handle(ctx context.Context, consumer string, c load.Consumer) error {
@@ -95,10 +93,7 @@ func (q *redisQueue) handle(ctx context.Context, consumer string, c load.Consume
 	}
 	next := &redis.XReadGroupArgs{Group: redisGroup, Consumer: consumer, Streams: []string{q.stream, ">"}, Count: int64(ahead)}
 	var done []string
-	for {
-		if len(done) == 0 && ctx.Err() != nil {
-			return nil
-		}
+	for ctx.Err() == nil || len(done) > 0 {
 		block := *next
 		block.Block = -1 // does not wait
 		if len(done) == 0 {
@@ -115,6 +110,7 @@ func (q *redisQueue) handle(ctx context.Context, consumer string, c load.Consume
 			done = append(done, m.ID)
 		}
 	}
+	return nil
 }
 
 // ackAndRead acks and deletes what is done and reads what is next, unless ctx

@@ -69,7 +69,7 @@ func (r *report) print(out io.Writer) error {
 }
 
 // table has a line for each workload and system.
-func (r *report) table(w io.Writer) {
+func (r *report) table(w *strings.Builder) {
 	fmt.Fprint(w, "\n| workload | system | messages/s | p50 ms | p99 ms | CPU µs a message: server | load | disk bytes a payload byte | resident MiB | duplicates |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, name := range r.names {
 		for _, s := range r.systems {
@@ -96,7 +96,7 @@ func (r *report) table(w io.Writer) {
 }
 
 // stillness has the results that count no messages: of W5, and W6's restart.
-func (r *report) stillness(w io.Writer) {
+func (r *report) stillness(w *strings.Builder) {
 	head := "\n| | system | took ms | CPU % | resident MiB |\n|---|---|---|---|---|\n"
 	for _, name := range r.names {
 		for _, s := range r.systems {
@@ -114,7 +114,7 @@ func (r *report) stillness(w io.Writer) {
 }
 
 // ratios compares the first system with the others, pass by pass.
-func (r *report) ratios(w io.Writer) {
+func (r *report) ratios(w *strings.Builder) {
 	first := r.systems[0]
 	for _, s := range r.systems[1:] {
 		fmt.Fprintf(w, "\n| %s : %s | messages/s | p50 | p99 |\n|---|---|---|---|\n", first.name, s.name)
@@ -143,7 +143,7 @@ func (r *report) ratios(w io.Writer) {
 }
 
 // bare has the loops that only write and sync.
-func (r *report) bare(w io.Writer) {
+func (r *report) bare(w *strings.Builder) {
 	fmt.Fprint(w, "\n| bare write and fdatasync, messages a batch | messages/s | p50 ms | p99 ms |\n|---|---|---|---|\n")
 	for i, batch := range syncSizes {
 		var rate, p50, p99 []float64
@@ -156,7 +156,7 @@ func (r *report) bare(w io.Writer) {
 	}
 }
 
-func (r *report) failures(w io.Writer) {
+func (r *report) failures(w *strings.Builder) {
 	for _, x := range r.results {
 		if x.err != nil {
 			fmt.Fprintf(w, "\nFailed in pass %d: %s on %s: %v\n", x.pass+1, x.Workload, x.system.name, x.err)

@@ -25,10 +25,10 @@ type system struct {
 }
 
 // systems are the known ones, by name. The first is compared with the others.
-func systems(comanda string) (map[string]*system, error) {
-	port, err1 := freePort()
-	redisPort, err2 := freePort()
-	rabbit, err3 := newRabbitServer()
+func systems(ctx context.Context, comanda string) (map[string]*system, error) {
+	port, err1 := freePort(ctx)
+	redisPort, err2 := freePort(ctx)
+	rabbit, err3 := newRabbitServer(ctx)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
@@ -66,9 +66,8 @@ func comandaReady(addr string) func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		defer c.Close()
 		_, err = c.Server(ctx)
-		return err
+		return errors.Join(err, c.Close())
 	}
 }
 
@@ -78,8 +77,7 @@ func redisReady(addr string) func(context.Context) error {
 			return err
 		}
 		c := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
-		defer c.Close()
-		return c.Ping(ctx).Err()
+		return errors.Join(c.Ping(ctx).Err(), c.Close())
 	}
 }
 
@@ -93,12 +91,12 @@ type rabbitServer struct {
 // the path changes to another user first.
 const rabbitHome = "/usr/lib/rabbitmq/bin/"
 
-func newRabbitServer() (*rabbitServer, error) {
+func newRabbitServer(ctx context.Context) (*rabbitServer, error) {
 	var s rabbitServer
 	var errs [3]error
-	s.port, errs[0] = freePort()
-	s.distribution, errs[1] = freePort()
-	s.mapper, errs[2] = freePort()
+	s.port, errs[0] = freePort(ctx)
+	s.distribution, errs[1] = freePort(ctx)
+	s.mapper, errs[2] = freePort(ctx)
 	return &s, errors.Join(errs[:]...)
 }
 
