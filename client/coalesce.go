@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -150,6 +151,9 @@ func (c *coalescer[In, Out]) drop(from, to int) {
 func (c *coalescer[In, Out]) fly() {
 	var carried []*entry[In, Out]
 	for {
+		// Those whose answers have just come are about to put their next entries in
+		// line: without this, calls of one and of all the others would take turns.
+		runtime.Gosched()
 		ctx, cancel := context.WithCancel(c.ctx)
 		var call func(context.Context) error
 		carried, call = c.take(carried[:0], &flight{cancel: cancel})
