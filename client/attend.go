@@ -101,11 +101,12 @@ func (s *shift) grant() uint32 {
 }
 
 // holds says that what waits should wait on, while an answer is under way: what
-// is done meanwhile goes out as one, and the server makes one entry of it. Half
-// of the slots are enough for a second request, so that the server has always
-// something to do. The lock is held.
+// is done meanwhile goes out as one, and the server makes one entry of it. A
+// quarter of the slots is enough for a second request, so that the server has
+// always something to do (at a half, producers ran ahead of consumers:
+// docs/performance.md, W2). The lock is held.
 func (s *shift) holds() bool {
-	return len(s.sent) > 0 && 2*len(s.outbox) < s.w.Concurrency
+	return len(s.sent) > 0 && 4*len(s.outbox) < s.w.Concurrency
 }
 
 // next makes a request of what waits, nil if nothing does. over says that the
