@@ -32,6 +32,10 @@ const (
 	CodeNotLeader         Code = "NOT_LEADER"         // the replica set changes its leader: try again
 	CodeUnknownOutcome    Code = "UNKNOWN_OUTCOME"    // it may have happened; a repeat may double it
 	CodeUnavailable       Code = "UNAVAILABLE"        // nothing happened: try again
+	CodeNotFound          Code = "NOT_FOUND"          // no node, group, shard or operation of that name
+	CodeConflict          Code = "CONFLICT"           // it changed since it was looked at: look again
+	CodeNodeRemoved       Code = "NODE_REMOVED"       // the node was removed: join with an empty directory
+	CodeSessionEnded      Code = "SESSION_ENDED"      // the worker was taken for dead
 	CodeUnimplemented     Code = "UNIMPLEMENTED"      // not built yet
 	CodePermissionDenied  Code = "PERMISSION_DENIED"  // the caller lacks the right
 	CodeForeignOrigin     Code = "FOREIGN_ORIGIN"     // a Host or Origin that is not the server's

@@ -39,10 +39,10 @@ func exitCode(err error) int {
 	switch client.CodeOf(err) {
 	case client.CodeInvalidArgument:
 		return exitUsage
-	case client.CodeQueueNotFound, client.CodeMessageNotFound, client.CodeGone:
+	case client.CodeQueueNotFound, client.CodeMessageNotFound, client.CodeNotFound, client.CodeGone:
 		return exitNotFound
 	case client.CodeQueueExists, client.CodeTooLarge, client.CodeFenced, client.CodeNotDead, client.CodeResourceExhausted,
-		client.CodeUnimplemented, client.CodePermissionDenied, client.CodeForeignOrigin:
+		client.CodeConflict, client.CodeNodeRemoved, client.CodeSessionEnded, client.CodeUnimplemented, client.CodePermissionDenied, client.CodeForeignOrigin:
 		return exitRefused
 	case client.CodeUnreachable, client.CodeUnavailable, client.CodeNotLeader, client.CodeWrongShard:
 		return exitUnreachable

@@ -24,6 +24,10 @@ const (
 	NotLeader         Code = "NOT_LEADER"         // the replica set is led elsewhere, or by nobody just now
 	UnknownOutcome    Code = "UNKNOWN_OUTCOME"    // it may have happened; a repeat may double it
 	Unavailable       Code = "UNAVAILABLE"        // nothing happened; try again
+	NotFound          Code = "NOT_FOUND"          // no node, group, shard or operation of that name
+	Conflict          Code = "CONFLICT"           // it changed since it was looked at: look again and decide anew
+	NodeRemoved       Code = "NODE_REMOVED"       // the node's directory belongs to a node that was removed: join with an empty one
+	SessionEnded      Code = "SESSION_ENDED"      // the worker was taken for dead: it opens a session with a higher incarnation
 	Unimplemented     Code = "UNIMPLEMENTED"      // has a place, but is not built yet
 	PermissionDenied  Code = "PERMISSION_DENIED"  // the principal lacks the right
 	ForeignOrigin     Code = "FOREIGN_ORIGIN"     // a Host or Origin that is not this server's
