@@ -1,0 +1,212 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// maxGuests is how many accepted connections there may be that are not links of
+// a known node: handshakes under way, visits and streams. Others are closed.
+const maxGuests = 256
+
+// retryAccept is the pause after an accept that failed, for example because no
+// file descriptor was left.
+const retryAccept = 100 * time.Millisecond
+
+// accept serves connections until the listener is closed.
+func (p *Peers) accept() error {
+	if p.o.Listener == nil {
+		<-p.ctx.Done()
+		return nil
+	}
+	for {
+		raw, err := p.o.Listener.Accept()
+		switch {
+		case err == nil:
+			if !p.spawn(func() { p.serve(raw) }) {
+				_ = raw.Close()
+			}
+		case p.ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept connections of other nodes: %w", err)
+		default:
+			p.o.Logger.Warn("did not accept a connection", "error", err)
+			p.pause(retryAccept)
+		}
+	}
+}
+
+func (p *Peers) pause(d time.Duration) {
+	ticks, stop := p.o.Clock.Tick(d)
+	defer stop()
+	select {
+	case <-ticks:
+	case <-p.ctx.Done():
+	}
+}
+
+// serve is one accepted connection, from its handshake to its end.
+func (p *Peers) serve(raw net.Conn) {
+	out := &outbox{}
+	out.init()
+	c := newConn(raw, out, &p.stats)
+	if err := p.enter(c); err != nil {
+		p.stats.refused.Add(1)
+		c.cut(err)
+		return
+	}
+	from, err := p.welcome(c)
+	if err != nil {
+		p.stats.refused.Add(1)
+		p.o.Logger.Warn("refused a connection", "from", raw.RemoteAddr(), "node", from.Node, "cluster", from.Cluster, "error", err)
+		p.hangUp(c, err)
+		return
+	}
+	var pump sync.WaitGroup
+	pump.Go(c.pump)
+	switch from.purpose {
+	case forCalls:
+		p.settle(c, from.Node)
+		p.answerCalls(c, from.Node)
+	case forVisit:
+		p.answerCalls(c, from.Node)
+	case forStream:
+		p.takeStream(c, from.Node)
+	}
+	pump.Wait()
+}
+
+var errCrowded = errors.New("too many connections are in their handshake, visits or streams")
+
+// enter tracks an accepted connection, as a guest.
+func (p *Peers) enter(c *conn) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx.Err() != nil {
+		return errStopped
+	}
+	if p.guests >= maxGuests {
+		return errCrowded
+	}
+	p.guests++
+	c.guest = true
+	p.conns[c] = struct{}{}
+	return nil
+}
+
+// settle makes a guest the one connection on which node calls us, in the place
+// of an older one whose end this side has not noticed yet.
+func (p *Peers) settle(c *conn, node uint64) {
+	p.mu.Lock()
+	var older *conn
+	for other := range p.conns {
+		if other.caller == node {
+			older = other
+		}
+	}
+	c.guest, c.caller = false, node
+	p.guests--
+	l := p.links[node]
+	p.mu.Unlock()
+	if older != nil {
+		older.cut(errNewer)
+	}
+	if l != nil {
+		l.wake()
+	}
+}
+
+// callee answers the calls of one connection.
+type callee struct {
+	p       *Peers
+	c       *conn
+	from    uint64
+	ctx     context.Context
+	running sync.WaitGroup
+
+	mu    sync.Mutex
+	calls map[uint64]context.CancelFunc // by id, those whose handler runs
+	bytes int                           // of their requests
+}
+
+// answerCalls serves a connection until it ends and its handlers have returned.
+func (p *Peers) answerCalls(c *conn, from uint64) {
+	ctx, cancel := context.WithCancelCause(p.ctx)
+	s := &callee{p: p, c: c, from: from, ctx: ctx, calls: map[uint64]context.CancelFunc{}}
+	err := s.listen()
+	p.hangUp(c, err)
+	cancel(err)
+	s.running.Wait()
+	p.o.Logger.InfoContext(ctx, "a connection of another node has ended", "peer", from, "error", c.out.reason())
+}
+
+func (s *callee) listen() error {
+	for {
+		f, err := s.c.next()
+		if err != nil {
+			return err
+		}
+		switch f.kind {
+		case framePing:
+		case frameMessages:
+			batch, err := decodeMessages(f.payload)
+			if err != nil {
+				return err
+			}
+			s.p.stats.messagesReceived.Add(uint64(len(batch)))
+			s.p.o.Handler.Messages(s.from, batch)
+		case frameRequest:
+			if err := s.request(f); err != nil {
+				return err
+			}
+		case frameCancel:
+			s.cancel(f.id)
+		default:
+			return fmt.Errorf("%w: kind %d was not expected", errMalformed, f.kind)
+		}
+	}
+}
+
+// request starts the handler of a call.
+func (s *callee) request(f frame) error {
+	left, request, err := takeTimeLeft(f.payload)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if len(s.calls) >= MaxCalls || len(s.calls) > 0 && s.bytes+len(request) > MaxQueued {
+		s.mu.Unlock()
+		return s.c.answer(f.id, nil, message.Errorf(message.ResourceExhausted,
+			"node %d answers too many calls of node %d: try again later", s.p.o.Self.Node, s.from))
+	}
+	ctx, cancel := withTimeLeft(s.ctx, left)
+	s.calls[f.id] = cancel
+	s.bytes += len(request)
+	s.mu.Unlock()
+	s.running.Go(func() {
+		answer, err := s.p.o.Handler.Call(ctx, s.from, request)
+		cancel()
+		s.mu.Lock()
+		delete(s.calls, f.id)
+		s.bytes -= len(request)
+		s.mu.Unlock()
+		_ = s.c.answer(f.id, answer, err) // if the connection has ended, nobody listens
+	})
+	return nil
+}
+
+// cancel ends the context of a call.
+func (s *callee) cancel(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cancel := s.calls[id]; cancel != nil {
+		cancel()
+	}
+}
