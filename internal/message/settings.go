@@ -15,6 +15,9 @@ const (
 	BackoffList        BackoffKind = 3 // List in turn, its last delay again and again
 )
 
+// DefaultWorkerDeaths is the default of Settings.MaxWorkerDeaths.
+const DefaultWorkerDeaths = 3
+
 // Backoff says how long a message waits after a failed attempt.
 type Backoff struct {
 	Kind    BackoffKind
@@ -26,6 +29,7 @@ type Backoff struct {
 // Settings of a queue. The zero value of a field means its default.
 type Settings struct {
 	MaxAttempts     int // failed attempts before a message is dead; 0: 20, with a key 5
+	MaxWorkerDeaths int // workers that died while they held a message, after which it is dead
 	Backoff         Backoff
 	KeepFinished    int           // finished messages that stay visible in a shard
 	KeepFinishedFor time.Duration // and for how long
@@ -44,6 +48,9 @@ func (s Settings) WithDefaults() Settings {
 	}
 	if b.Max == 0 && b.Kind == BackoffExponential {
 		b.Max = time.Hour
+	}
+	if s.MaxWorkerDeaths == 0 {
+		s.MaxWorkerDeaths = DefaultWorkerDeaths
 	}
 	if s.KeepFinished == 0 {
 		s.KeepFinished = 10_000
@@ -85,6 +92,7 @@ func (s Settings) Check() error {
 	}
 	for _, err := range []error{
 		between("max_attempts", int64(s.MaxAttempts), 0, MaxAttemptsLimit),
+		between("max_worker_deaths", int64(s.MaxWorkerDeaths), 0, MaxAttemptsLimit),
 		between("keep_finished", int64(s.KeepFinished), 0, MaxKeepFinished),
 		between("max_message_bytes", int64(s.MaxMessageBytes), 0, MaxBody),
 		span("keep_finished_for", s.KeepFinishedFor, MaxKeepFor),
@@ -114,7 +122,7 @@ func (s Settings) Equal(o Settings) bool {
 	la, lb := a.Backoff.List, b.Backoff.List
 	a.Backoff.List, b.Backoff.List = nil, nil
 	return slices.Equal(la, lb) &&
-		a.MaxAttempts == b.MaxAttempts && a.KeepFinished == b.KeepFinished &&
+		a.MaxAttempts == b.MaxAttempts && a.MaxWorkerDeaths == b.MaxWorkerDeaths && a.KeepFinished == b.KeepFinished &&
 		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes &&
 		a.Backoff.Kind == b.Backoff.Kind && a.Backoff.Initial == b.Backoff.Initial && a.Backoff.Max == b.Backoff.Max
 }
