@@ -10,17 +10,20 @@ import (
 // Machine applies entries to the rows of one group. What it holds between
 // entries is a copy of rows, and every entry writes back what it changed.
 type Machine struct {
-	meta    groupMeta
-	loaded  bool
-	queues  map[uint32]*queue
-	effects []Effect
+	meta     groupMeta
+	loaded   bool
+	queues   map[uint32]*queue
+	sessions map[uint64]*session
+	lanes    map[uint64]*lane // by sender
+	effects  []Effect
 
 	// Of the entry that is being applied.
-	rows   Rows
-	index  uint64
-	wall   int64
-	cells  []*cell  // changed ones, in the order of their first change
-	shards []*queue // queues with changed shards, likewise
+	rows    Rows
+	index   uint64
+	wall    int64
+	cells   []*cell  // changed ones, in the order of their first change
+	shards  []*queue // queues with changed shards, likewise
+	entered []*lane  // changed ones
 
 	lines   map[lineKey]*line // remembered
 	changed []*line           // by this entry
@@ -31,17 +34,21 @@ type Machine struct {
 }
 
 // New returns a machine that loads its rows with the first entry.
-func New() *Machine { return &Machine{queues: map[uint32]*queue{}, lines: map[lineKey]*line{}} }
+func New() *Machine {
+	return &Machine{queues: map[uint32]*queue{}, sessions: map[uint64]*session{}, lanes: map[uint64]*lane{}, lines: map[lineKey]*line{}}
+}
 
 // Effect tells the leader what an entry changed, so that its window and timers
 // need no scan. Effects are not part of the state.
 type Effect struct {
-	Kind    EffectKind
-	Queue   uint32
-	Ref     Ref    // Offered, Withdrawn, Leased, Ended, Due
-	Fence   uint64 // Leased, Ended
-	At      int64  // Leased: deadline, 0 if bound to a session. Due: when. Group time, ms.
-	Session uint64 // Leased
+	Kind  EffectKind
+	Queue uint32
+	Ref   Ref    // Offered, Withdrawn, Leased, Ended, Due
+	Fence uint64 // Leased, Ended
+	At    int64  // Leased: deadline, 0 if bound to a session. Due: when. Group time, ms.
+	// LeaseSet: what it is bound to. SessionAttached. SessionEnded: this
+	// incarnation and all before it, whose leases are to be ended now.
+	Session, Incarnation uint64
 }
 
 // EffectKind says what an Effect is about.
@@ -56,6 +63,9 @@ const (
 	Due        EffectKind = 5 // a timer row appeared
 	Configured EffectKind = 6 // the queue's settings or shards changed
 	Dropped    EffectKind = 7
+	// SessionAttached: compare it with the catalog, in which it may have ended.
+	SessionAttached EffectKind = 8
+	SessionEnded    EffectKind = 9
 )
 
 // Effects returns what the last entry changed, valid until the next one.
@@ -103,10 +113,16 @@ func (m *Machine) Load(rows Reader) {
 		q.shards = append(q.shards, decodeShard(int(k[5]), v))
 		return true
 	})
+	for _, s := range Sessions(rows) {
+		m.sessions[s.ID] = &session{Session: s.Session, ended: s.Ended}
+	}
+	m.loadLanes(rows)
 }
 
 // Apply applies one entry and returns an answer for each of its commands, in
-// order: []message.SendResult, LeaseResult, []message.SettleResult, []RedriveResult, or nil.
+// order: []message.SendResult, LeaseResult, []message.SettleResult,
+// []RedriveResult, nil, or a *message.Error that refuses the command as a whole
+// (Split; any command with a Lane: CONFLICT, a late copy; RESOURCE_EXHAUSTED).
 // It panics with an error if the entry is of a newer format: going on without
 // it would make this replica differ from the others.
 func (m *Machine) Apply(rows Rows, index uint64, b []byte) []any {
@@ -121,12 +137,21 @@ func (m *Machine) Apply(rows Rows, index uint64, b []byte) []any {
 	results := make([]any, e.n)
 	for i := range results {
 		kind, lane, fields := e.commands.byte(), e.commands.byte(), e.commands.bytes()
-		if lane != laneNone {
+		d := decoder{b: fields}
+		switch lane {
+		case laneNone:
+			results[i] = m.apply(kind, &d, &e)
+		case laneNumbered:
+			results[i] = m.applyOnce(kind, &d, &e)
+		default:
 			must(fmt.Errorf("queue: entry %d: a lane of a newer version: start the newer binary", index))
 		}
-		d := decoder{b: fields}
-		results[i] = m.apply(kind, &d, &e)
-		must(d.end(fmt.Sprintf("command %d of type %d in entry %d", i, kind, index)))
+		if d.unread() {
+			must(d.end(fmt.Sprintf("command %d of type %d in entry %d", i, kind, index)))
+		}
+	}
+	if len(e.bodies) > 0 {
+		must(fmt.Errorf("queue: entry %d has %d bodies that are of no message", index, len(e.bodies)))
 	}
 	m.flush()
 	clear(m.bodies) // they are parts of the log's memory
@@ -153,6 +178,16 @@ func (m *Machine) apply(kind byte, d *decoder, e *entry) any {
 	case cmdDrop:
 		m.drop(uint32(d.uint()))
 	case cmdTick:
+	case cmdReleaseLeases:
+		m.eachHeld(d, func(h *held) { m.release(h, 0) })
+	case cmdExpireSession:
+		m.expireSession(d)
+	case cmdForget:
+		m.forgetAll(d)
+	case cmdSplit:
+		if err := m.split(d); err != nil {
+			return err
+		}
 	default:
 		must(fmt.Errorf("queue: entry %d: command type %d of a newer version: start the newer binary", m.index, kind))
 	}
@@ -222,6 +257,7 @@ func (m *Machine) flush() {
 			}
 		}
 	}
+	m.flushLanes()
 	m.buf = m.meta.append(m.buf[:0])
 	m.rows.Set(groupSpace, m.keys.one(rowGroup), m.buf)
 	m.cells, m.shards = m.cells[:0], m.shards[:0]

@@ -80,9 +80,11 @@ func (d *decoder) fixed64() uint64 {
 	return binary.BigEndian.Uint64(s)
 }
 
+func (d *decoder) unread() bool { return d.bad || len(d.b) > 0 }
+
 // end returns an error unless all of the input was read and made sense.
 func (d *decoder) end(what string) error {
-	if d.bad || len(d.b) > 0 {
+	if d.unread() {
 		return fmt.Errorf("queue: %s is damaged or of a newer format", what)
 	}
 	return nil

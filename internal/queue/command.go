@@ -7,108 +7,6 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// Command is one encoded command: its fields, and its bodies apart, so that
-// they are copied once, into the entry.
-type Command struct {
-	Head   []byte
-	Bodies [][]byte
-}
-
-// An entry is what the leader puts into the log: commands that met in one
-// moment, and the leader's clocks, because replicas never read one.
-//
-//	format (1) | flags (1) | group time | wall time | number of commands
-//	per command: type (1) | lane (1: none) | length | fields
-//	number of bodies | their lengths | the bodies
-//
-// Bodies come last and are named by their ordinal, so whoever does not need
-// them need not pass over them.
-const (
-	entryFormat = 1
-	laneNone    = 0 // a lone voter with its gateway in the process numbers nothing (design 4)
-)
-
-// Command types. The numbers are in every log: they are never used again.
-const (
-	cmdSend      = 1
-	cmdLease     = 2
-	cmdSettle    = 3
-	cmdExpire    = 4
-	cmdWake      = 5
-	cmdRedrive   = 6
-	cmdConfigure = 7
-	cmdDrop      = 8
-	cmdTick      = 9
-)
-
-// AppendEntry joins commands to one entry. groupTime and wall are milliseconds.
-// C is Command under any name: the host of the replica carries it under its own.
-func AppendEntry[C ~struct {
-	Head   []byte
-	Bodies [][]byte
-}](b []byte, groupTime, wall int64, joined []C) []byte {
-	b = append(b, entryFormat, 0)
-	b = putInt(putInt(b, groupTime), wall)
-	b = binary.AppendUvarint(b, uint64(len(joined)))
-	bodies := 0
-	for _, j := range joined {
-		c := Command(j)
-		b = append(b, c.Head[0], laneNone)
-		b = putString(b, c.Head[1:])
-		bodies += len(c.Bodies)
-	}
-	b = binary.AppendUvarint(b, uint64(bodies))
-	for _, j := range joined {
-		c := Command(j)
-		for _, body := range c.Bodies {
-			b = binary.AppendUvarint(b, uint64(len(body)))
-		}
-	}
-	for _, j := range joined {
-		c := Command(j)
-		for _, body := range c.Bodies {
-			b = append(b, body...)
-		}
-	}
-	return b
-}
-
-// entry is a decoded entry.
-type entry struct {
-	groupTime, wall int64
-	commands        decoder // n commands
-	n               int
-	bodies          [][]byte
-}
-
-// decodeEntry checks the frame of an entry; the commands are read as they are
-// applied.
-func decodeEntry(b []byte, bodies [][]byte) (e entry, err error) {
-	d := decoder{b: b}
-	if d.byte() != entryFormat || d.byte() != 0 {
-		d.fail()
-	}
-	e.groupTime, e.wall = d.int(), d.int()
-	e.n = d.count(3)
-	e.commands.b = d.b
-	for range e.n {
-		d.byte()
-		d.byte()
-		d.bytes()
-	}
-	e.commands.b = e.commands.b[:len(e.commands.b)-len(d.b)]
-	n := d.count(1)
-	lengths := d
-	for range n {
-		d.uint()
-	}
-	for range n {
-		bodies = append(bodies, d.take(lengths.uint()))
-	}
-	e.bodies = bodies
-	return e, d.end("an entry")
-}
-
 // Send stores messages. Each names its cell, or by its key its point.
 type Send struct {
 	Queue    uint32
@@ -121,6 +19,9 @@ type Sent struct {
 	Hash message.KeyHash // with a key
 	message.New
 }
+
+// minSent is the least that a Sent takes: flags, and a cell or a key.
+const minSent = 2
 
 const (
 	sentKeyed = 1 << iota
@@ -136,7 +37,7 @@ func (c *Send) Command() Command {
 		m := &c.Messages[i]
 		size += 40 + len(m.Key) + len(m.Type) + 4*len(m.Attributes)
 	}
-	b := append(make([]byte, 0, size), cmdSend)
+	b := append(make([]byte, 0, size), cmdSend, laneNone)
 	b = binary.AppendUvarint(b, uint64(c.Queue))
 	b = binary.AppendUvarint(b, uint64(len(c.Messages)))
 	bodies := make([][]byte, len(c.Messages))
@@ -206,10 +107,12 @@ func millis(d time.Duration) int64 {
 // Lease hands messages to a worker. The leader chose them; Apply checks that
 // each may still go out.
 type Lease struct {
-	Queue   uint32
-	Worker  string
-	Session uint64
-	Length  time.Duration
+	Queue  uint32
+	Worker string
+	// Session, unless it is zero, holds the leases instead of a deadline. The
+	// first Lease of a session attaches it to the group.
+	Session Session
+	Length  time.Duration // without a session
 	// MaxBytes of the answer: leasing ends before the message that exceeds it,
 	// unless that is the first.
 	MaxBytes int
@@ -241,7 +144,7 @@ type Leased struct {
 	Fence      uint64
 	Attempts   int   // failed ones
 	Deliveries int   // this one counted
-	Deadline   int64 // group time, ms
+	Deadline   int64 // group time, ms; 0: bound to a session
 	Head       Head
 	Body       []byte
 }
@@ -252,15 +155,18 @@ type Leased struct {
 type LeaseResult struct {
 	Leased []Leased
 	Looked int
-	Err    *message.Error // QUEUE_NOT_FOUND, UNAVAILABLE (paused): nothing was leased
+	// Err: nothing was leased. WRONG_SHARD; UNAVAILABLE: the queue is paused, or
+	// the session was looked up in too old a catalog; SESSION_ENDED;
+	// RESOURCE_EXHAUSTED: too many sessions.
+	Err *message.Error
 }
 
 // Command encodes c.
 func (c *Lease) Command() Command {
-	b := append(make([]byte, 0, 64+len(c.Worker)+16*len(c.Items)), cmdLease)
+	b := append(make([]byte, 0, 64+len(c.Worker)+16*len(c.Items)), cmdLease, laneNone)
 	b = binary.AppendUvarint(b, uint64(c.Queue))
 	b = putString(b, c.Worker)
-	b = binary.AppendUvarint(b, c.Session)
+	b = c.Session.append(b)
 	b = putInt(putInt(b, millis(c.Length)), int64(c.MaxBytes))
 	b = binary.AppendUvarint(b, uint64(len(c.Items)))
 	for _, r := range c.Items {
@@ -272,6 +178,19 @@ func (c *Lease) Command() Command {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, f.Seq), f.Index)
 	}
 	return Command{Head: b}
+}
+
+func (c *Lease) decode(d *decoder) {
+	c.Queue, c.Worker, c.Session = uint32(d.uint()), d.string(), decodeSession(d)
+	c.Length, c.MaxBytes = time.Duration(d.int())*time.Millisecond, int(d.int())
+	c.Items = make([]Ref, 0, d.count(4))
+	for range cap(c.Items) {
+		c.Items = append(c.Items, decodeRef(d))
+	}
+	c.Floors = make([]Floor, d.count(4))
+	for i := range c.Floors {
+		c.Floors[i] = Floor{Cell: int(d.byte()), Priority: d.byte(), Seq: d.uint(), Index: d.uint()}
+	}
 }
 
 func (r Ref) append(b []byte) []byte {
@@ -295,7 +214,7 @@ type Settle struct {
 
 // Command encodes c.
 func (c *Settle) Command() Command {
-	b := append(make([]byte, 0, 16+48*len(c.Settlements)), cmdSettle)
+	b := append(make([]byte, 0, 16+48*len(c.Settlements)), cmdSettle, laneNone)
 	b = binary.AppendUvarint(b, uint64(len(c.Settlements)))
 	for i := range c.Settlements {
 		s := &c.Settlements[i]
@@ -318,6 +237,10 @@ func settleDelay(s *message.Settlement) uint64 {
 	}
 	return uint64(millis(s.Delay)) + 1
 }
+
+// minSettlement is the least that a settlement takes: action, id and five
+// numbers.
+const minSettlement = 22
 
 // settlement is a Settlement as Apply sees it.
 type settlement struct {
@@ -347,21 +270,47 @@ type LeaseRef struct {
 	Seq, Fence uint64
 }
 
-// Expire ends leases whose deadline has passed by group time; Apply looks.
+// Expire ends leases whose deadline has passed by group time, or whose session
+// has ended; Apply looks.
 type Expire struct {
 	Queue  uint32
 	Leases []LeaseRef
 }
 
 // Command encodes c.
-func (c *Expire) Command() Command {
-	b := append(make([]byte, 0, 16+16*len(c.Leases)), cmdExpire)
-	b = binary.AppendUvarint(b, uint64(c.Queue))
-	b = binary.AppendUvarint(b, uint64(len(c.Leases)))
-	for _, l := range c.Leases {
+func (c *Expire) Command() Command { return leaseRefs(cmdExpire, c.Queue, c.Leases) }
+
+// ReleaseLeases gives back what nobody knows to hold, without counting an
+// attempt: leases whose answer was lost on its way to the worker.
+type ReleaseLeases struct {
+	Queue  uint32
+	Leases []LeaseRef
+}
+
+// Command encodes c.
+func (c *ReleaseLeases) Command() Command { return leaseRefs(cmdReleaseLeases, c.Queue, c.Leases) }
+
+func leaseRefs(kind byte, number uint32, leases []LeaseRef) Command {
+	b := append(make([]byte, 0, 16+16*len(leases)), kind, laneNone)
+	b = binary.AppendUvarint(b, uint64(number))
+	b = binary.AppendUvarint(b, uint64(len(leases)))
+	for _, l := range leases {
 		b = binary.AppendUvarint(binary.AppendUvarint(append(b, byte(l.Cell)), l.Seq), l.Fence)
 	}
 	return Command{Head: b}
+}
+
+func decodeLeaseRefs(d *decoder) (number uint32, leases []LeaseRef) {
+	number = uint32(d.uint())
+	leases = make([]LeaseRef, d.count(3))
+	for i := range leases {
+		l := LeaseRef{Cell: int(d.byte()), Seq: d.uint(), Fence: d.uint()}
+		if l.Cell >= message.Cells {
+			d.fail()
+		}
+		leases[i] = l
+	}
+	return number, leases
 }
 
 // TimerRef names one timer row.
@@ -380,7 +329,7 @@ type Wake struct {
 
 // Command encodes c.
 func (c *Wake) Command() Command {
-	b := append(make([]byte, 0, 16+16*len(c.Timers)), cmdWake)
+	b := append(make([]byte, 0, 16+16*len(c.Timers)), cmdWake, laneNone)
 	b = binary.AppendUvarint(b, uint64(c.Queue))
 	b = binary.AppendUvarint(b, uint64(len(c.Timers)))
 	for _, t := range c.Timers {
@@ -390,10 +339,22 @@ func (c *Wake) Command() Command {
 	return Command{Head: b}
 }
 
+func (c *Wake) decode(d *decoder) {
+	c.Queue = uint32(d.uint())
+	c.Timers = make([]TimerRef, d.count(4))
+	for i := range c.Timers {
+		t := TimerRef{Cell: int(d.byte()), Due: d.int(), Seq: d.uint(), Counter: uint32(d.uint())}
+		if t.Cell >= message.Cells {
+			d.fail()
+		}
+		c.Timers[i] = t
+	}
+}
+
 // Redrive revives dead messages where they are.
 type Redrive struct {
 	IDs           []message.ID
-	ResetAttempts bool
+	ResetAttempts bool // and worker deaths
 }
 
 // RedriveResult is the answer for one message: nil, or MESSAGE_NOT_FOUND,
@@ -402,10 +363,11 @@ type RedriveResult = *message.Error
 
 // Command encodes c.
 func (c *Redrive) Command() Command {
-	b := append(make([]byte, 0, 16+16*len(c.IDs)), cmdRedrive, 0)
+	var reset byte
 	if c.ResetAttempts {
-		b[1] = 1
+		reset = 1
 	}
+	b := append(make([]byte, 0, 16+16*len(c.IDs)), cmdRedrive, laneNone, reset)
 	b = binary.AppendUvarint(b, uint64(len(c.IDs)))
 	for _, id := range c.IDs {
 		b = append(b, id[:]...)
@@ -413,42 +375,10 @@ func (c *Redrive) Command() Command {
 	return Command{Head: b}
 }
 
-// Configure brings a queue's settings into the group, and the queue itself
-// with its shards if the group does not have it. An older version than the
-// group has changes nothing.
-type Configure struct {
-	Queue    uint32
-	Version  uint64 // of the queue in the catalog
-	Settings message.Settings
-	Paused   bool
-	Shards   []Bounds // those that are in this group
-}
-
-// Bounds is a shard as a run of cells, both included.
-type Bounds struct {
-	From, To int
-	Path     string // its id in its queue: 0, 0.1, …
-}
-
-// Command encodes c.
-func (c *Configure) Command() Command {
-	b := append(make([]byte, 0, 64), cmdConfigure)
-	b = binary.AppendUvarint(b, uint64(c.Queue))
-	b = (&settingsRow{version: c.Version, settings: c.Settings, paused: c.Paused}).append(b)
-	b = binary.AppendUvarint(b, uint64(len(c.Shards)))
-	for _, s := range c.Shards {
-		b = putString(append(b, byte(s.From), byte(s.To)), s.Path)
+func (c *Redrive) decode(d *decoder) {
+	c.ResetAttempts = d.byte() != 0
+	c.IDs = make([]message.ID, d.count(16))
+	for i := range c.IDs {
+		copy(c.IDs[i][:], d.take(16))
 	}
-	return Command{Head: b}
 }
-
-// Drop deletes a queue from the group with every message in it.
-type Drop struct{ Queue uint32 }
-
-// Command encodes c.
-func (c *Drop) Command() Command {
-	return Command{Head: binary.AppendUvarint([]byte{cmdDrop}, uint64(c.Queue))}
-}
-
-// Tick stamps group time where nothing else does.
-func Tick() Command { return Command{Head: []byte{cmdTick}} }

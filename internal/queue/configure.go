@@ -1,40 +1,88 @@
 package queue
 
 import (
+	"encoding/binary"
 	"maps"
 	"slices"
 
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// configure takes over a queue's settings from the catalog, and makes the
-// queue's shards that are in this group if they are new here.
-func (m *Machine) configure(d *decoder) {
-	number := uint32(d.uint())
-	row := decodeSettings(d)
-	shards := make([]Bounds, d.count(3))
-	for i := range shards {
-		shards[i] = Bounds{From: int(d.byte()), To: int(d.byte()), Path: d.string()}
-		if shards[i].From > shards[i].To || shards[i].To >= message.Cells {
-			d.fail()
-			return
-		}
+// Configure brings a queue's settings into the group, and the queue itself
+// with its shards if the group does not have it. An older version than the
+// group has changes nothing. The shards of a queue that is there stay as they
+// are: the group's are the truth, the catalog has a copy.
+type Configure struct {
+	Queue    uint32
+	Version  uint64 // of the queue in the catalog
+	Settings message.Settings
+	Paused   bool
+	Shards   []Bounds // those that are in this group
+}
+
+// Bounds is a shard as a run of cells, both included.
+type Bounds struct {
+	From, To int
+	Path     string // its id in its queue: 0, 0.1, …
+}
+
+// Command encodes c.
+func (c *Configure) Command() Command {
+	b := append(make([]byte, 0, 64), cmdConfigure, laneNone)
+	b = binary.AppendUvarint(b, uint64(c.Queue))
+	b = (&settingsRow{version: c.Version, settings: c.Settings, paused: c.Paused}).append(b)
+	b = binary.AppendUvarint(b, uint64(len(c.Shards)))
+	for _, s := range c.Shards {
+		b = putString(append(b, byte(s.From), byte(s.To)), s.Path)
 	}
-	q := m.queues[number]
+	return Command{Head: b}
+}
+
+func (c *Configure) decode(d *decoder) {
+	number := d.uint()
+	row := decodeSettings(d)
+	if number == 0 || number > message.MaxQueueNumber {
+		d.fail()
+	}
+	c.Queue = uint32(number)
+	c.Version, c.Settings, c.Paused = row.version, row.settings, row.paused
+	c.Shards = make([]Bounds, d.count(3))
+	for i := range c.Shards {
+		b := Bounds{From: int(d.byte()), To: int(d.byte()), Path: d.string()}
+		if b.From > b.To || b.To >= message.Cells {
+			d.fail()
+		}
+		c.Shards[i] = b
+	}
+}
+
+func (m *Machine) configure(d *decoder) {
+	var c Configure
+	c.decode(d)
+	q := m.queues[c.Queue]
+	if d.bad || (q != nil && c.Version <= q.version) {
+		return
+	}
 	if q == nil {
-		q = &queue{number: number}
-		m.queues[number] = q
-		for _, b := range shards {
+		q = &queue{number: c.Queue}
+		m.queues[c.Queue] = q
+		for _, b := range c.Shards {
 			q.shards = append(q.shards, &shard{from: b.From, to: b.To, path: b.Path, epoch: 1, dirty: true})
 		}
 		m.shards = append(m.shards, q)
-	} else if row.version <= q.version {
-		return
 	}
-	q.settingsRow = row
-	m.buf = row.append(m.buf[:0])
-	m.rows.Set(groupSpace, m.keys.queue(number), m.buf)
-	m.effect(Effect{Kind: Configured, Queue: number})
+	q.settingsRow = settingsRow{version: c.Version, settings: c.Settings, paused: c.Paused}
+	m.buf = q.settingsRow.append(m.buf[:0])
+	m.rows.Set(groupSpace, m.keys.queue(c.Queue), m.buf)
+	m.effect(Effect{Kind: Configured, Queue: c.Queue})
+}
+
+// Drop deletes a queue from the group with every message in it.
+type Drop struct{ Queue uint32 }
+
+// Command encodes c.
+func (c *Drop) Command() Command {
+	return Command{Head: binary.AppendUvarint([]byte{cmdDrop, laneNone}, uint64(c.Queue))}
 }
 
 // drop deletes a queue with all its rows: a range tombstone a cell, no scan.

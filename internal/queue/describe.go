@@ -33,10 +33,14 @@ func Describe(space uint64, key, value []byte) (s string) {
 		return where + fmt.Sprintf("body seq=%d %d bytes", beUint64(key[1:]), len(value))
 	case rowState:
 		st := decodeStanding(value)
-		return where + fmt.Sprintf("state seq=%d %s counter=%d attempts=%d deliveries=%d history=%d lines", beUint64(key[1:]), st.state, st.counter, st.attempts, st.deliveries, len(st.history))
+		return where + fmt.Sprintf("state seq=%d %s counter=%d attempts=%d deliveries=%d worker-deaths=%d history=%d lines", beUint64(key[1:]), st.state, st.counter, st.attempts, st.deliveries, st.deaths, len(st.history))
 	case rowLease:
 		l := decodeLease(value)
-		return where + fmt.Sprintf("lease seq=%d fence=%d worker=%q deadline=%d ms group time", beUint64(key[1:]), beUint64(key[9:]), l.worker, l.deadline)
+		until := fmt.Sprintf("deadline=%d ms group time", l.deadline)
+		if l.session != 0 {
+			until = fmt.Sprintf("session=%d incarnation=%d", l.session, l.incarnation)
+		}
+		return where + fmt.Sprintf("lease seq=%d fence=%d worker=%q %s", beUint64(key[1:]), beUint64(key[9:]), l.worker, until)
 	case rowReady:
 		return where + fmt.Sprintf("ready priority=%d seq=%d counter=%d", message.MaxPriority-int(key[1]), beUint64(key[2:]), binary.BigEndian.Uint32(key[10:]))
 	case rowTimer:
@@ -62,13 +66,25 @@ func describeGroupRow(key, value []byte) string {
 	switch key[0] {
 	case rowGroup:
 		m := decodeGroupMeta(value)
-		return fmt.Sprintf("group command-version=%d group-time=%d ms wall=%s", m.command, m.groupTime, wallTime(m.wall))
+		return fmt.Sprintf("group command-version=%d group-time=%d ms wall=%s catalog-version=%d", m.command, m.groupTime, wallTime(m.wall), m.catalog)
 	case rowQueue:
 		i := decodeInfo(binary.BigEndian.Uint32(key[1:]), value)
 		return fmt.Sprintf("queue %d settings version=%d paused=%t max-attempts=%d keep-finished=%d", i.Number, i.Version, i.Paused, i.Settings.MaxAttempts, i.Settings.KeepFinished)
 	case rowShard:
 		s := decodeShard(int(key[5]), value)
 		return fmt.Sprintf("shard %s of queue %d cells %d–%d epoch=%d counter=%d", s.path, binary.BigEndian.Uint32(key[1:]), s.from, s.to, s.epoch, s.counter)
+	case rowSession:
+		s := decodeSessionRow(key, value)
+		state := "attached"
+		if s.ended {
+			state = "ended"
+		}
+		return fmt.Sprintf("session %d incarnation=%d %s as of catalog version %d", s.ID, s.Incarnation, state, s.CatalogVersion)
+	case rowLane:
+		l := decodeLaneRow(key, value)
+		return fmt.Sprintf("lane of node %d boot=%d floor=%d", l.node, l.boot, l.floor)
+	case rowExecuted:
+		return fmt.Sprintf("answer to command %d of node %d, %d bytes", beUint64(key[9:]), beUint64(key[1:]), len(value))
 	}
 	return fmt.Sprintf("row of an unknown kind %q → %x", strings.ToValidUTF8(string(key), "?"), value)
 }

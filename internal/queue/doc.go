@@ -31,4 +31,24 @@
 // Nothing is chosen here. The leader names (message, state counter); Apply
 // checks that the ready row with that counter is there and swaps it for a
 // lease row. So strategies of dispatch change without a change of the format.
+//
+// # Who holds
+//
+// A lease is held until a deadline, or by a session. A session is attached to
+// the group by its first lease and ended by an entry that compares the group
+// with the catalog; from that entry on its leases settle nothing, and others end
+// them, some at a time, as the worker's loss and not as failed attempts. The
+// group keeps the highest version of the catalog that it has heard of and
+// attaches nothing that was looked up in an older one, so a late request can't
+// bring a dead session back.
+//
+// # What changes hands
+//
+// Ownership is checked here, for each cell that a command names: a shard is
+// split by one entry, and whoever asks the wrong group is told so.
+//
+// # What comes twice
+//
+// A command with a lane is applied once: its answer is kept until its sender has
+// heard it.
 package queue

@@ -26,6 +26,9 @@ func FuzzEntry(f *testing.F) {
 	wake := queue.Wake{Queue: 1, Timers: []queue.TimerRef{{Cell: 0, Due: 1001, Seq: 1}}}
 	redrive := queue.Redrive{IDs: []message.ID{id}}
 	drop := queue.Drop{Queue: 1}
+	for _, c := range everyCommand() {
+		f.Add(queue.AppendEntry(nil, 1, 2, []queue.Command{c}))
+	}
 	for _, c := range []queue.Command{configure.Command(), send.Command(), lease.Command(), settle.Command(), expire.Command(), wake.Command(), redrive.Command(), drop.Command(), queue.Tick()} {
 		f.Add(queue.AppendEntry(nil, 1, 2, []queue.Command{c}))
 		f.Add(queue.AppendEntry(nil, 5000, 2, []queue.Command{configure.Command(), send.Command(), lease.Command(), settle.Command(), c}))
@@ -56,7 +59,7 @@ func FuzzEntry(f *testing.F) {
 
 // FuzzRow describes anything at all as a row: the decoders may not fail.
 func FuzzRow(f *testing.F) {
-	for _, kind := range []byte("mdbslrtknxfogq") {
+	for _, kind := range []byte("mdbslrtknxfogqwe") {
 		f.Add(uint64(0), append([]byte{kind}, make([]byte, 24)...), []byte{1, 2, 3})
 		f.Add(uint64(257), append([]byte{kind}, make([]byte, 24)...), make([]byte, 40))
 	}

@@ -93,8 +93,15 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 // lies in a row of its own.
 func decodeHead(seq uint64, row []byte) (h Head, body []byte, apart bool) {
 	d := decoder{b: row}
-	flags := d.byte()
+	h, body, apart = readHead(&d)
 	h.Seq = seq
+	must(d.end("a data row"))
+	return h, body, apart
+}
+
+// readHead reads all of a head but its sequence number, which the row's key has.
+func readHead(d *decoder) (h Head, body []byte, apart bool) {
+	flags := d.byte()
 	h.Priority = d.byte()
 	h.SentAt = d.int()
 	if flags&headKeyed != 0 {
@@ -108,13 +115,12 @@ func decodeHead(seq uint64, row []byte) (h Head, body []byte, apart bool) {
 		h.Type = d.string()
 	}
 	if flags&headAttributed != 0 {
-		h.Attributes = decodeAttributes(&d)
+		h.Attributes = decodeAttributes(d)
 	}
 	h.BodySize = int(d.uint())
 	if apart = flags&headBodyApart != 0; !apart {
 		body = d.take(uint64(h.BodySize))
 	}
-	must(d.end("a data row"))
 	return h, body, apart
 }
 

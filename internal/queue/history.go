@@ -17,6 +17,8 @@ const (
 	Released Outcome = 4 // given back, not counted
 	Expired  Outcome = 5 // the lease's deadline passed; a failed attempt
 	Redriven Outcome = 6
+	// WorkerLost: the session of the lease ended; not a failed attempt.
+	WorkerLost Outcome = 7
 )
 
 // Attempt is one line of a message's history. Times are wall time, ms.
@@ -94,22 +96,30 @@ func decodeHistory(d *decoder) []Attempt {
 
 // lease is a lease row: one worker's right to one message.
 type lease struct {
-	session  uint64 // 0: bound to its deadline
-	deadline int64  // group time, ms
-	length   int64  // ms, as asked for
-	at       int64  // wall time, ms
-	worker   string
+	session     uint64 // 0: bound to its deadline
+	incarnation uint64 // of the session
+	deadline    int64  // group time, ms
+	length      int64  // ms, as asked for
+	at          int64  // wall time, ms
+	worker      string
 }
 
 func (l *lease) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, l.session)
+	if l.session != 0 {
+		b = binary.AppendUvarint(b, l.incarnation)
+	}
 	b = putInt(putInt(putInt(b, l.deadline), l.length), l.at)
 	return putString(b, l.worker)
 }
 
 func decodeLease(row []byte) lease {
 	d := decoder{b: row}
-	l := lease{session: d.uint(), deadline: d.int(), length: d.int(), at: d.int(), worker: d.string()}
+	l := lease{session: d.uint()}
+	if l.session != 0 {
+		l.incarnation = d.uint()
+	}
+	l.deadline, l.length, l.at, l.worker = d.int(), d.int(), d.int(), d.string()
 	must(d.end("a lease row"))
 	return l
 }
@@ -126,6 +136,7 @@ type finished struct {
 	attempts   int
 	deliveries int
 	history    []Attempt // its last line is the ack
+	deaths     int
 }
 
 func (f *finished) append(b []byte) []byte {
@@ -137,7 +148,11 @@ func (f *finished) append(b []byte) []byte {
 	}
 	b = putInt(putString(b, f.kind), int64(f.bodySize))
 	b = putInt(putInt(b, int64(f.attempts)), int64(f.deliveries))
-	return appendHistory(b, f.history)
+	b = appendHistory(b, f.history)
+	if f.deaths > 0 {
+		b = putInt(b, int64(f.deaths))
+	}
+	return b
 }
 
 func decodeFinished(row []byte) finished {
@@ -149,6 +164,9 @@ func decodeFinished(row []byte) finished {
 	f.kind, f.bodySize = d.string(), int(d.int())
 	f.attempts, f.deliveries = int(d.int()), int(d.int())
 	f.history = decodeHistory(&d)
+	if len(d.b) > 0 {
+		f.deaths = int(d.int())
+	}
 	must(d.end("a finished row"))
 	return f
 }

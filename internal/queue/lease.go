@@ -6,35 +6,35 @@ import (
 
 // lease hands out what the leader chose and what is still free to go.
 func (m *Machine) lease(d *decoder) LeaseResult {
-	number, worker, session, length, maxBytes := uint32(d.uint()), d.string(), d.uint(), d.int(), d.int()
-	refs := make([]Ref, 0, d.count(4))
-	for range cap(refs) {
-		refs = append(refs, decodeRef(d))
-	}
-	floors := make([]Floor, d.count(4))
-	for i := range floors {
-		floors[i] = Floor{Cell: int(d.byte()), Priority: d.byte(), Seq: d.uint(), Index: d.uint()}
-	}
-	q := m.queues[number]
+	var c Lease
+	c.decode(d)
+	q := m.queues[c.Queue]
 	switch {
+	case d.bad:
+		return LeaseResult{}
 	case q == nil:
-		return LeaseResult{Err: wrongShard(number, 0)}
+		return LeaseResult{Err: wrongShard(c.Queue, 0)}
 	case q.paused:
 		return LeaseResult{Err: message.Errorf(message.Unavailable, "the queue is paused")}
 	}
-	l := lease{session: session, deadline: m.meta.groupTime + length, length: length, at: m.wall, worker: worker}
+	l := lease{session: c.Session.ID, incarnation: c.Session.Incarnation, length: millis(c.Length), at: m.wall, worker: c.Worker}
+	if l.session == 0 {
+		l.deadline = m.meta.groupTime + l.length
+	} else if err := m.attach(c.Session); err != nil {
+		return LeaseResult{Err: err}
+	}
 	var r LeaseResult
-	for _, ref := range refs {
+	for _, ref := range c.Items {
 		x := m.offered(q, ref)
 		if x != nil {
-			if maxBytes -= x.answer(); maxBytes < 0 && len(r.Leased) > 0 {
+			if c.MaxBytes -= int(x.answer()); c.MaxBytes < 0 && len(r.Leased) > 0 {
 				break // a first one goes out whatever its size
 			}
 			r.Leased = append(r.Leased, m.leaseOne(x, ref, &l))
 		}
 		r.Looked++
 	}
-	for _, f := range floors {
+	for _, f := range c.Floors {
 		m.raiseFloor(q, f)
 	}
 	return r
@@ -60,22 +60,30 @@ func (m *Machine) leaseOne(x *stored, ref Ref, l *lease) Leased {
 	if x.keyed() {
 		m.lock(x, x.Seq)
 	}
-	got := Leased{ID: x.id(), Fence: fence, Deliveries: 1, Deadline: l.deadline, Head: x.Head, Body: x.fullBody(m.rows, &m.keys)}
 	if x.st != nil {
 		x.st.state, x.st.deadline = message.Leased, 0
 		x.st.deliveries++
 		m.save(x)
-		got.Attempts, got.Deliveries = x.st.attempts, x.st.deliveries
 	}
-	got.Ref = x.ref()
+	h := &held{stored: x, lease: *l, fence: fence}
+	got := m.leased(h)
 	if len(c.held) < maxHeld {
 		x.body, x.Attributes = nil, nil // parts of the row, which would be kept with them
-		c.held[x.Seq] = &held{stored: x, lease: *l, fence: fence}
+		c.held[x.Seq] = h
 	}
 	c.counts.Ready--
 	c.counts.Leased++
 	m.touch(c)
-	m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: ref, Fence: fence, At: l.deadline, Session: l.session})
+	m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: ref, Fence: fence, At: l.deadline, Session: l.session, Incarnation: l.incarnation})
+	return got
+}
+
+// leased is the answer to whoever holds h, whose body was just read.
+func (m *Machine) leased(h *held) Leased {
+	got := Leased{ID: h.id(), Ref: h.ref(), Fence: h.fence, Deliveries: 1, Deadline: h.deadline(), Head: h.Head, Body: h.fullBody(m.rows, &m.keys)}
+	if h.st != nil {
+		got.Attempts, got.Deliveries = h.st.attempts, h.st.deliveries
+	}
 	return got
 }
 
@@ -98,25 +106,34 @@ func (m *Machine) raiseFloor(q *queue, f Floor) {
 	m.touch(c)
 }
 
-// expire ends leases whose deadline has passed. The lease's own length was the
-// wait, so the message is ready at once; the attempt counts as failed.
+// expire ends leases. After a deadline the lease's own length was the wait, so
+// the message is ready at once; the attempt counts as failed. When its session
+// ended, it is the worker that failed.
 func (m *Machine) expire(d *decoder) {
-	number := uint32(d.uint())
-	for range d.count(3) {
-		at, seq, fence := int(d.byte()), d.uint(), d.uint()
-		if at >= message.Cells {
-			d.fail()
-			return
+	m.eachHeld(d, func(h *held) {
+		switch {
+		case h.lease.session != 0:
+			if !m.live(&h.lease) {
+				m.lose(h)
+			}
+		case h.deadline() <= m.meta.groupTime:
+			m.fail(h, failure{outcome: Expired, err: "lease expired", hasDelay: true})
 		}
-		c := m.cell(number, at)
-		if c == nil {
-			continue
+	})
+}
+
+// eachHeld visits those of a command's leases that still stand.
+func (m *Machine) eachHeld(d *decoder, visit func(*held)) {
+	number, leases := decodeLeaseRefs(d)
+	if d.bad {
+		return
+	}
+	for _, l := range leases {
+		if c := m.cell(number, l.Cell); c != nil {
+			if h, ok := m.held(c, l.Seq, l.Fence); ok {
+				visit(h)
+			}
 		}
-		h, ok := m.held(c, seq, fence)
-		if !ok || h.lease.session != 0 || h.deadline() > m.meta.groupTime {
-			continue
-		}
-		m.fail(h, failure{outcome: Expired, err: "lease expired", hasDelay: true})
 	}
 }
 

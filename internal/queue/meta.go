@@ -12,18 +12,26 @@ type groupMeta struct {
 	command   uint64 // command version: Apply branches on it, never on the binary
 	groupTime int64  // of the last entry, ms
 	wall      int64  // of the last entry, ms since 1970
+	catalog   uint64 // highest version that a session came with; 0: none did
 }
 
 // commandVersion is what this binary writes into a new group.
 const commandVersion = 1
 
 func (m *groupMeta) append(b []byte) []byte {
-	return putInt(putInt(binary.AppendUvarint(b, m.command), m.groupTime), m.wall)
+	b = putInt(putInt(binary.AppendUvarint(b, m.command), m.groupTime), m.wall)
+	if m.catalog > 0 {
+		b = binary.AppendUvarint(b, m.catalog)
+	}
+	return b
 }
 
 func decodeGroupMeta(row []byte) groupMeta {
 	d := decoder{b: row}
 	m := groupMeta{command: d.uint(), groupTime: d.int(), wall: d.int()}
+	if len(d.b) > 0 {
+		m.catalog = d.uint()
+	}
 	must(d.end("the group row"))
 	return m
 }
@@ -35,11 +43,16 @@ type settingsRow struct {
 	paused   bool
 }
 
+const (
+	settingsPaused = 1 << iota
+	settingsDeaths // max_worker_deaths follows the others
+)
+
 func (s *settingsRow) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, s.version)
-	var flags byte
+	flags := byte(settingsDeaths)
 	if s.paused {
-		flags = 1
+		flags |= settingsPaused
 	}
 	b = append(b, flags, byte(s.settings.Backoff.Kind))
 	for _, v := range []int64{
@@ -52,19 +65,24 @@ func (s *settingsRow) append(b []byte) []byte {
 	for _, d := range s.settings.Backoff.List {
 		b = putInt(b, millis(d))
 	}
-	return b
+	return putInt(b, int64(s.settings.MaxWorkerDeaths))
 }
 
 func decodeSettings(d *decoder) (s settingsRow) {
 	ms := func() time.Duration { return time.Duration(d.int()) * time.Millisecond }
 	s.version = d.uint()
-	s.paused = d.byte()&1 != 0
+	flags := d.byte()
+	s.paused = flags&settingsPaused != 0
 	b := &s.settings.Backoff
 	b.Kind = message.BackoffKind(d.byte())
 	s.settings.MaxAttempts, s.settings.KeepFinished, s.settings.MaxMessageBytes = int(d.int()), int(d.int()), int(d.int())
 	s.settings.KeepFinishedFor, b.Initial, b.Max = ms(), ms(), ms()
 	for range d.count(1) {
 		b.List = append(b.List, ms())
+	}
+	s.settings.MaxWorkerDeaths = message.DefaultWorkerDeaths
+	if flags&settingsDeaths != 0 {
+		s.settings.MaxWorkerDeaths = int(d.int())
 	}
 	if b.Kind > message.BackoffList || (b.Kind == message.BackoffList) != (len(b.List) > 0) {
 		d.fail()

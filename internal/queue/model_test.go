@@ -1,6 +1,8 @@
 package queue_test
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -34,6 +36,12 @@ func TestModel(t *testing.T) {
 			"settles":   w.settle,
 			"time":      w.time,
 			"redrive":   w.redrive,
+			"release":   w.release,
+			"session":   w.endSession,
+			"forget":    w.forget,
+			"split":     w.split,
+			"repeat":    w.repeat,
+			"restart":   w.restart,
 			"configure": w.configure,
 			"crash":     w.crash,
 		})
@@ -46,6 +54,9 @@ type known struct {
 	key   string
 	state message.State
 	name  string
+	// While it is leased: to which life of which session; 0: until a deadline.
+	session, incarnation uint64
+	attempts, deaths     int
 }
 
 type trial struct {
@@ -61,6 +72,7 @@ type trial struct {
 	entries [][]byte // all of them, for replays
 	now     int64
 	version uint64
+	deaths  int // max_worker_deaths
 	// The model.
 	messages map[message.ID]*known
 	order    []*known // of sending
@@ -68,10 +80,13 @@ type trial struct {
 	current  map[message.ID]message.Token // of the leased
 	stale    []queue.Ref
 	floors   []queue.Floor
+	sessions map[uint64]*life // by id
+	catalog  uint64           // version that the group has heard of
+	lanes    lanes
 }
 
 func newTrial(t *rapid.T) *trial {
-	w := &trial{fs: vfs.NewCrashableMem(), rows: newMapRows(), plain: queue.New(), messages: map[message.ID]*known{}, current: map[message.ID]message.Token{}}
+	w := &trial{fs: vfs.NewCrashableMem(), rows: newMapRows(), plain: queue.New(), messages: map[message.ID]*known{}, current: map[message.ID]message.Token{}, sessions: map[uint64]*life{}}
 	w.open(t)
 	w.configure(t)
 	return w
@@ -95,8 +110,16 @@ func (w *trial) open(t *rapid.T) {
 
 func (w *trial) close() { _ = w.store.Close() }
 
-// apply applies one entry to both and compares.
+// apply applies one entry to both and compares. Its commands may be numbered by
+// a sender.
 func (w *trial) apply(t *rapid.T, cmds ...queue.Command) []any {
+	numbers := w.lanes.number(t, cmds)
+	answers := w.applyEntry(t, cmds)
+	w.lanes.remember(numbers, cmds, answers)
+	return answers
+}
+
+func (w *trial) applyEntry(t *rapid.T, cmds []queue.Command) []any {
 	entry := queue.AppendEntry(nil, w.now, 1_000_000+w.now, cmds)
 	w.entries = append(w.entries, entry)
 	index := uint64(len(w.entries))
@@ -120,7 +143,8 @@ func (w *trial) applyPebble(index uint64) []any {
 
 func (w *trial) configure(t *rapid.T) {
 	w.version++
-	s := message.Settings{MaxAttempts: rapid.IntRange(1, 3).Draw(t, "attempts"), KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep")}
+	w.deaths = rapid.IntRange(1, 3).Draw(t, "deaths")
+	s := message.Settings{MaxAttempts: rapid.IntRange(1, 3).Draw(t, "attempts"), KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep"), MaxWorkerDeaths: w.deaths}
 	w.apply(t, (&queue.Configure{Queue: 1, Version: w.version, Settings: s.WithDefaults(), Shards: []queue.Bounds{{To: 7, Path: "0.0"}, {From: 8, To: 15, Path: "0.1"}}}).Command())
 }
 
@@ -171,7 +195,8 @@ func (w *trial) lease(t *rapid.T) {
 	picked := rapid.SliceOfNDistinct(rapid.SampledFrom(refs), 1, min(4, len(refs)), rapid.ID[queue.Ref]).Draw(t, "refs")
 	w.stale = append(w.stale, picked...)
 	w.stale = w.stale[max(0, len(w.stale)-20):]
-	c := queue.Lease{Queue: 1, Worker: "w", Length: 2 * time.Second, Items: picked, MaxBytes: rapid.SampledFrom([]int{1, 1 << 20}).Draw(t, "bytes")}
+	session, refused := w.pickSession(t)
+	c := queue.Lease{Queue: 1, Worker: "w", Session: session, Length: 2 * time.Second, Items: picked, MaxBytes: rapid.SampledFrom([]int{1, 1 << 20}).Draw(t, "bytes")}
 	// As a leader does: it finds the first row of a cell and tells it with some
 	// later lease.
 	if all := w.offers(); len(all) > 0 && rapid.Bool().Draw(t, "scan") {
@@ -180,13 +205,20 @@ func (w *trial) lease(t *rapid.T) {
 	if len(w.floors) > 0 && rapid.Bool().Draw(t, "floor") {
 		c.Floors = append(c.Floors, rapid.SampledFrom(w.floors).Draw(t, "which floor"))
 	}
-	for _, x := range w.apply(t, c.Command())[0].(queue.LeaseResult).Leased {
-		w.leased(t, x)
+	r := w.apply(t, c.Command())[0].(queue.LeaseResult)
+	if (r.Err != nil) != refused {
+		t.Fatalf("a lease of session %+v: %v; refused should be %v, the group knows %+v and catalog %d", session, r.Err, refused, w.sessions[session.ID], w.catalog)
+	}
+	if r.Err == nil && session.ID != 0 {
+		w.attached(session)
+	}
+	for _, x := range r.Leased {
+		w.leased(t, x, session)
 	}
 }
 
 // leased checks the promises at the moment of a lease.
-func (w *trial) leased(t *rapid.T, x queue.Leased) {
+func (w *trial) leased(t *rapid.T, x queue.Leased, session queue.Session) {
 	k := w.messages[x.ID]
 	if k.state != message.Ready {
 		t.Fatalf("%s was handed out while it was %s", k.name, k.state)
@@ -202,13 +234,16 @@ func (w *trial) leased(t *rapid.T, x queue.Leased) {
 			t.Fatalf("%s was handed out before %s, which is %s", k.name, o.name, o.state)
 		}
 	}
-	tok := message.Token{ID: x.ID, Fence: x.Fence}
+	tok := message.Token{ID: x.ID, Fence: x.Fence, Session: session.ID}
 	for _, old := range w.tokens {
 		if old.ID == tok.ID && old.Fence >= tok.Fence {
 			t.Fatalf("the fence of %s went from %d to %d", k.name, old.Fence, tok.Fence)
 		}
 	}
-	k.state = message.Leased
+	if (x.Deadline == 0) != (session.ID != 0) || x.Attempts != k.attempts {
+		t.Fatalf("%s, with %d failed attempts, was handed out to %+v as %+v", k.name, k.attempts, session, x)
+	}
+	k.state, k.session, k.incarnation = message.Leased, session.ID, session.Incarnation
 	w.tokens = append(w.tokens, tok)
 	w.current[x.ID] = tok
 }
@@ -221,7 +256,9 @@ func (w *trial) settle(t *rapid.T) {
 	// Two in one entry, often for the same message; old tokens as well.
 	for range 2 {
 		tok := rapid.SampledFrom(w.tokens).Draw(t, "token")
-		if live := slices.SortedFunc(maps.Values(w.current), func(a, b message.Token) int { return int(a.Fence) - int(b.Fence) }); len(live) > 0 && rapid.Bool().Draw(t, "live") {
+		if live := slices.SortedFunc(maps.Values(w.current), func(a, b message.Token) int {
+			return cmp.Or(cmp.Compare(a.Fence, b.Fence), bytes.Compare(a.ID[:], b.ID[:]))
+		}); len(live) > 0 && rapid.Bool().Draw(t, "live") {
 			tok = rapid.SampledFrom(live).Draw(t, "live token")
 		}
 		s := message.Settlement{Token: tok, Action: message.Action(rapid.IntRange(1, 5).Draw(t, "action")), Lease: 4 * time.Second}
@@ -233,16 +270,19 @@ func (w *trial) settle(t *rapid.T) {
 	for i, r := range w.apply(t, c.Command())[0].([]message.SettleResult) {
 		s := c.Settlements[i]
 		k := w.messages[s.Token.ID]
-		live := w.current[s.Token.ID] == s.Token
+		live := w.current[s.Token.ID] == s.Token && w.holds(k)
 		if accepted := r.Err == nil && !r.AlreadyDone; accepted != live {
 			t.Fatalf("a settlement of %s by a token that is current=%v was accepted=%v: %+v", k.name, live, accepted, r)
 		}
 		if !live {
 			continue
 		}
-		k.state = r.State
-		if r.State != message.Leased {
-			delete(w.current, s.Token.ID)
+		if k.state = r.State; r.State == message.Leased {
+			continue
+		}
+		delete(w.current, s.Token.ID)
+		if s.Action == message.Nack || s.Action == message.Reject {
+			k.attempts++
 		}
 	}
 }
@@ -268,14 +308,18 @@ func (w *trial) time(t *rapid.T) {
 			continue
 		}
 		switch {
+		case k.state == message.Leased && !w.holds(k):
+			w.lost(t, k, d)
 		case d.State == k.state:
-		case k.state == message.Leased && (d.State == message.Ready || d.State == message.Dead):
+		case k.state == message.Leased && k.session == 0 && (d.State == message.Ready || d.State == message.Dead):
 			delete(w.current, k.id)
+			k.attempts++
 		case k.state == message.Scheduled && d.State == message.Ready:
 		default:
 			t.Fatalf("time made %s %s, which was %s", k.name, d.State, k.state)
 		}
 		k.state = d.State
+		w.sameCounts(t, k, d)
 	}
 }
 
@@ -296,6 +340,9 @@ func (w *trial) redrive(t *rapid.T) {
 	}
 	if err == nil {
 		k.state = message.Ready
+		if c.ResetAttempts {
+			k.attempts, k.deaths = 0, 0
+		}
 	}
 }
 
@@ -362,7 +409,11 @@ func spaces() (s []uint64) {
 // check holds what must be true after every entry: exactly those messages may
 // go out that the promises allow, and the counts are right.
 func (w *trial) check(t *rapid.T) {
-	want, barred := map[uint64]string{}, map[uint64]string{}
+	type place struct {
+		cell int
+		seq  uint64
+	}
+	want, barred := map[place]string{}, map[place]string{}
 	var counts message.Counts
 	for _, k := range w.order {
 		switch k.state {
@@ -376,7 +427,7 @@ func (w *trial) check(t *rapid.T) {
 			counts.Dead++
 		case message.Finished:
 		}
-		at := k.id.Seq()<<1 | uint64(k.id.Point()>>63)
+		at := place{k.id.Point().Cell(), k.id.Seq()}
 		if o := w.before(k); k.state == message.Ready && o == nil {
 			want[at] = k.name
 		} else if o != nil {
@@ -386,7 +437,7 @@ func (w *trial) check(t *rapid.T) {
 		}
 	}
 	for _, r := range w.offers() {
-		at := r.Seq<<1 | uint64(r.Cell>>3)
+		at := place{r.Cell, r.Seq}
 		if want[at] == "" {
 			t.Fatal(barred[at])
 		}

@@ -150,12 +150,12 @@ func Timers(rows Reader, number uint32, n int, after *TimerRef, limit int) []Tim
 	return out
 }
 
-// Deadline is a lease with the group time at which it ends by itself; 0 if it
-// is bound to a session.
+// Deadline is a lease with what ends it: a group time, or its session (At is 0).
 type Deadline struct {
 	LeaseRef
-	At     int64
-	Worker string
+	At                   int64
+	Session, Incarnation uint64
+	Worker               string
 }
 
 // Deadlines reads all leases of a cell.
@@ -163,7 +163,7 @@ func Deadlines(rows Reader, number uint32, n int) []Deadline {
 	var out []Deadline
 	rows.Scan(spaceOf(number, n), []byte{rowLease}, []byte{rowLease + 1}, func(key, v []byte) bool {
 		l := decodeLease(v)
-		out = append(out, Deadline{LeaseRef: LeaseRef{Cell: n, Seq: beUint64(key[1:]), Fence: beUint64(key[9:])}, At: l.deadline, Worker: l.worker})
+		out = append(out, Deadline{LeaseRef: LeaseRef{Cell: n, Seq: beUint64(key[1:]), Fence: beUint64(key[9:])}, At: l.deadline, Session: l.session, Incarnation: l.incarnation, Worker: l.worker})
 		return true
 	})
 	var k keys
@@ -179,7 +179,7 @@ func Deadlines(rows Reader, number uint32, n int) []Deadline {
 
 // Detail is all that is known of a message.
 type Detail struct {
-	Head
+	Head       `json:"head"`
 	ID         message.ID
 	State      message.State
 	Shard      string
@@ -236,7 +236,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 	if row, ok := rows.Get(c.space, k.seq(rowFinished, seq)); ok {
 		f := decodeFinished(row)
 		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, SentAt: f.sentAt, BodySize: f.bodySize}
-		d.State, d.Attempts, d.Deliveries, d.History, d.FinishedAt = message.Finished, f.attempts, f.deliveries, f.history, f.at
+		d.State, d.Attempts, d.Deliveries, d.Deaths, d.History, d.FinishedAt = message.Finished, f.attempts, f.deliveries, f.deaths, f.history, f.at
 	} else {
 		x, ok := load(rows, &k, c, seq)
 		if !ok {
@@ -299,6 +299,9 @@ func List(rows Reader, q *Info, state message.State, from Cursor, limit int) (ou
 	kind := map[message.State]byte{
 		message.Ready: rowData, message.Scheduled: rowTimer, message.Leased: rowLease, message.Dead: rowDead, message.Finished: rowFinished,
 	}[state]
+	if kind == 0 {
+		return nil, Cursor{}, false
+	}
 	examined, size := 0, int64(0)
 	for n := from.Cell; n < message.Cells; n++ {
 		if _, ok := q.shardOf(n); !ok {

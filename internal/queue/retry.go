@@ -76,20 +76,19 @@ func jitter(id message.ID, n int) uint64 {
 
 // wake makes scheduled messages ready whose time has come.
 func (m *Machine) wake(d *decoder) {
-	number := uint32(d.uint())
-	for range d.count(4) {
-		at, due, seq, counter := int(d.byte()), d.int(), d.uint(), uint32(d.uint())
-		if at >= message.Cells {
-			d.fail()
-			return
-		}
-		c := m.cell(number, at)
-		if c == nil || due > m.meta.groupTime || !m.rows.Has(c.space, m.keys.timer(due, seq, counter)) {
+	var w Wake
+	w.decode(d)
+	if d.bad {
+		return
+	}
+	for _, t := range w.Timers {
+		c := m.cell(w.Queue, t.Cell)
+		if c == nil || t.Due > m.meta.groupTime || !m.rows.Has(c.space, m.keys.timer(t.Due, t.Seq, t.Counter)) {
 			continue
 		}
-		m.rows.SingleDelete(c.space, m.keys.timer(due, seq, counter))
-		x, ok := m.load(c, seq)
-		if !ok || x.counter() != counter {
+		m.rows.SingleDelete(c.space, m.keys.timer(t.Due, t.Seq, t.Counter))
+		x, ok := m.load(c, t.Seq)
+		if !ok || x.counter() != t.Counter {
 			continue
 		}
 		if x.st == nil {
@@ -107,12 +106,14 @@ func (m *Machine) wake(d *decoder) {
 // redrive revives dead messages where they are, in their old place in the line
 // of their key.
 func (m *Machine) redrive(d *decoder) []RedriveResult {
-	reset := d.byte() != 0
-	results := make([]RedriveResult, d.count(16))
-	for i := range results {
-		var id message.ID
-		copy(id[:], d.take(16))
-		results[i] = m.redriveOne(id, reset)
+	var c Redrive
+	c.decode(d)
+	if d.bad {
+		return nil
+	}
+	results := make([]RedriveResult, len(c.IDs))
+	for i, id := range c.IDs {
+		results[i] = m.redriveOne(id, c.ResetAttempts)
 	}
 	return results
 }
@@ -132,7 +133,7 @@ func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
 	m.rows.SingleDelete(c.space, m.keys.seq(rowDead, x.Seq))
 	c.counts.Dead--
 	if reset {
-		x.st.attempts = 0
+		x.st.attempts, x.st.deaths = 0, 0
 	}
 	x.st.remember(Attempt{Outcome: Redriven, EndedAt: m.wall})
 	m.becomeReady(x)

@@ -35,9 +35,12 @@ const groupSpace = 0
 
 // Kinds of rows in groupSpace.
 const (
-	rowGroup = 'g' // group meta
-	rowQueue = 'q' // | queue number (4) → settings as configured
-	rowShard = 's' // | queue number (4) | first cell (1) → shard meta
+	rowGroup    = 'g' // group meta
+	rowQueue    = 'q' // | queue number (4) → settings as configured
+	rowShard    = 's' // | queue number (4) | first cell (1) → shard meta
+	rowSession  = 'w' // | session → attached, or ended
+	rowLane     = 'l' // | sending node → boot number, floor
+	rowExecuted = 'e' // | sending node | seq → what was answered; set once
 )
 
 // Kinds of rows in a cell's space. Sequence numbers and the like are 8 bytes,
@@ -82,6 +85,11 @@ func (k *keys) seq(kind byte, seq uint64) []byte {
 
 func (k *keys) lease(seq, fence uint64) []byte {
 	k.b = binary.BigEndian.AppendUint64(k.seq(rowLease, seq), fence)
+	return k.b
+}
+
+func (k *keys) executed(node, seq uint64) []byte {
+	k.b = binary.BigEndian.AppendUint64(k.seq(rowExecuted, node), seq)
 	return k.b
 }
 

@@ -7,7 +7,7 @@ import (
 func (m *Machine) send(d *decoder, e *entry) []message.SendResult {
 	number := uint32(d.uint())
 	q := m.queues[number]
-	results := make([]message.SendResult, d.count(2))
+	results := make([]message.SendResult, d.count(minSent))
 	var s Sent
 	for i := range results {
 		s.decode(d)

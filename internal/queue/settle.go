@@ -5,7 +5,7 @@ import (
 )
 
 func (m *Machine) settle(d *decoder) []message.SettleResult {
-	results := make([]message.SettleResult, d.count(22))
+	results := make([]message.SettleResult, d.count(minSettlement))
 	var s settlement
 	for i := range results {
 		s.decode(d)
@@ -24,6 +24,9 @@ func (m *Machine) settleOne(s *settlement) message.SettleResult {
 	if !ok || h.lease.session != s.session {
 		return m.refuse(c, s)
 	}
+	if s.session != 0 && !m.live(&h.lease) {
+		return message.SettleResult{State: message.Leased, Err: message.Errorf(message.Fenced, "the session that held message %s has ended: stop working on it", s.at)}
+	}
 	switch s.action {
 	case message.Ack:
 		m.ack(h)
@@ -35,10 +38,13 @@ func (m *Machine) settleOne(s *settlement) message.SettleResult {
 	case message.Release:
 		return message.SettleResult{State: m.release(h, s.delay)}
 	case message.Extend:
+		if s.session != 0 {
+			return message.SettleResult{State: message.Leased} // it has no deadline
+		}
 		st := h.stand()
 		st.deadline = m.meta.groupTime + s.lease
 		m.save(h.stored)
-		m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: h.ref(), Fence: h.fence, At: st.deadline, Session: h.lease.session})
+		m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: h.ref(), Fence: h.fence, At: st.deadline})
 		return message.SettleResult{State: message.Leased}
 	}
 	return message.SettleResult{Err: message.Errorf(message.InvalidArgument, "a settlement has no action")}
@@ -64,7 +70,7 @@ func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
 func (m *Machine) ack(h *held) {
 	f := finished{fence: h.fence, at: m.wall, sentAt: h.SentAt, key: h.Key, hash: h.Hash, kind: h.Type, bodySize: h.BodySize, deliveries: 1}
 	if h.st != nil {
-		f.attempts, f.deliveries, f.history = h.st.attempts, h.st.deliveries, h.st.history
+		f.attempts, f.deliveries, f.deaths, f.history = h.st.attempts, h.st.deliveries, h.st.deaths, h.st.history
 		m.rows.Delete(h.cell.space, m.keys.seq(rowState, h.Seq))
 	}
 	f.history = append(f.history, m.attempt(h, Acked, ""))

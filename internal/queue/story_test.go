@@ -60,6 +60,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "queue":
 		c := queue.Configure{Queue: 1, Version: w.index + 1, Shards: []queue.Bounds{{To: 15, Path: "0"}}}
 		d.MaybeScanArgs(t, "max-attempts", &c.Settings.MaxAttempts)
+		d.MaybeScanArgs(t, "max-worker-deaths", &c.Settings.MaxWorkerDeaths)
 		d.MaybeScanArgs(t, "keep-finished", &c.Settings.KeepFinished)
 		d.MaybeScanArgs(t, "max-bytes", &c.Settings.MaxMessageBytes)
 		c.Paused = d.HasArg("paused")
@@ -86,7 +87,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 			}
 		}
 	case "lease":
-		c := queue.Lease{Queue: 1, Worker: "w", Length: seconds("s"), MaxBytes: 1 << 20}
+		c := queue.Lease{Queue: 1, Worker: "w", Length: seconds("s"), MaxBytes: 1 << 20, Session: session(t, d)}
 		d.MaybeScanArgs(t, "worker", &c.Worker)
 		limit := 1
 		d.MaybeScanArgs(t, "max", &limit)
@@ -100,7 +101,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 			fmt.Fprintln(&out, r.Err)
 		}
 		for _, x := range r.Leased {
-			w.tokens[string(x.Body)] = message.Token{ID: x.ID, Fence: x.Fence}
+			w.tokens[string(x.Body)] = message.Token{ID: x.ID, Fence: x.Fence, Session: c.Session.ID}
 			fmt.Fprintf(&out, "%s fence=%d attempt=%d deliveries=%d\n", x.Body, x.Fence, x.Attempts+1, x.Deliveries)
 		}
 	case "ack", "nack", "reject", "release", "extend":
@@ -121,16 +122,28 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 				fmt.Fprintln(&out, r.State)
 			}
 		}
+	case "expire-session":
+		w.apply((&queue.ExpireSession{Session: session(t, d)}).Command())
+	case "forget":
+		w.apply((&queue.Forget{Sessions: session(t, d).CatalogVersion}).Command())
+	case "sessions":
+		for _, s := range queue.Sessions(w.rows) {
+			fmt.Fprintf(&out, "%d incarnation %d as of %d ended=%v\n", s.ID, s.Incarnation, s.CatalogVersion, s.Ended)
+		}
+		return out.String()
+	case "sweep", "release-leases":
+		refs := w.leases()
+		if d.Cmd == "sweep" {
+			w.apply((&queue.Expire{Queue: 1, Leases: refs}).Command())
+		} else {
+			w.apply((&queue.ReleaseLeases{Queue: 1, Leases: refs}).Command())
+		}
 	case "tick": // time passes, and the leader ends leases and wakes what is due
 		w.now += seconds("s").Milliseconds()
 		w.apply(queue.Tick())
+		w.apply((&queue.Expire{Queue: 1, Leases: w.leases()}).Command())
 		for n := range message.Cells {
-			e, k := queue.Expire{Queue: 1}, queue.Wake{Queue: 1}
-			for _, l := range queue.Deadlines(w.rows, 1, n) {
-				e.Leases = append(e.Leases, l.LeaseRef)
-			}
-			k.Timers = queue.Timers(w.rows, 1, n, nil, 100)
-			w.apply(e.Command(), k.Command())
+			w.apply((&queue.Wake{Queue: 1, Timers: queue.Timers(w.rows, 1, n, nil, 100)}).Command())
 		}
 	case "redrive":
 		c := queue.Redrive{ResetAttempts: d.HasArg("reset")}
@@ -171,6 +184,23 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	return out.String()
 }
 
+// leases are all leases of the queue.
+func (w *world) leases() (refs []queue.LeaseRef) {
+	for n := range message.Cells {
+		for _, l := range queue.Deadlines(w.rows, 1, n) {
+			refs = append(refs, l.LeaseRef)
+		}
+	}
+	return refs
+}
+
+func session(t *testing.T, d *datadriven.TestData) (s queue.Session) {
+	d.MaybeScanArgs(t, "session", &s.ID)
+	d.MaybeScanArgs(t, "incarnation", &s.Incarnation)
+	d.MaybeScanArgs(t, "catalog", &s.CatalogVersion)
+	return s
+}
+
 func (w *world) show(name string) string {
 	x, ok := queue.Show(w.rows, w.names[name])
 	if !ok {
@@ -178,13 +208,16 @@ func (w *world) show(name string) string {
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s attempts=%d deliveries=%d body=%q", x.State, x.Attempts, x.Deliveries, x.Body)
+	if x.Deaths > 0 {
+		fmt.Fprintf(&out, " worker deaths=%d", x.Deaths)
+	}
 	if x.Worker != "" {
 		fmt.Fprintf(&out, " held by %s since %d", x.Worker, x.LeasedAt)
 	}
 	if b := x.Blocker; b != nil {
 		fmt.Fprintf(&out, " behind %s (%s)", w.name(b.ID), b.State)
 	}
-	outcomes := []string{"", "acked", "nacked", "rejected", "released", "expired", "redriven"}
+	outcomes := []string{"", "acked", "nacked", "rejected", "released", "expired", "redriven", "worker_lost"}
 	for _, a := range x.History {
 		fmt.Fprintf(&out, "\n  %d-%d attempt %d on %s: %s %s", a.LeasedAt, a.EndedAt, a.Number, a.Worker, outcomes[a.Outcome], a.Error)
 	}

@@ -1,0 +1,98 @@
+package queue
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Query is a read of a group's rows as a value, so that it can be asked on
+// another node. One of its fields is set.
+type Query struct {
+	Show  *message.ID `json:"show,omitempty"`
+	List  *ListQuery  `json:"list,omitempty"`
+	Queue uint32      `json:"queue,omitempty"` // with counts
+}
+
+// ListQuery asks for up to Limit (at most message.MaxBatch) messages of a queue
+// in a state, from where an answer before it stopped (the zero Cursor: from the
+// first).
+type ListQuery struct {
+	Queue uint32        `json:"queue"`
+	State message.State `json:"state"`
+	From  Cursor        `json:"from"`
+	Limit int           `json:"limit"`
+}
+
+// Answer is what a Query found.
+type Answer struct {
+	Message *Detail `json:"message,omitempty"` // to Show; nil: not known here, or forgotten
+	Queue   *Info   `json:"queue,omitempty"`   // to Queue; nil: not in this group
+	// To List. More: the next page begins at Next; that can be so although fewer
+	// were found than asked for.
+	Messages []*Detail `json:"messages,omitempty"`
+	Next     Cursor    `json:"next"`
+	More     bool      `json:"more,omitempty"`
+}
+
+// Run answers the query from the rows of one replica.
+func (q *Query) Run(rows Reader) (a Answer) {
+	switch {
+	case q.Show != nil:
+		a.Message, _ = Show(rows, *q.Show)
+	case q.List != nil:
+		l := q.List
+		info, _ := Queue(rows, l.Queue)
+		a.Messages, a.Next, a.More = List(rows, &info, l.State, l.From, min(l.Limit, message.MaxBatch))
+	default:
+		if info, ok := Queue(rows, q.Queue); ok {
+			a.Queue = &info
+		}
+	}
+	return a
+}
+
+// Reads are rare beside writes, so queries and answers travel as JSON.
+
+// Encode writes the query for another node.
+func (q *Query) Encode() []byte { return encode(q) }
+
+// DecodeQuery reads what Query.Encode wrote. A query with a field that this
+// version does not know is refused: its answer would be one to another question.
+func DecodeQuery(b []byte) (q Query, err error) {
+	if err := decodeStrictly(b, &q, "query"); err != nil {
+		return Query{}, err
+	}
+	if l := q.List; l != nil && (l.From.Cell < 0 || l.From.Cell >= message.Cells) {
+		return Query{}, fmt.Errorf("queue: a query lists from cell %d, which does not exist", l.From.Cell)
+	}
+	return q, nil
+}
+
+// Encode writes the answer for another node.
+func (a *Answer) Encode() []byte { return encode(a) }
+
+// DecodeAnswer reads what Answer.Encode wrote.
+func DecodeAnswer(b []byte) (a Answer, err error) {
+	if err := decodeStrictly(b, &a, "answer"); err != nil {
+		return Answer{}, err
+	}
+	return a, nil
+}
+
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	must(err) // these types always encode
+	return b
+}
+
+func decodeStrictly(b []byte, v any, what string) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("queue: a %s of another node does not read: %w", what, err)
+	}
+	return nil
+}

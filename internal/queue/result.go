@@ -1,0 +1,155 @@
+package queue
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Kinds of results. The numbers are on the wire and in rows: they are never
+// used again.
+const (
+	resultNone    = 0
+	resultSend    = 1
+	resultLease   = 2
+	resultSettle  = 3
+	resultRedrive = 4
+	resultRefusal = 5
+)
+
+// AppendResult writes what Apply answered to one command, for another node.
+func AppendResult(b []byte, result any) []byte {
+	switch r := result.(type) {
+	case nil:
+		return append(b, resultNone)
+	case []message.SendResult:
+		b = binary.AppendUvarint(append(b, resultSend), uint64(len(r)))
+		for i := range r {
+			b = appendError(b, r[i].Err)
+			if r[i].Err == nil {
+				b = append(b, r[i].ID[:]...)
+			}
+		}
+		return b
+	case LeaseResult:
+		b = appendError(append(b, resultLease), r.Err)
+		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(r.Looked)), uint64(len(r.Leased)))
+		for i := range r.Leased {
+			b = r.Leased[i].append(b)
+		}
+		return b
+	case []message.SettleResult:
+		b = binary.AppendUvarint(append(b, resultSettle), uint64(len(r)))
+		for i := range r {
+			var done byte
+			if r[i].AlreadyDone {
+				done = 1
+			}
+			b = appendError(append(b, done, byte(r[i].State)), r[i].Err)
+		}
+		return b
+	case []RedriveResult:
+		b = binary.AppendUvarint(append(b, resultRedrive), uint64(len(r)))
+		for _, err := range r {
+			b = appendError(b, err)
+		}
+		return b
+	case *message.Error:
+		return appendError(append(b, resultRefusal), r)
+	}
+	panic(fmt.Sprintf("queue: %T is no result of Apply", result))
+}
+
+// DecodeResult reads what AppendResult wrote. Bodies and values of attributes
+// are parts of b.
+func DecodeResult(b []byte) (any, error) {
+	d := decoder{b: b}
+	r := decodeResult(&d)
+	if err := d.end("a result"); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func decodeResult(d *decoder) any {
+	switch d.byte() {
+	case resultNone:
+		return nil
+	case resultSend:
+		r := make([]message.SendResult, d.count(2))
+		for i := range r {
+			if r[i].Err = decodeError(d); r[i].Err == nil {
+				copy(r[i].ID[:], d.take(16))
+			}
+		}
+		return r
+	case resultLease:
+		r := LeaseResult{Err: decodeError(d), Looked: int(d.uint())}
+		for range d.count(minLeased) {
+			r.Leased = append(r.Leased, decodeLeased(d))
+		}
+		return r
+	case resultSettle:
+		r := make([]message.SettleResult, d.count(3))
+		for i := range r {
+			r[i] = message.SettleResult{AlreadyDone: d.byte() == 1, State: message.State(d.byte()), Err: decodeError(d)}
+		}
+		return r
+	case resultRedrive:
+		r := make([]RedriveResult, d.count(1))
+		for i := range r {
+			r[i] = decodeError(d)
+		}
+		return r
+	case resultRefusal:
+		if err := decodeError(d); err != nil {
+			return err
+		}
+	}
+	d.fail()
+	return nil
+}
+
+// minLeased is the least that a Leased takes: id, ref, four numbers and a head.
+const minLeased = 16 + 4 + 4 + 4
+
+func (x *Leased) append(b []byte) []byte {
+	b = x.Ref.append(append(b, x.ID[:]...))
+	b = binary.AppendUvarint(b, x.Fence)
+	b = putInt(putInt(putInt(b, int64(x.Attempts)), int64(x.Deliveries)), x.Deadline)
+	b = appendHead(b, &x.Head, x.Body)
+	if len(x.Body) > inlineBody {
+		b = append(b, x.Body...)
+	}
+	return b
+}
+
+func decodeLeased(d *decoder) (x Leased) {
+	copy(x.ID[:], d.take(16))
+	x.Ref = decodeRef(d)
+	x.Fence = d.uint()
+	x.Attempts, x.Deliveries, x.Deadline = int(d.int()), int(d.int()), d.int()
+	var apart bool
+	x.Head, x.Body, apart = readHead(d)
+	x.Head.Seq = x.Ref.Seq
+	if apart {
+		x.Body = d.take(uint64(x.Head.BodySize))
+	}
+	return x
+}
+
+func appendError(b []byte, err *message.Error) []byte {
+	if err == nil {
+		return append(b, 0)
+	}
+	return putString(putString(b, err.Code), err.Text)
+}
+
+func decodeError(d *decoder) *message.Error {
+	code := d.string()
+	if code == "" {
+		return nil
+	}
+	return &message.Error{Code: message.Code(code), Text: d.string()}
+}
