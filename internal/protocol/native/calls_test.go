@@ -115,10 +115,10 @@ func TestCalls(t *testing.T) {
 					List: []*durationpb.Duration{durationpb.New(time.Second), durationpb.New(2 * time.Second)},
 				},
 			}},
-			`create q {MaxAttempts:3 Backoff:{Kind:3 Initial:1s Max:1h0m0s List:[1s 2s]} KeepFinished:4 KeepFinishedFor:1m0s MaxMessageBytes:5} shards=4`,
+			`create q {MaxAttempts:3 MaxWorkerDeaths:0 Backoff:{Kind:3 Initial:1s Max:1h0m0s List:[1s 2s]} KeepFinished:4 KeepFinishedFor:1m0s MaxMessageBytes:5} shards=4`,
 			`{"queue":` + queueJSON + `,"shards":2},"created":true}`,
 		},
-		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0} shards=1`, ""},
+		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 MaxWorkerDeaths:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0} shards=1`, ""},
 		{
 			"Queues/GetQueue", &comandav1.GetQueueRequest{Queue: "q"}, `queue q`,
 			`{"queue":` + queueJSON + `,"counts":{"ready":"1152921504606846976","scheduled":"2","leased":"3","dead":"4","finished":"5"},"shards":2},` + freshJSON + `}`,
