@@ -1,6 +1,10 @@
 package catalog
 
-import "github.com/comanda-mq/comanda/internal/message"
+import (
+	"strconv"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
 
 // Hash places a key in the queue.
 func (q *Queue) Hash(key string) message.KeyHash { return message.HashKey(&q.Secret, key) }
@@ -37,14 +41,9 @@ func split(number uint32, n int, groups []uint64) []Shard {
 // begins with more has the children of 0.
 func path(i, n int) string {
 	if n == 1 {
-		return "0"
+		return rootPath
 	}
-	return "0." + itoa(i)
+	return rootPath + "." + strconv.Itoa(i)
 }
 
-func itoa(i int) string {
-	if i >= 10 {
-		return itoa(i/10) + itoa(i%10)
-	}
-	return string(rune('0' + i))
-}
+const rootPath = "0"

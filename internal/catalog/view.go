@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -12,104 +11,45 @@ import (
 type Cluster struct {
 	ID     string         `json:"id"`     // 32 hex digits
 	Secret message.Secret `json:"secret"` // authenticates tokens
-	// NextQueue and NextNode are the numbers that the next ones get; numbers are
-	// never used again.
-	NextQueue uint32 `json:"next_queue"`
-	NextNode  uint64 `json:"next_node"`
-}
-
-// Node is a server.
-type Node struct {
-	ID     uint64 `json:"id"`
-	Name   string `json:"name"`
-	Listen string `json:"listen"` // where clients reach it
-}
-
-// Group is a replica set.
-type Group struct {
-	ID       uint64    `json:"id"`
-	Replicas []Replica `json:"replicas"`
-}
-
-// Replica is a node's copy of a group.
-type Replica struct {
-	ID   uint64 `json:"id"`
-	Node uint64 `json:"node"`
-}
-
-// MetaGroup is the number of the group that holds the catalog. Data groups
-// follow it.
-const MetaGroup = 1
-
-// Queue is a queue with its range table.
-type Queue struct {
-	Number   uint32           `json:"number"`
-	Name     string           `json:"name"`
-	Version  uint64           `json:"version"` // grows with each change of the queue
-	Settings message.Settings `json:"settings"`
-	Paused   bool             `json:"paused,omitempty"`
-	Secret   message.Secret   `json:"secret"` // places keys
-	Shards   []Shard          `json:"shards"` // by their first cell; they cover all cells
-}
-
-// Shard is a run of a queue's cells, both included, and the group that has it.
-type Shard struct {
-	From  int    `json:"from"`
-	To    int    `json:"to"`
-	Path  string `json:"path"`
-	Group uint64 `json:"group"`
-	Epoch uint64 `json:"epoch"`
+	// The numbers that the next ones get; numbers are never used again.
+	NextQueue     uint32 `json:"next_queue"`
+	NextNode      uint64 `json:"next_node"`
+	NextGroup     uint64 `json:"next_group,omitempty"`
+	NextSession   uint64 `json:"next_session,omitempty"`
+	NextOperation uint64 `json:"next_operation,omitempty"`
 }
 
 // View is the catalog at one version. It never changes: a change makes a new
 // View that shares all that stayed.
 type View struct {
-	Version uint64 // index of the entry that changed it last
-	Cluster Cluster
-	nodes   map[uint64]*Node
-	groups  map[uint64]*Group
-	// Queues lie in buckets, so that a change copies a bucket and not all.
-	byNumber [buckets]map[uint32]*Queue
-	byName   [buckets]map[string]*Queue
-	queues   int
-}
-
-const buckets = 256
-
-func numberBucket(n uint32) int { return int(n % buckets) }
-
-func nameBucket(s string) int {
-	h := uint32(2166136261) // FNV-1a
-	for i := range len(s) {
-		h = (h ^ uint32(s[i])) * 16777619
-	}
-	return int(h % buckets)
+	Version    uint64 // index of the entry that changed it last
+	Cluster    Cluster
+	nodes      table[uint64, *Node]
+	groups     table[uint64, *Group]
+	queues     table[uint64, *Queue] // by number
+	queueNames table[string, *Queue]
+	sessions   table[uint64, *Session]
+	workers    table[string, []*Session] // by worker; a worker's by incarnation
+	operations table[uint64, *Operation]
+	tail       tail // how it came about
 }
 
 // Founded says whether there is a cluster yet.
 func (v *View) Founded() bool { return v.Cluster.ID != "" }
 
 // Queue finds a queue by its name.
-func (v *View) Queue(name string) (*Queue, bool) {
-	q, ok := v.byName[nameBucket(name)][name]
-	return q, ok
-}
+func (v *View) Queue(name string) (*Queue, bool) { return v.queueNames.get(name) }
 
 // QueueNumber finds a queue by its number.
-func (v *View) QueueNumber(n uint32) (*Queue, bool) {
-	q, ok := v.byNumber[numberBucket(n)][n]
-	return q, ok
-}
+func (v *View) QueueNumber(n uint32) (*Queue, bool) { return v.queues.get(uint64(n)) }
 
 // Queues returns up to limit queues whose names come after the given one, by
 // name.
 func (v *View) Queues(after string, limit int) []*Queue {
 	var qs []*Queue
-	for i := range v.byName {
-		for name, q := range v.byName[i] {
-			if name > after {
-				qs = append(qs, q)
-			}
+	for name, q := range v.queueNames.all() {
+		if name > after {
+			qs = append(qs, q)
 		}
 	}
 	slices.SortFunc(qs, func(a, b *Queue) int { return cmp.Compare(a.Name, b.Name) })
@@ -117,65 +57,40 @@ func (v *View) Queues(after string, limit int) []*Queue {
 }
 
 // Len is the number of queues.
-func (v *View) Len() int { return v.queues }
+func (v *View) Len() int { return v.queues.len }
 
-// Node finds a node.
-func (v *View) Node(id uint64) (*Node, bool) {
-	n, ok := v.nodes[id]
-	return n, ok
-}
+// Node finds a node, also one that was removed.
+func (v *View) Node(id uint64) (*Node, bool) { return v.nodes.get(id) }
 
-// Nodes returns all nodes by id.
-func (v *View) Nodes() []*Node { return sorted(v.nodes) }
+// Nodes returns all nodes by id, removed ones as well.
+func (v *View) Nodes() []*Node { return v.nodes.sorted() }
 
 // Group finds a group.
-func (v *View) Group(id uint64) (*Group, bool) {
-	g, ok := v.groups[id]
-	return g, ok
-}
+func (v *View) Group(id uint64) (*Group, bool) { return v.groups.get(id) }
 
 // Groups returns all groups by id, the meta group first.
-func (v *View) Groups() []*Group { return sorted(v.groups) }
+func (v *View) Groups() []*Group { return v.groups.sorted() }
 
-func sorted[T any](m map[uint64]*T) []*T {
-	out := make([]*T, 0, len(m))
-	for _, id := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, m[id])
-	}
-	return out
+// Session finds a session, also one that has ended and is not forgotten.
+func (v *View) Session(id uint64) (*Session, bool) { return v.sessions.get(id) }
+
+// Live says whether a session may hold leases.
+func (v *View) Live(id, incarnation uint64) bool {
+	s, ok := v.sessions.get(id)
+	return ok && s.Live() && s.Incarnation == incarnation
 }
 
-func (v *View) withQueue(q *Queue) *View {
-	n := *v
-	if old, ok := v.QueueNumber(q.Number); !ok {
-		n.queues++
-	} else if old.Name != q.Name {
-		panic("catalog: a queue's name does not change")
-	}
-	put(&n.byNumber[numberBucket(q.Number)], q.Number, q)
-	put(&n.byName[nameBucket(q.Name)], q.Name, q)
-	return &n
+// Sessions returns all sessions by id, ended ones as well.
+func (v *View) Sessions() []*Session { return v.sessions.sorted() }
+
+// Worker returns the sessions of a worker by incarnation.
+func (v *View) Worker(name string) []*Session {
+	s, _ := v.workers.get(name)
+	return s
 }
 
-func (v *View) withoutQueue(q *Queue) *View {
-	n := *v
-	n.queues--
-	remove(&n.byNumber[numberBucket(q.Number)], q.Number)
-	remove(&n.byName[nameBucket(q.Name)], q.Name)
-	return &n
-}
+// Operation finds an operation.
+func (v *View) Operation(id uint64) (*Operation, bool) { return v.operations.get(id) }
 
-func put[K comparable, V any](m *map[K]V, k K, v V) {
-	c := maps.Clone(*m)
-	if c == nil {
-		c = map[K]V{}
-	}
-	c[k] = v
-	*m = c
-}
-
-func remove[K comparable, V any](m *map[K]V, k K) {
-	c := maps.Clone(*m)
-	delete(c, k)
-	*m = c
-}
+// Operations returns all operations by id.
+func (v *View) Operations() []*Operation { return v.operations.sorted() }

@@ -29,7 +29,9 @@ func (g *Group) Learn(view *catalog.View, changes []catalog.Change) {
 		settings = g.reconcileAll()
 	default:
 		for _, c := range changes {
-			settings = g.reconcile(settings, c.Queue.Number)
+			if c.Queue != nil {
+				settings = g.reconcile(settings, c.Queue.Number)
+			}
 		}
 	}
 	g.mu.Unlock()

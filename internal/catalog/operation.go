@@ -1,0 +1,186 @@
+package catalog
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Limits of operations.
+const (
+	MaxOperations     = 1_000    // that have not ended
+	keptOperations    = 1_000    // that have ended; the oldest are forgotten
+	MaxOperationBytes = 64 << 10 // of Args and of Data each
+)
+
+// Operation is a long server job. It is a state machine whose state lies here,
+// so that it goes on when whoever runs it dies: each step is a compare-and-set.
+type Operation struct {
+	ID    uint64          `json:"id"`
+	Key   string          `json:"key"`  // of the request that began it
+	Kind  string          `json:"kind"` // split, move, …
+	Args  json.RawMessage `json:"args,omitempty"`
+	State OperationState  `json:"state,omitempty"`
+	Step  string          `json:"step,omitempty"` // that is done next; empty: the first
+	Data  json.RawMessage `json:"data,omitempty"` // what the steps so far leave to the next
+	Error string          `json:"error,omitempty"`
+	By    string          `json:"by,omitempty"` // principal who began it
+	// Wall times of whoever proposed the change; for people only.
+	CreatedAt time.Time `json:"created_at"`
+	ChangedAt time.Time `json:"changed_at"`
+}
+
+// OperationState is how far an operation is.
+type OperationState uint8
+
+// The states of an operation; the last three are ends.
+const (
+	Running    OperationState = iota
+	Cancelling                // whoever runs it undoes what is to be undone
+	Done
+	Failed
+	Cancelled
+)
+
+var operationStates = []string{"running", "cancelling", "done", "failed", "cancelled"}
+
+func (s OperationState) String() string { return word(operationStates, s) }
+
+// MarshalText writes the state's word.
+func (s OperationState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads the state's word.
+func (s *OperationState) UnmarshalText(b []byte) error { return parseWord(operationStates, b, s) }
+
+// Ended says whether nothing more happens to the operation.
+func (o *Operation) Ended() bool { return o.State >= Done }
+
+// BeginOperation begins an operation. A repeat with the same key finds it.
+type BeginOperation struct {
+	Key  string          `json:"key"`
+	Kind string          `json:"kind"`
+	Args json.RawMessage `json:"args,omitempty"`
+	By   string          `json:"by,omitempty"`
+	At   time.Time       `json:"at"`
+}
+
+// AdvanceOperation says that a step is done and which is next. It is refused
+// with CONFLICT if the operation is not at that step: somebody else runs it.
+type AdvanceOperation struct {
+	ID   uint64          `json:"id"`
+	Step string          `json:"step"`
+	Next string          `json:"next"`
+	Data json.RawMessage `json:"data,omitempty"`
+	At   time.Time       `json:"at"`
+}
+
+// FinishOperation ends an operation that is at a step, else CONFLICT.
+type FinishOperation struct {
+	ID    uint64         `json:"id"`
+	Step  string         `json:"step"`
+	State OperationState `json:"state"` // Done, Failed or Cancelled
+	Error string         `json:"error,omitempty"`
+	At    time.Time      `json:"at"`
+}
+
+// CancelOperation asks that an operation stops. One that has ended stays as it
+// is.
+type CancelOperation struct {
+	ID uint64    `json:"id"`
+	At time.Time `json:"at"`
+}
+
+func (o *Operation) key() []byte { return binary.BigEndian.AppendUint64([]byte{rowOperation}, o.ID) }
+
+func noOperation(id uint64) *message.Error {
+	return message.Errorf(message.NotFound, "there is no operation %d, or it ended long ago: see 'comanda operation list'", id)
+}
+
+func (m *Machine) beginOperation(c *BeginOperation) Result {
+	running, ended := 0, []*Operation(nil)
+	for _, o := range m.view.Operations() {
+		switch {
+		case o.Key == c.Key:
+			return Result{Operation: o}
+		case o.Ended():
+			ended = append(ended, o)
+		default:
+			running++
+		}
+	}
+	switch {
+	case c.Key == "" || c.Kind == "" || len(c.Args) > MaxOperationBytes:
+		return Result{Err: message.Errorf(message.InvalidArgument, "an operation wants a key, a kind and at most %d bytes of arguments, not %q, %q and %d", MaxOperationBytes, c.Key, c.Kind, len(c.Args))}
+	case running >= MaxOperations:
+		return Result{Err: message.Errorf(message.ResourceExhausted, "%d operations are under way, the most there can be: wait, or cancel some", running)}
+	}
+	for len(ended) >= keptOperations {
+		m.remove(ended[0])
+		ended = ended[1:]
+	}
+	cluster := m.view.Cluster
+	o := &Operation{
+		ID: max(cluster.NextOperation, 1), Key: c.Key, Kind: c.Kind, Args: c.Args, By: c.By, CreatedAt: c.At, ChangedAt: c.At,
+	}
+	cluster.NextOperation = o.ID + 1
+	m.set(cluster)
+	m.set(o)
+	return Result{Operation: o, Created: true}
+}
+
+func (m *Machine) advanceOperation(c *AdvanceOperation) Result {
+	o, err := m.atStep(c.ID, c.Step)
+	if err == nil && len(c.Data) > MaxOperationBytes {
+		err = message.Errorf(message.InvalidArgument, "operation %d wants to keep %d bytes, at most %d are allowed", c.ID, len(c.Data), MaxOperationBytes)
+	}
+	if err != nil {
+		return Result{Operation: o, Err: err}
+	}
+	n := *o
+	n.Step, n.Data, n.ChangedAt = c.Next, c.Data, c.At
+	m.set(&n)
+	return Result{Operation: &n}
+}
+
+func (m *Machine) finishOperation(c *FinishOperation) Result {
+	o, err := m.atStep(c.ID, c.Step)
+	if err == nil && (c.State < Done || c.State > Cancelled) {
+		err = message.Errorf(message.InvalidArgument, "operation %d can't end as %s", c.ID, c.State)
+	}
+	if err != nil {
+		return Result{Operation: o, Err: err}
+	}
+	n := *o
+	n.State, n.Error, n.ChangedAt = c.State, strings.ToValidUTF8(c.Error[:min(len(c.Error), message.MaxErrorText)], ""), c.At
+	m.set(&n)
+	return Result{Operation: &n}
+}
+
+func (m *Machine) cancelOperation(c *CancelOperation) Result {
+	o, ok := m.view.Operation(c.ID)
+	if !ok {
+		return Result{Err: noOperation(c.ID)}
+	}
+	if o.State != Running {
+		return Result{Operation: o}
+	}
+	n := *o
+	n.State, n.ChangedAt = Cancelling, c.At
+	m.set(&n)
+	return Result{Operation: &n}
+}
+
+// atStep finds an operation that has not ended and is at that step.
+func (m *Machine) atStep(id uint64, step string) (*Operation, *message.Error) {
+	o, ok := m.view.Operation(id)
+	switch {
+	case !ok:
+		return nil, noOperation(id)
+	case o.Ended() || o.Step != step:
+		return o, message.Errorf(message.Conflict, "operation %d is %s at step %q, not at %q: somebody else runs it", id, o.State, o.Step, step)
+	}
+	return o, nil
+}

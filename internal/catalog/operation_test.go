@@ -1,0 +1,66 @@
+package catalog
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+func begin(key string) Command {
+	return Command{BeginOperation: &BeginOperation{Key: key, Kind: "move", Args: json.RawMessage(`{"queue": "q"}`)}}
+}
+
+// Steps are compared and set: of two who run an operation, one is refused.
+func TestOperation(t *testing.T) {
+	w := newTown()
+	o := w.do(begin("k")).Operation
+	if again := w.do(begin("k")); again.Created || again.Operation != o {
+		t.Fatalf("again: %+v", again)
+	}
+	advance := func(step, next string) Command {
+		return Command{AdvanceOperation: &AdvanceOperation{ID: o.ID, Step: step, Next: next, Data: json.RawMessage(`{"group":6}`)}}
+	}
+	finish := func(step string, s OperationState) Command {
+		return Command{FinishOperation: &FinishOperation{ID: o.ID, Step: step, State: s, Error: strings.Repeat("é", 1_000)}}
+	}
+	w.do(advance("", "spin off"))
+	w.refuse(t, message.Conflict, advance("", "spin off"))
+	w.refuse(t, message.Conflict, finish("", Done))
+	w.refuse(t, message.InvalidArgument, finish("spin off", Running))
+	big := advance("spin off", "relocate")
+	big.AdvanceOperation.Data = json.RawMessage(`"` + strings.Repeat("x", MaxOperationBytes) + `"`)
+	w.refuse(t, message.InvalidArgument, big)
+	if c := w.do(Command{CancelOperation: &CancelOperation{ID: o.ID}}).Operation; c.State != Cancelling {
+		t.Fatalf("cancelled: %+v", c)
+	}
+	w.do(advance("spin off", "fold back"))
+	done := w.do(finish("fold back", Cancelled)).Operation
+	if done.State != Cancelled || len(done.Error) > message.MaxErrorText || string(done.Data) != `{"group":6}` {
+		t.Fatalf("%+v", done)
+	}
+	w.refuse(t, message.Conflict, advance("fold back", "again"))
+	if c := w.do(Command{CancelOperation: &CancelOperation{ID: o.ID}}); c.Err != nil || c.Operation != done {
+		t.Fatalf("cancelled after its end: %+v", c)
+	}
+	w.refuse(t, message.NotFound, Command{CancelOperation: &CancelOperation{ID: 99}})
+	w.refuse(t, message.InvalidArgument, Command{BeginOperation: &BeginOperation{Kind: "move"}})
+}
+
+// Those that ended stay for a while; those under way are limited.
+func TestOperationsAreLimited(t *testing.T) {
+	w := newTown()
+	for i := range keptOperations + 3 {
+		o := w.do(begin(fmt.Sprint("ended", i))).Operation
+		w.do(Command{FinishOperation: &FinishOperation{ID: o.ID, State: Done}})
+	}
+	for i := range MaxOperations {
+		w.do(begin(fmt.Sprint(i)))
+	}
+	w.refuse(t, message.ResourceExhausted, begin("one more"))
+	if all := w.m.View().Operations(); len(all) != keptOperations-1+MaxOperations && len(all) != keptOperations+MaxOperations || all[0].ID == 1 {
+		t.Fatalf("%d operations, the first is %d", len(all), all[0].ID)
+	}
+}

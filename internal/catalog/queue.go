@@ -1,0 +1,100 @@
+package catalog
+
+import (
+	"encoding/binary"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Queue is a queue with its range table.
+type Queue struct {
+	Number   uint32           `json:"number"`
+	Name     string           `json:"name"`
+	Version  uint64           `json:"version"` // grows with each change of the queue
+	Settings message.Settings `json:"settings"`
+	Paused   bool             `json:"paused,omitempty"`
+	Secret   message.Secret   `json:"secret"` // places keys
+	Shards   []Shard          `json:"shards"` // by their first cell; they cover all cells
+}
+
+// CreateQueue creates a queue.
+type CreateQueue struct {
+	Name     string           `json:"name"`
+	Settings message.Settings `json:"settings"`
+	Shards   int              `json:"shards"`
+	Secret   message.Secret   `json:"secret"`
+}
+
+// DeleteQueue deletes a queue; its groups drop their rows when they see it.
+type DeleteQueue struct {
+	Name string `json:"name"`
+}
+
+// PauseQueue stops or resumes a queue's deliveries.
+type PauseQueue struct {
+	Name   string `json:"name"`
+	Paused bool   `json:"paused"`
+}
+
+func (q *Queue) key() []byte { return binary.BigEndian.AppendUint32([]byte{rowQueue}, q.Number) }
+
+func (m *Machine) createQueue(c *CreateQueue) Result {
+	if q, ok := m.view.Queue(c.Name); ok {
+		if !q.Settings.Equal(c.Settings) || len(q.Shards) != c.Shards {
+			return Result{Queue: q, Err: message.Errorf(message.QueueExists, "queue %q exists with other settings: see them with 'comanda queue show %s'", c.Name, c.Name)}
+		}
+		return Result{Queue: q}
+	}
+	cluster := m.view.Cluster
+	if m.view.Len() >= message.MaxQueues || cluster.NextQueue > message.MaxQueueNumber {
+		return Result{Err: message.Errorf(message.ResourceExhausted, "the cluster has %d queues, the most it can have: delete some", m.view.Len())}
+	}
+	q := &Queue{
+		Number: cluster.NextQueue, Name: c.Name, Version: m.index, Settings: c.Settings.WithDefaults(),
+		Secret: c.Secret, Shards: split(cluster.NextQueue, c.Shards, m.sharedGroups()),
+	}
+	cluster.NextQueue++
+	m.set(cluster)
+	m.set(q)
+	return Result{Queue: q, Created: true}
+}
+
+// sharedGroups are the data groups that new queues go into. A group that a shard
+// span off into is that shard's own.
+func (m *Machine) sharedGroups() (ids []uint64) {
+	for _, g := range m.view.Groups() {
+		if g.ID != MetaGroup && g.Origin == "" {
+			ids = append(ids, g.ID)
+		}
+	}
+	return ids
+}
+
+func (m *Machine) deleteQueue(c *DeleteQueue) Result {
+	q, ok := m.view.Queue(c.Name)
+	if !ok {
+		return Result{Err: message.NoQueue(c.Name)}
+	}
+	m.remove(q)
+	return Result{Queue: q}
+}
+
+func (m *Machine) pauseQueue(c *PauseQueue) Result {
+	q, ok := m.view.Queue(c.Name)
+	if !ok {
+		return Result{Err: message.NoQueue(c.Name)}
+	}
+	if q.Paused == c.Paused {
+		return Result{Queue: q}
+	}
+	n := *q
+	n.Paused = c.Paused
+	return m.changeQueue(&n)
+}
+
+// changeQueue puts a changed copy of a queue in its place.
+func (m *Machine) changeQueue(q *Queue) Result {
+	q.Version = max(m.index, q.Version+1) // several changes may be in one entry
+	m.set(q)
+	return Result{Queue: q}
+}

@@ -1,0 +1,86 @@
+package catalog
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+func open(worker string, incarnation uint64) Command {
+	return Command{OpenSession: &OpenSession{Worker: worker, Incarnation: incarnation, Node: 1}}
+}
+
+func end(s *Session) Command {
+	return Command{EndSession: &EndSession{ID: s.ID, Incarnation: s.Incarnation, Why: "goodbye"}}
+}
+
+// A session is opened once and ends once; what has ended never comes back, not
+// even after it is forgotten.
+func TestSession(t *testing.T) {
+	w := newTown()
+	s := w.do(open("kitchen", 5)).Session
+	if s == nil || s.TTL != DefaultTTL || !w.m.View().Live(s.ID, 5) || w.m.View().Live(s.ID, 4) {
+		t.Fatalf("%+v", s)
+	}
+	if again := w.do(open("kitchen", 5)); again.Created || again.Session != s {
+		t.Fatalf("again: %+v", again)
+	}
+	w.refuse(t, message.InvalidArgument, Command{EndSession: &EndSession{ID: s.ID, Incarnation: 4}})
+	w.do(end(s))
+	if c := w.m.Changes(); len(c) != 1 || c[0].Session == nil || c[0].Session.Live() || c[0].Session.Why != "goodbye" {
+		t.Fatalf("changes: %+v", c)
+	}
+	ended := w.index
+	w.refuse(t, message.SessionEnded, open("kitchen", 5))
+	before := w.m.View()
+	if r := w.do(end(s)); r.Err != nil || w.m.View() != before {
+		t.Fatalf("ended twice: %v", r.Err)
+	}
+	next := w.do(open("kitchen", 6)).Session
+	w.do(Command{ForgetSessions: &ForgetSessions{UpTo: ended - 1}})
+	if _, ok := w.m.View().Session(s.ID); !ok {
+		t.Fatal("forgotten too early")
+	}
+	w.do(Command{ForgetSessions: &ForgetSessions{UpTo: ended}})
+	if c := w.m.Changes(); len(c) != 1 || !c[0].Deleted || c[0].Session.ID != s.ID {
+		t.Fatalf("changes: %+v", c)
+	}
+	if v := w.m.View(); v.Live(s.ID, 5) || !v.Live(next.ID, 6) || len(v.Worker("kitchen")) != 1 || next.ID == s.ID {
+		t.Fatal("the wrong one was forgotten")
+	}
+}
+
+// Two processes may bear one name; one that knows that its predecessors are dead
+// says so.
+func TestSessionReplaces(t *testing.T) {
+	w := newTown()
+	a, b := w.do(open("kitchen", 1)).Session, w.do(open("kitchen", 3)).Session
+	c := open("kitchen", 2)
+	c.OpenSession.Replace = true
+	w.do(c)
+	if v := w.m.View(); v.Live(a.ID, 1) || !v.Live(b.ID, 3) {
+		t.Fatal("only lower incarnations are replaced")
+	}
+}
+
+func TestSessionsAreLimited(t *testing.T) {
+	w := newTown()
+	for _, c := range []OpenSession{{Incarnation: 1}, {Worker: "w"}, {Worker: "w", Incarnation: 1, TTL: MinTTL - 1}, {Worker: "w", Incarnation: 1, TTL: MaxTTL + time.Second}} {
+		w.refuse(t, message.InvalidArgument, Command{OpenSession: &c})
+	}
+	var all []Command
+	for i := range uint64(MaxWorkerSessions) {
+		all = append(all, open("kitchen", i+1))
+	}
+	w.apply(all...)
+	w.refuse(t, message.ResourceExhausted, open("kitchen", MaxWorkerSessions+1))
+	for n := MaxWorkerSessions; n < MaxSessions; n += len(all) {
+		for i := range all {
+			all[i] = open(fmt.Sprint(n+i), 1)
+		}
+		w.apply(all...)
+	}
+	w.refuse(t, message.ResourceExhausted, open("bakery", 1))
+}
