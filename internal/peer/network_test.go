@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -178,6 +179,8 @@ type gate struct {
 	ended chan struct{}
 	once  sync.Once
 	knock chan struct{} // a value for each write that found it shut
+
+	writes atomic.Int64 // that passed
 }
 
 func newGate(c net.Conn) *gate {
@@ -200,6 +203,7 @@ func (g *gate) Write(b []byte) (int, error) {
 			return 0, net.ErrClosed
 		}
 	}
+	g.writes.Add(1)
 	return g.Conn.Write(b)
 }
 

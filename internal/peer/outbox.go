@@ -21,7 +21,7 @@ type outbox struct {
 }
 
 // keptBuffer is how large a buffer is kept when it was written.
-const keptBuffer = 1 << 20
+const keptBuffer = 4 << 20
 
 func (o *outbox) init() {
 	o.work.L, o.room.L = &o.mu, &o.mu

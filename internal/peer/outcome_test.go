@@ -188,8 +188,10 @@ func TestErrorsOfHandlersTravel(t *testing.T) {
 		{fmt.Errorf("send: %w", message.Errorf(message.Fenced, "no")), message.Error{Code: message.Fenced, Text: "no"}},
 		{errors.New("oops"), message.Error{Code: message.Internal, Text: "oops"}},
 		{&message.Error{Text: "no code"}, message.Error{Code: message.Internal, Text: ": no code"}},
-		{message.Errorf(message.Gone, "%s", bytes.Repeat([]byte("x"), maxText+1)),
-			message.Error{Code: message.Gone, Text: string(bytes.Repeat([]byte("x"), maxText))}},
+		{
+			message.Errorf(message.Gone, "%s", bytes.Repeat([]byte("x"), maxText+1)),
+			message.Error{Code: message.Gone, Text: string(bytes.Repeat([]byte("x"), maxText))},
+		},
 	} {
 		reply <- c.err
 		_, err := a.Call(t.Context(), 2, nil)

@@ -120,6 +120,9 @@ func (p *Peers) Run(ctx context.Context) error {
 	p.mu.Unlock()
 	p.spawn(p.watch)
 	err := p.accept()
+	if p.ctx.Err() != nil {
+		err = nil // close has closed it
+	}
 	p.close()
 	p.tasks.Wait()
 	return err

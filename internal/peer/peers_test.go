@@ -324,3 +324,55 @@ func TestListenerThatFailsEndsRun(t *testing.T) {
 		}
 	})
 }
+
+// What waits while a write is under way leaves in one write.
+func TestWaitingFramesLeaveInOneWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGated(t)
+		g.gate.shut()
+		done := []chan error{g.call(t.Context(), "first")}
+		<-g.gate.knock
+		for i := range 100 {
+			done = append(done, g.call(t.Context(), fmt.Sprint(i)))
+		}
+		synctest.Wait()
+		before := g.gate.writes.Load()
+		g.gate.unshut()
+		for _, done := range done {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := g.gate.writes.Load() - before; got != 2 {
+			t.Fatalf("%d writes for the first and 100 others", got)
+		}
+	})
+}
+
+// Handlers that go on after their callers gave up still count.
+func TestHandlersOfOneConnectionAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		release := make(chan struct{})
+		n.run(t, 2, funcs{call: func(context.Context, uint64, []byte) ([]byte, error) {
+			<-release
+			return nil, nil
+		}})
+		a := n.run(t, 1, funcs{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var calls sync.WaitGroup
+		for range MaxCalls {
+			calls.Go(func() { a.Call(ctx, 2, nil) })
+		}
+		synctest.Wait()
+		cancel()
+		calls.Wait()
+		_, err := a.Call(t.Context(), 2, nil)
+		wantCode(t, err, message.ResourceExhausted)
+		close(release)
+		synctest.Wait()
+		if _, err := a.Call(t.Context(), 2, nil); err != nil {
+			t.Error(err)
+		}
+	})
+}

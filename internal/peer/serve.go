@@ -19,21 +19,19 @@ const maxGuests = 256
 // file descriptor was left.
 const retryAccept = 100 * time.Millisecond
 
-// accept serves connections until the listener is closed.
+// accept serves connections until the listener is closed; only close does that.
 func (p *Peers) accept() error {
 	if p.o.Listener == nil {
 		<-p.ctx.Done()
 		return nil
 	}
-	for {
+	for p.ctx.Err() == nil {
 		raw, err := p.o.Listener.Accept()
 		switch {
 		case err == nil:
 			if !p.spawn(func() { p.serve(raw) }) {
 				_ = raw.Close()
 			}
-		case p.ctx.Err() != nil:
-			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept connections of other nodes: %w", err)
 		default:
@@ -41,6 +39,7 @@ func (p *Peers) accept() error {
 			p.pause(retryAccept)
 		}
 	}
+	return nil
 }
 
 func (p *Peers) pause(d time.Duration) {
