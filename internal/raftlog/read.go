@@ -191,13 +191,14 @@ func (l *Log) Relocate(group uint64) error {
 	from := l.chain[0]
 	generation := from.generation
 	var b Batch
+	most := uint64(min(runBytes, l.o.SegmentBytes/4)) // a record must fit in what the table leaves
 	for index := r.truncated.Index + 1; index <= r.last(); {
 		n := matching(r.at(index), func(e entry) bool { return e.slot == from.slot })
 		if n == 0 {
 			index++
 			continue
 		}
-		entries, err := l.Entries(group, index, index+uint64(n), runBytes)
+		entries, err := l.Entries(group, index, index+uint64(n), most)
 		if err != nil {
 			return err
 		}

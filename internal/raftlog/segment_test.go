@@ -92,6 +92,29 @@ func TestRelocate(t *testing.T) {
 	}
 }
 
+// What fills a segment in many records is more than one record may hold: it is
+// written again in parts.
+func TestRelocateFullSegment(t *testing.T) {
+	l := open(t, vfs.NewMem())
+	write(t, l, func(b *Batch) { b.Create(newReplica(1)) })
+	for index := uint64(1); len(l.chain) < 3; index++ {
+		write(t, l, func(b *Batch) { b.Append(1, nil, entries(1, 1, index, 1, 900)) })
+	}
+	last, err := l.LastIndex(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Relocate(1); err != nil {
+		t.Fatal(err)
+	}
+	es, err := l.Entries(1, 1, last+1, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equalEntries(t, es, entries(1, 1, 1, int(last), 900))
+	closeLog(t, l)
+}
+
 // A recycled slot is full of records that were valid once: none comes back.
 func TestOldRecordsInRecycledSlot(t *testing.T) {
 	fs := vfs.NewCrashableMem()
