@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,12 +22,10 @@ const (
 // Replica is the rows of one replica. Its methods but View are called by one
 // goroutine, its apply worker.
 type Replica struct {
-	store *Store
-	root  uint64
-	alloc func() (uint64, error)
-	// spaces maps space → handle, as of the last commit. The map behind the
-	// pointer is never changed: views keep it.
-	spaces atomic.Pointer[map[uint64]uint64]
+	store  *Store
+	root   uint64
+	alloc  func() (uint64, error)
+	spaces atomic.Pointer[table] // as of the last commit
 	// moving is held for writing over a commit that changes spaces, and for
 	// reading while a view takes rows and spaces of one commit.
 	moving sync.RWMutex
@@ -43,18 +40,18 @@ func (s *Store) OpenReplica(root uint64, alloc func() (uint64, error)) (*Replica
 		return nil, err
 	}
 	r := &Replica{store: s, root: root, alloc: alloc}
-	r.spaces.Store(&spaces)
+	r.spaces.Store(spaces)
 	return r, nil
 }
 
-func loadSpaces(db pebble.Reader, root uint64) (_ map[uint64]uint64, err error) {
+func loadSpaces(db pebble.Reader, root uint64) (_ *table, err error) {
 	prefix := append(binary.BigEndian.AppendUint64(nil, root), hostRows, 's')
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: append(binary.BigEndian.AppendUint64(nil, root), hostRows, 's'+1)})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	spaces := map[uint64]uint64{}
+	spaces := &table{}
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
@@ -64,7 +61,7 @@ func loadSpaces(db pebble.Reader, root uint64) (_ map[uint64]uint64, err error) 
 		if len(k) != 8 || len(v) != 8 {
 			return nil, fmt.Errorf("state: root %d: a space row has %d+%d bytes", root, len(k), len(v))
 		}
-		spaces[binary.BigEndian.Uint64(k)] = binary.BigEndian.Uint64(v)
+		spaces.with(binary.BigEndian.Uint64(k), binary.BigEndian.Uint64(v), true)
 	}
 	return spaces, it.Error()
 }
@@ -75,7 +72,7 @@ func appliedKey(root uint64) []byte {
 
 // Spaces lists the replica's spaces, its own first.
 func (r *Replica) Spaces() []uint64 {
-	return append([]uint64{GroupSpace}, slices.Sorted(maps.Keys(*r.spaces.Load()))...)
+	return append([]uint64{GroupSpace}, r.spaces.Load().spaces()...)
 }
 
 // Applied returns the applied row as of the last commit; nil if there is none.
@@ -111,9 +108,14 @@ func (r *Replica) Durable() (_ []byte, err error) {
 func (r *Replica) Destroy() (err error) {
 	b := r.store.db.NewBatch()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	handles := append([]uint64{r.root}, mapValues(*r.spaces.Load())...)
-	for _, h := range handles {
-		lo, hi := bounds(h)
+	handles := r.Handles()
+	slices.Sort(handles)
+	for i := 0; i < len(handles); {
+		first := i // of a run, as a snapshot brings them
+		for i++; i < len(handles) && handles[i] == handles[i-1]+1; i++ {
+		}
+		lo, _ := bounds(handles[first])
+		_, hi := bounds(handles[i-1])
 		if err := b.DeleteRange(lo, hi, nil); err != nil {
 			return err
 		}
@@ -121,20 +123,15 @@ func (r *Replica) Destroy() (err error) {
 	return b.Commit(pebble.NoSync)
 }
 
-func mapValues(m map[uint64]uint64) []uint64 {
-	vs := make([]uint64, 0, len(m))
-	for _, v := range m {
-		vs = append(vs, v)
-	}
-	return vs
-}
-
 // prefix appends what every key of the space begins with; false if the space
 // has no rows yet.
-func prefix(dst []byte, root uint64, spaces map[uint64]uint64, space uint64) ([]byte, bool) {
+func prefix(dst []byte, root uint64, spaces *table, space uint64) ([]byte, bool) {
 	if space == GroupSpace {
 		return append(binary.BigEndian.AppendUint64(dst, root), groupRows), true
 	}
-	h, ok := spaces[space]
+	h, ok := spaces.handle(space)
 	return binary.BigEndian.AppendUint64(dst, h), ok
 }
+
+// Handles lists the handles of the replica's rows, in no order, for inspection.
+func (r *Replica) Handles() []uint64 { return append(r.spaces.Load().handles(), r.root) }

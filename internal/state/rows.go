@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/maphash"
-	"maps"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -15,13 +14,13 @@ import (
 type reader struct {
 	src    pebble.Reader
 	root   uint64
-	spaces *map[uint64]uint64
+	spaces *table
 	key    []byte // scratch
 	it     *pebble.Iterator
 }
 
 func (r *reader) fullKey(space uint64, key []byte) ([]byte, bool) {
-	k, ok := prefix(r.key[:0], r.root, *r.spaces, space)
+	k, ok := prefix(r.key[:0], r.root, r.spaces, space)
 	r.key = append(k, key...)
 	return r.key, ok
 }
@@ -61,7 +60,7 @@ func (r *reader) Has(space uint64, key []byte) bool {
 // says false. The slices are only valid during the call, and visit may not
 // call Scan.
 func (r *reader) Scan(space uint64, lo, hi []byte, visit func(key, value []byte) bool) {
-	p, ok := prefix(nil, r.root, *r.spaces, space)
+	p, ok := prefix(nil, r.root, r.spaces, space)
 	if !ok {
 		return
 	}
@@ -244,7 +243,7 @@ func (b *Batch) SingleDelete(space uint64, key []byte) {
 // Clear drops a whole space, whatever it holds, by two range tombstones. A
 // later write to it begins with a fresh handle.
 func (b *Batch) Clear(space uint64) {
-	h, ok := (*b.spaces)[space]
+	h, ok := b.spaces.handle(space)
 	if !ok {
 		return
 	}
@@ -256,13 +255,7 @@ func (b *Batch) Clear(space uint64) {
 
 // setSpace makes space → handle known to the batch; handle 0 takes it out.
 func (b *Batch) setSpace(space, handle uint64) {
-	m := maps.Clone(*b.spaces)
-	if handle == 0 {
-		delete(m, space)
-	} else {
-		m[space] = handle
-	}
-	b.spaces, b.moved = &m, true
+	b.spaces, b.moved = b.spaces.with(space, handle, b.moved), true
 }
 
 // Commit writes the batch and the applied row as one step that a crash can't

@@ -27,12 +27,14 @@ type Options struct {
 
 // Store is the one Pebble of a node.
 type Store struct {
-	db *pebble.DB
+	db      *pebble.DB
+	dir     string
+	options *pebble.Options // for the tables of snapshots
 
 	mu      sync.Mutex
-	views   int // open ones
+	views   int // open ones, and installs under way
 	closing bool
-	idle    sync.Cond // no view is open
+	idle    sync.Cond // there are none
 }
 
 // Open opens or creates the store in o.Dir.
@@ -78,16 +80,31 @@ func Open(o Options) (*Store, error) {
 		// Most lookups of state rows find nothing: the filter answers them.
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	po.EnsureDefaults()
 	db, err := pebble.Open(o.Dir, po)
 	if err != nil {
 		return nil, fmt.Errorf("state: open %s: %w", o.Dir, err)
 	}
-	s := &Store{db: db}
+	s := &Store{db: db, dir: o.Dir, options: po}
 	s.idle.L = &s.mu
-	if err := s.identify(o); err != nil {
+	err = s.identify(o)
+	if err == nil && !o.ReadOnly {
+		err = s.clearIncoming()
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
+}
+
+// clearIncoming deletes the tables of snapshots that an earlier process did not
+// install.
+func (s *Store) clearIncoming() error {
+	dir := s.options.FS.PathJoin(s.dir, incomingDir)
+	if err := s.options.FS.RemoveAll(dir); err != nil {
+		return fmt.Errorf("state: delete what is left of snapshots: %w", err)
+	}
+	return s.options.FS.MkdirAll(dir, 0o755)
 }
 
 // ErrOtherStore marks rows that belong to another data directory.
@@ -177,7 +194,7 @@ func (s *Store) Sweep(roots []uint64) (swept int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		for _, h := range spaces {
+		for _, h := range spaces.handles() {
 			reached[h] = true
 		}
 	}
