@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -118,7 +119,7 @@ func (oneQueue) Get(uint64, []byte) ([]byte, bool) { return nil, false }
 
 func (r oneQueue) Scan(_ uint64, lo, _ []byte, visit func(k, v []byte) bool) {
 	if lo[0] == 'q' {
-		visit(lo, r.row)
+		visit(binary.BigEndian.AppendUint32(lo, r.number), r.row)
 	}
 }
 
