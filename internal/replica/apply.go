@@ -88,19 +88,24 @@ func (q *queue) isClosed() bool {
 func (q *queue) next(done []task) []task {
 	clear(done)
 	for {
-		q.mu.Lock()
-		if q.closed {
-			q.mu.Unlock()
-			return nil
-		}
-		if tasks := q.tasks; len(tasks) > 0 {
-			q.tasks = done[:0]
-			q.mu.Unlock()
+		tasks, closed := q.take(done)
+		if closed || len(tasks) > 0 {
 			return tasks
 		}
-		q.mu.Unlock()
 		<-q.wake
 	}
+}
+
+// take takes what there is, without waiting.
+func (q *queue) take(done []task) (tasks []task, closed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || len(q.tasks) == 0 {
+		return nil, q.closed
+	}
+	tasks = q.tasks
+	q.tasks = done[:0]
+	return tasks, false
 }
 
 // putBack returns tasks that were not done, for rest.
@@ -125,25 +130,53 @@ type worker struct {
 // startWorker starts the apply worker of a group.
 func (h *Host) startWorker(g *Group) {
 	w := &worker{g: g, conf: g.startConf}
+	if h.stepped {
+		h.inline = append(h.inline, w)
+		return
+	}
 	h.workers.Go(w.run)
 }
 
+// run does tasks until the queue is closed.
 func (w *worker) run() {
-	q := &w.g.queue
+	if w.g.after != nil {
+		<-w.g.after
+	}
 	var tasks []task
 	for {
-		if tasks = q.next(tasks); tasks == nil {
+		if tasks = w.g.queue.next(tasks); tasks == nil || !w.some(tasks) {
 			break
-		}
-		if !w.runTasks(tasks) {
-			break
-		}
-		if q.wanted.Swap(false) {
-			w.g.host.mark(w.g)
 		}
 	}
+	w.end()
+}
+
+// drain does the tasks that there are, and says whether more may come.
+func (w *worker) drain() bool {
+	for {
+		tasks, closed := w.g.queue.take(nil)
+		switch {
+		case closed || len(tasks) > 0 && !w.some(tasks):
+			w.end()
+			return false
+		case len(tasks) == 0:
+			return true
+		}
+	}
+}
+
+// some does tasks, and says whether the worker goes on.
+func (w *worker) some(tasks []task) bool {
+	goesOn := w.runTasks(tasks)
+	if goesOn && w.g.queue.wanted.Swap(false) {
+		w.g.host.mark(w.g)
+	}
+	return goesOn
+}
+
+func (w *worker) end() {
 	w.follow()
-	for _, t := range q.rest() {
+	for _, t := range w.g.queue.rest() {
 		if t.last != nil { // it failed on the way there
 			t.last()
 		}

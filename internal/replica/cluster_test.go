@@ -1,6 +1,9 @@
 package replica
 
 import (
+	"context"
+	"errors"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +25,8 @@ type cluster struct {
 	cut map[uint64]bool // nodes that nobody reaches and that reach nobody
 	// onSend sees each message before it goes out; false loses it.
 	onSend func(from uint64, m *raftpb.Message) bool
+	// onSnapshot sees each snapshot, and may give another body.
+	onSnapshot func(o Outgoing, body io.Reader) io.Reader
 }
 
 type link struct {
@@ -44,21 +49,74 @@ func (l link) Send(msgs []Outgoing) {
 	}
 }
 
+// SendSnapshot reaches ReceiveSnapshot of the other node through a pipe.
+func (l link) SendSnapshot(ctx context.Context, o Outgoing, body io.Reader) error {
+	l.c.mu.Lock()
+	lost := l.c.cut[l.from] || l.c.cut[o.Message.GetTo()]
+	to, hook := l.c.nodes[o.Message.GetTo()], l.c.onSnapshot
+	l.c.mu.Unlock()
+	if lost || to == nil || to.running() == nil {
+		return errors.New("the other node is away")
+	}
+	if hook != nil {
+		body = hook(o, body)
+	}
+	r, w := io.Pipe()
+	var copying sync.WaitGroup
+	copying.Go(func() {
+		_, err := io.Copy(w, body)
+		w.CloseWithError(err)
+	})
+	defer copying.Wait() // body is not ours when this returns
+	defer r.Close()
+	return to.running().ReceiveSnapshot(ctx, o.Group, proto.Clone(o.Message).(*raftpb.Message), r)
+}
+
 func newCluster(t *testing.T) *cluster {
+	c := newNodes(t, nil)
+	for id, n := range c.nodes {
+		if _, err := n.host.Create(first(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+// first is a first member of a group of three.
+func first(id uint64) NewReplica {
+	return NewReplica{Group: testGroup, Replica: id, Base: raftlog.Position{Index: 1, Term: 1}, Conf: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}}
+}
+
+// newGrowing is a cluster in which replica 1 is the only voter, and 2 and 3 are
+// empty and not known to it.
+func newGrowing(t *testing.T, tune func(*Options)) *cluster {
+	c := newNodes(t, tune)
+	c.nodes[1].create(testGroup)
+	for id := uint64(2); id <= 3; id++ {
+		c.nodes[id].join(testGroup, id)
+	}
+	until(t, "it leads", func() bool { return c.nodes[1].group().Status().Leading })
+	return c
+}
+
+// join makes an empty replica.
+func (n *node) join(group, replica uint64) {
+	n.t.Helper()
+	if _, err := n.host.Create(NewReplica{Group: group, Replica: replica, Conf: &raftpb.ConfState{}}); err != nil {
+		n.t.Fatalf("join group %d: %v", group, err)
+	}
+}
+
+// newNodes are three nodes that run, without a group.
+func newNodes(t *testing.T, tune func(*Options)) *cluster {
 	c := &cluster{t: t, nodes: map[uint64]*node{}, stop: make(chan struct{}), cut: map[uint64]bool{}}
 	for id := uint64(1); id <= 3; id++ {
 		n := newNode(t, newDisk(t, nil))
-		n.id, n.transport = id, link{c, id}
+		n.id, n.transport, n.tune = id, link{c, id}, tune
 		c.nodes[id] = n
 	}
 	for _, n := range c.nodes {
 		n.start()
-	}
-	for id, n := range c.nodes {
-		_, err := n.host.Create(NewReplica{Group: testGroup, Replica: id, Base: raftlog.Position{Index: 1, Term: 1}, Conf: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}})
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 	for _, n := range c.nodes {
 		c.clock.Go(func() { c.tick(n) })
@@ -92,6 +150,12 @@ func (c *cluster) isolate(id uint64, yes bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cut[id] = yes
+}
+
+func (c *cluster) watchSnapshots(hook func(o Outgoing, body io.Reader) io.Reader) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onSnapshot = hook
 }
 
 func (c *cluster) watch(hook func(from uint64, m *raftpb.Message) bool) {

@@ -27,6 +27,22 @@
 // nodes elect other leaders (no separate goroutine keeps a dead leader's
 // followers quiet).
 //
+// # Snapshots
+//
+// A follower that needs entries which the log has forgotten, and a replica that
+// was created with nothing, get the rows themselves:
+//
+//	leader    raft asks for a snapshot: a view of the rows, as of one applied
+//	          index, is opened; beside the loop it is read and sent, at a bounded
+//	          rate; the log is kept from its index on; raft hears how it went
+//	receiver  rows → tables under fresh handles → one ingest, durable → log
+//	          record 'reset', synced → the replica begins anew at the snapshot, as
+//	          after a restart, with a new Group and a new StateMachine → raft is
+//	          given the message and answers → the old rows are deleted
+//
+// Raft itself never installs one: a replica that begins anew needs no second
+// way into a state that a restart can reach as well.
+//
 // # What a proposer learns
 //
 // APPLIED: done gets the command's result. NOT_APPLIED: the error's code is

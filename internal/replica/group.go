@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -42,9 +43,12 @@ type Group struct {
 	commit  atomic.Uint64
 	applied atomic.Uint64
 	role    atomic.Pointer[role]
+	// progress is of the last tick; nil where this replica does not lead.
+	progress atomic.Pointer[[]Progress]
+	proof    atomic.Pointer[time.Time] // see ReadWithin
 
 	mu         sync.Mutex // the boxes; never held over a call
-	closed     bool
+	closed     error      // why nothing is taken any more
 	waiting    []proposal
 	inbox      []*raftpb.Message
 	inboxBytes int64
@@ -66,14 +70,24 @@ type Group struct {
 	flightSum int64 // bytes of inFlight
 	reads     reads
 	durable   uint64 // index that the rows were seen to hold durably
+	cut       uint64 // index up to which the log may forget; at most durable
+	confIndex uint64 // of the last change of the configuration since the start
+	peers     []peer // as of the last tick, where this replica leads
+	fed       fed
+	change    *change // under way here
 	inRound   bool
-	gone      bool // destroyed
+	gone      bool            // destroyed, or begun anew from a snapshot
+	after     <-chan struct{} // closed when the replica before the snapshot has ended
 }
 
 type role struct {
-	leader, term     uint64
-	leading          bool
-	voters, learners []uint64
+	leader, term               uint64
+	leading                    bool
+	voters, outgoing, learners []uint64
+}
+
+func (r *role) setConf(c *raftpb.ConfState) {
+	r.voters, r.outgoing, r.learners = c.GetVoters(), c.GetVotersOutgoing(), c.GetLearners()
 }
 
 // Status is what a replica knows of its group.
@@ -85,6 +99,9 @@ type Status struct {
 	Commit           uint64 // index of the last entry known to be committed
 	Applied          uint64 // index of the last entry applied here
 	Voters, Learners []uint64
+	// VotersOutgoing are the voters before a joint change that has not ended; nil
+	// otherwise.
+	VotersOutgoing []uint64
 }
 
 // ID is the group's number.
@@ -92,6 +109,9 @@ func (g *Group) ID() uint64 { return g.id }
 
 // Replica is the id of this node's replica.
 func (g *Group) Replica() uint64 { return g.replica }
+
+// Leading says that this replica believes that it leads; any goroutine may ask.
+func (g *Group) Leading() bool { return g.role.Load().leading }
 
 // Status may be called by any goroutine.
 func (g *Group) Status() Status {
@@ -102,6 +122,7 @@ func (g *Group) Status() Status {
 		Leader: r.leader, Leading: r.leading, Term: r.term,
 		Commit: g.commit.Load(), Applied: applied,
 		Voters: slices.Clone(r.voters), Learners: slices.Clone(r.learners),
+		VotersOutgoing: slices.Clone(r.outgoing),
 	}
 }
 
@@ -116,7 +137,7 @@ func (g *Group) receive(m *raftpb.Message) {
 		size += int64(len(e.GetData()))
 	}
 	g.mu.Lock()
-	if g.closed || len(g.inbox) >= maxInbox || g.inboxBytes+size > maxInboxBytes {
+	if g.closed != nil || len(g.inbox) >= maxInbox || g.inboxBytes+size > maxInboxBytes {
 		g.mu.Unlock()
 		g.host.stats.lost.Add(1)
 		return
@@ -177,6 +198,9 @@ func (g *Group) tick() {
 	g.raft.Tick()
 	g.reads.tick()
 	g.held = false
+	if g.lead != 0 {
+		g.notePeers()
+	}
 }
 
 // behind says that committed entries are not applied yet.
@@ -195,19 +219,19 @@ func (g *Group) caughtUp() bool {
 // is committed, and so that its commit index holds all that was confirmed.
 func (g *Group) ownTermCommitted() bool { return g.handed.Term == g.hard.GetTerm() }
 
-// close lets nothing more in and ends the worker.
-func (g *Group) close() {
+// shut lets nothing more in.
+func (g *Group) shut(why error) {
 	g.mu.Lock()
-	g.closed = true
+	g.closed = why
 	g.mu.Unlock()
-	g.queue.close()
 }
 
 // answerAll tells everybody who still waits, when loop and worker have ended.
 func (g *Group) answerAll() {
-	g.refuse(g.taken, errStopped)
-	g.refuse(g.waiting, errStopped)
-	unknown := message.Errorf(message.UnknownOutcome, "the server stopped before group %d had an outcome: look, or repeat with the same lane or dedup id", g.id)
+	g.refuse(g.taken, g.closed)
+	g.refuse(g.waiting, g.closed)
+	unknown := message.Errorf(message.UnknownOutcome, "group %d ended here before there was an outcome (%v): look, or repeat with the same lane or dedup id", g.id, g.closed)
+	g.endChange(unknown)
 	g.refuse(g.proposed, unknown)
 	for _, f := range g.inFlight {
 		g.refuse(f.commands, unknown)
@@ -216,7 +240,7 @@ func (g *Group) answerAll() {
 		g.refuse(t.ours, unknown)
 	}
 	for _, r := range append(g.awaiting, g.gathering, g.reads.asking) {
-		r.release(errStopped)
+		r.release(g.closed)
 	}
 }
 

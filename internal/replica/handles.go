@@ -17,7 +17,10 @@ type handles struct {
 	next    uint64 // given out next
 	limit   uint64 // first that is not reserved
 	asked   bool   // the loop is to reserve a block
+	needed  int    // in a row, by who waits
 	stopped bool
+	// now reserves at once, on a host that is stepped; nil: the loop will.
+	now func()
 }
 
 func (h *handles) init(rouse func()) {
@@ -31,30 +34,45 @@ func (h *handles) start(first uint64) { h.next, h.limit = first, first }
 
 // take gives a number. It waits only when a whole block was used while the log
 // synced once, and fails when the host has stopped.
-func (h *handles) take() (uint64, error) {
+func (h *handles) take() (uint64, error) { return h.takeRun(1) }
+
+// takeRun gives n numbers in a row.
+func (h *handles) takeRun(n int) (first uint64, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for {
 		if h.stopped {
 			return 0, errStopped
 		}
-		if h.limit-h.next < handleLow && !h.asked {
-			h.asked = true
+		free := h.limit - h.next
+		if free < max(handleLow, uint64(n)) && !h.asked {
+			h.asked, h.needed = true, n
 			h.rouse()
 		}
-		if h.next < h.limit {
-			h.next++
-			return h.next - 1, nil
+		if free >= uint64(n) {
+			h.next += uint64(n)
+			return h.next - uint64(n), nil
 		}
-		h.more.Wait()
+		h.wait()
 	}
+}
+
+// wait waits until more are reserved.
+func (h *handles) wait() {
+	if h.now == nil {
+		h.more.Wait()
+		return
+	}
+	h.mu.Unlock()
+	h.now()
+	h.mu.Lock()
 }
 
 // wanted says up to where to reserve.
 func (h *handles) wanted() (upTo uint64, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.limit + handleBlock, h.asked
+	return h.limit + uint64(max(handleBlock, h.needed)), h.asked
 }
 
 // reserved is called when the record is durable.

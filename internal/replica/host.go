@@ -27,8 +27,12 @@ type Options struct {
 	// LogBudget is how many bytes of segments may be in use before rows are
 	// flushed to let go of them; 0: 256 MiB.
 	LogBudget int64
-	// Machine makes the state machine of a replica. It is called once for each,
-	// before any of its entries is applied.
+	// SnapshotRate is how many bytes of a snapshot are sent in a second; 0: 64 MiB.
+	SnapshotRate int64
+	// Machine makes the state machine of a replica, before any of its entries is
+	// applied: at the start, when it is created, and when it begins anew from a
+	// snapshot. The one before may then still be at its last entries; nothing is
+	// applied by the new one until that has ended.
 	Machine func(*Group) StateMachine
 	// Transport sends messages to other nodes; nil on a node that is alone.
 	Transport Transport
@@ -55,8 +59,9 @@ type Host struct {
 	mu       sync.Mutex
 	marked   []*Group  // have something for the loop, each at most once
 	requests []request // changes of the set of replicas
-	failure  error     // the first; ends the loop
-	stopped  bool      // nothing is taken any more
+	calls    []func(error)
+	failure  error // the first; ends the loop
+	stopped  bool  // nothing is taken any more
 
 	// The loop's own.
 	work       []*Group // of this round
@@ -69,6 +74,13 @@ type Host struct {
 	joined     []byte    // the entry being made; raft copies it
 	commands   []Command // of that entry
 	workers    sync.WaitGroup
+	sending    *sending // at most one at a time
+	receiving  atomic.Bool
+
+	// Of a host that is stepped.
+	stepped bool
+	inline  []*worker
+	later   []func()
 }
 
 // New opens the log and the rows, deletes rows that no replica reaches, and
@@ -78,6 +90,9 @@ type Host struct {
 func New(o Options) (_ *Host, err error) {
 	if o.LogBudget == 0 {
 		o.LogBudget = 256 << 20
+	}
+	if o.SnapshotRate == 0 {
+		o.SnapshotRate = 64 << 20
 	}
 	if o.Log.SegmentBytes == 0 {
 		o.Log.SegmentBytes = 32 << 20
@@ -106,13 +121,22 @@ func New(o Options) (_ *Host, err error) {
 // read of the disk failed, and nothing was confirmed after it (invariant A4).
 // It may be called once.
 func (h *Host) Run(ctx context.Context) error {
+	h.begin()
+	return h.finish(h.loop(ctx))
+}
+
+func (h *Host) begin() {
 	for _, g := range *h.groups.Load() {
 		h.startWorker(g)
 		h.mark(g)
 	}
-	err := h.loop(ctx)
+}
+
+// finish ends everything, after the loop has ended with err.
+func (h *Host) finish(err error) error {
 	h.stop(err)
 	h.workers.Wait()
+	h.runInline()
 	for _, g := range *h.groups.Load() {
 		g.answerAll()
 	}
@@ -137,18 +161,23 @@ func (h *Host) failureAfter(err error) error {
 func (h *Host) stop(err error) {
 	h.mu.Lock()
 	h.stopped = true
-	requests := h.requests
-	h.requests = nil
+	requests, calls := h.requests, h.calls
+	h.requests, h.calls = nil, nil
 	h.mu.Unlock()
 	for _, r := range requests {
 		r.reply(errStopped)
 	}
+	for _, f := range calls {
+		f(errStopped)
+	}
+	h.abortSnapshot(nil, errStopped)
 	h.handles.stop()
 	if err != nil {
 		h.o.Logger.Error("the replica host stops", "error", err)
 	}
 	for _, g := range *h.groups.Load() {
-		g.close()
+		g.shut(errStopped)
+		g.queue.close()
 	}
 }
 
@@ -187,17 +216,21 @@ func (h *Host) rouse() {
 }
 
 // loop is the node's one writer of the log.
-func (h *Host) loop(ctx context.Context) (err error) {
-	defer func() {
-		if f := recovered(recover()); f != nil {
-			err = f
-		}
-	}()
+func (h *Host) loop(ctx context.Context) error {
 	for {
 		ticked, err := h.wait(ctx)
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
+		if err := h.turn(ticked); err != nil {
+			return err
+		}
+	}
+}
+
+// turn is one turn of the loop.
+func (h *Host) turn(ticked bool) error {
+	return guard(func() error {
 		if err := h.keepLogShort(ticked); err != nil {
 			return err
 		}
@@ -205,10 +238,8 @@ func (h *Host) loop(ctx context.Context) (err error) {
 		// its worker asks for at the same time become one entry.
 		runtime.Gosched()
 		h.gather(ticked)
-		if err := h.round(); err != nil {
-			return err
-		}
-	}
+		return h.round()
+	})
 }
 
 // wait returns when there may be something to do. With groups that are not
@@ -254,6 +285,7 @@ func (h *Host) gather(ticked bool) {
 			h.addToRound(g)
 		}
 	}
+	h.runCalls() // raft is between two Readys, and commands come after
 	for _, g := range h.work {
 		g.inRound = false
 		if !g.gone {
@@ -303,13 +335,24 @@ func (h *Host) setGroup(id uint64, g *Group) {
 
 // Receive takes a message of another replica of the group. It never blocks: a
 // message for a replica that is not here, or for which there is no room, is
-// lost, as Raft expects of networks. m must not change afterwards.
+// lost, as Raft expects of networks, and so is a MsgSnap: see ReceiveSnapshot. m
+// must not change afterwards.
 func (h *Host) Receive(group uint64, m *raftpb.Message) {
 	g, ok := h.Group(group)
-	if !ok || m.GetTo() != g.replica {
+	if !ok || m.GetTo() != g.replica || m.GetType() == raftpb.MsgSnap {
 		return // an older replica's id (trap 6), or one that is not created yet
 	}
 	g.receive(m)
+}
+
+// guard makes the failures that f panics with its error.
+func guard(f func() error) (err error) {
+	defer func() {
+		if f := recovered(recover()); f != nil {
+			err = f
+		}
+	}()
+	return f()
 }
 
 // recovered tells the failures that end a host from panics of ours.

@@ -1,6 +1,11 @@
 package replica
 
-import "go.etcd.io/raft/v3/raftpb"
+import (
+	"context"
+	"io"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
 
 // Rows are a replica's rows, in spaces; state.Batch has them.
 type Rows interface {
@@ -70,4 +75,11 @@ type Transport interface {
 	// does not change the messages: their entries are shared with the log and
 	// the apply worker.
 	Send(msgs []Outgoing)
+	// SendSnapshot sends a MsgSnap and the rows in body, and returns when the
+	// receiver's ReceiveSnapshot has: nil only if it returned nil. It is called on
+	// a goroutine of its own, once at a time, and may block; it must return when
+	// ctx has ended, and with an error when the connection is lost or stands
+	// still. body is read as fast as it may be sent; it fails when ctx has ended, and must
+	// not be read after the return.
+	SendSnapshot(ctx context.Context, s Outgoing, body io.Reader) error
 }

@@ -56,8 +56,11 @@ func splitEntry(entry []byte) (names []string) {
 func (m *counterMachine) Applied() {}
 
 func (m *counterMachine) Apply(rows Rows, index uint64, entry []byte) []any {
-	if m.gate != nil {
-		<-m.gate
+	m.mu.Lock()
+	gate := m.gate
+	m.mu.Unlock()
+	if gate != nil {
+		<-gate
 	}
 	m.mu.Lock()
 	m.seen = append(m.seen, index)

@@ -21,9 +21,12 @@ type request struct {
 // replica id is never used twice in a group.
 type NewReplica struct {
 	Group, Replica uint64
-	// Base is where its log begins; (1, 1) for the first member of a group.
+	// Base is where its log begins: (1, 1) for the first member of a group. A
+	// replica that joins a group begins with nothing, at (0, 0): it does not
+	// campaign, and becomes real by its first snapshot.
 	Base raftlog.Position
-	// Conf is the configuration there: for a first member, itself as the voter.
+	// Conf is the configuration there: for a first member, itself as the voter;
+	// empty for one that joins.
 	Conf *raftpb.ConfState
 }
 
@@ -54,9 +57,7 @@ func (h *Host) Create(r NewReplica) (*Group, error) {
 			if g, err = h.open(replica); err != nil {
 				return fmt.Errorf("replica: group %d: %w", r.Group, err)
 			}
-			h.setGroup(r.Group, g)
-			h.startWorker(g)
-			h.mark(g)
+			h.enter(g)
 			return nil
 		},
 	})
@@ -79,27 +80,37 @@ func (h *Host) Destroy(group, minNext uint64) error {
 		},
 		durable: func() error {
 			g, _ := h.Group(group)
+			h.leave(g, message.Errorf(message.Unavailable, "group %d has no replica on this node any more: ask another one", group), func(err error) { ended <- err })
 			h.setGroup(group, nil)
-			g.gone = true
-			g.bury(ended)
 			return nil
 		},
 	})
 	if err != nil {
 		return err
 	}
+	if h.stepped {
+		h.runInline()
+	}
 	return <-ended
 }
 
-// bury lets the worker of a destroyed replica do its last: it owns the rows.
-func (g *Group) bury(ended chan<- error) {
-	g.mu.Lock()
-	g.closed = true
-	g.mu.Unlock()
+// enter lets a replica take part.
+func (h *Host) enter(g *Group) {
+	h.setGroup(g.id, g)
+	h.startWorker(g)
+	h.mark(g)
+}
+
+// leave ends a replica that is no longer in the log. Its worker does its last,
+// for it owns the rows; ended hears whether they could be deleted.
+func (h *Host) leave(g *Group, why error, ended func(error)) {
+	g.gone = true
+	h.abortSnapshot(g, why)
+	g.shut(why)
 	// What is committed and queued is applied first; nothing comes after.
 	g.queue.push(task{last: func() {
 		g.answerAll()
-		ended <- g.rows.Destroy()
+		ended(g.rows.Destroy())
 	}})
 }
 
@@ -115,27 +126,43 @@ func (h *Host) ask(r request) error {
 	h.requests = append(h.requests, r)
 	h.mu.Unlock()
 	h.rouse()
+	for h.stepped && len(reply) == 0 {
+		if h.failed() != nil {
+			return errStopped
+		}
+		h.writeNow()
+	}
 	return <-reply
 }
 
 // takeRequest adds the records of the next request to the round's batch.
 func (h *Host) takeRequest() (request, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for len(h.requests) > 0 {
-		r := h.requests[0]
-		h.requests = h.requests[1:]
+	for {
+		r, ok := h.nextRequest()
+		if !ok {
+			return r, false
+		}
 		if err := r.record(&h.batch); err != nil {
 			r.reply(err)
 			continue
 		}
 		h.mustSync = true
-		if len(h.requests) > 0 {
-			h.rouse() // one a round: the next may depend on this one
-		}
 		return r, true
 	}
-	return request{}, false
+}
+
+func (h *Host) nextRequest() (request, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.requests) == 0 {
+		return request{}, false
+	}
+	r := h.requests[0]
+	h.requests = h.requests[1:]
+	if len(h.requests) > 0 {
+		h.rouse() // one a round: the next may depend on this one
+	}
+	return r, true
 }
 
 // write makes the round's batch durable: one write and one sync for all groups.

@@ -37,9 +37,9 @@ func (g *Group) Propose(c Command, done func(result any, err error)) {
 		return
 	}
 	g.mu.Lock()
-	if g.closed {
+	if why := g.closed; why != nil {
 		g.mu.Unlock()
-		g.refuse([]proposal{p}, errStopped)
+		g.refuse([]proposal{p}, why)
 		return
 	}
 	g.waiting = append(g.waiting, p)

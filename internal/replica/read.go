@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"time"
 
 	"go.etcd.io/raft/v3"
 
@@ -14,6 +15,7 @@ import (
 type readers struct {
 	n     int
 	index uint64
+	asked time.Time     // when the attempt that gave the index began
 	err   error         // set before done is closed
 	done  chan struct{} // closed when the index is applied, or with an error
 }
@@ -32,6 +34,7 @@ type reads struct {
 	age     int      // of the attempt, in ticks
 	attempt uint64   // number of the last attempt
 	context [24]byte // of the last attempt
+	began   time.Time
 }
 
 // askAgainAfter is the age in ticks of an attempt whose answer counts as lost.
@@ -44,9 +47,9 @@ const askAgainAfter = 5
 // (ResourceExhausted), or the host stops (Unavailable).
 func (g *Group) ReadIndex(ctx context.Context) error {
 	g.mu.Lock()
-	if g.closed {
+	if why := g.closed; why != nil {
 		g.mu.Unlock()
-		return errStopped
+		return why
 	}
 	if g.gathering == nil {
 		g.gathering = &readers{done: make(chan struct{})}
@@ -64,6 +67,38 @@ func (g *Group) ReadIndex(ctx context.Context) error {
 		return r.err
 	case <-ctx.Done():
 		return message.Errorf(message.Unavailable, "group %d did not confirm in time that the read is fresh: %v", g.id, context.Cause(ctx))
+	}
+}
+
+// ReadWithin returns when the rows here are at most maxAge behind what is
+// confirmed, with a bound of their age: a View that is opened after it is not
+// older than that, and what has passed since. It works on any replica. What
+// proves an age is a ReadIndex: if it was asked at t0, by this node's own
+// monotonic clock, and its index is applied, the rows hold all that was
+// confirmed before t0. Readers share proofs; only when the newest is too old is
+// the leader asked anew. An error means that the bound can't be kept: no proof
+// came before ctx ended (Unavailable), or as for ReadIndex.
+func (g *Group) ReadWithin(ctx context.Context, maxAge time.Duration) (age time.Duration, err error) {
+	for {
+		if at := g.proof.Load(); at != nil {
+			if age := g.host.o.Now().Sub(*at); age <= maxAge {
+				return age, nil
+			}
+		}
+		if err := g.ReadIndex(ctx); err != nil {
+			return 0, err
+		}
+		if ctx.Err() != nil {
+			return 0, message.Errorf(message.Unavailable, "group %d: no answer of its leader came within %v: %v", g.id, maxAge, context.Cause(ctx))
+		}
+	}
+}
+
+// prove notes that all that was confirmed before t is applied here. It is called
+// with g.mu held.
+func (g *Group) prove(t time.Time) {
+	if at := g.proof.Load(); at == nil || t.After(*at) {
+		g.proof.Store(&t)
 	}
 }
 
@@ -85,6 +120,7 @@ func (g *Group) askReads() {
 	}
 	r.asked, r.age = true, 0
 	r.attempt++
+	r.began = g.host.o.Now()
 	binary.BigEndian.PutUint64(r.context[0:], g.replica)
 	binary.BigEndian.PutUint64(r.context[8:], g.host.boot)
 	binary.BigEndian.PutUint64(r.context[16:], r.attempt)
@@ -119,7 +155,7 @@ func (g *Group) readsAnswered(states []raft.ReadState) {
 			continue // of an attempt that was given up
 		}
 		g.reads.asking = nil
-		r.index = s.Index
+		r.index, r.asked = s.Index, g.reads.began
 		g.mu.Lock()
 		g.awaiting = append(g.awaiting, r)
 		g.someAwait.Store(true)
@@ -140,6 +176,7 @@ func (g *Group) releaseReaders() {
 	kept := g.awaiting[:0]
 	for _, r := range g.awaiting {
 		if r.index <= applied {
+			g.prove(r.asked)
 			r.release(nil)
 		} else {
 			kept = append(kept, r)

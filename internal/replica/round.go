@@ -68,6 +68,9 @@ func (h *Host) send() {
 func (g *Group) takeReady() {
 	rd := g.raft.Ready()
 	g.ready = rd
+	if !raft.IsEmptySnap(rd.Snapshot) { // a replica begins anew instead; see install
+		panic(fmt.Sprintf("replica: raft itself took a snapshot of group %d at index %d", g.id, rd.Snapshot.GetMetadata().GetIndex()))
+	}
 	if rd.HardState != nil {
 		g.hard = rd.HardState
 		g.commit.Store(g.hard.GetCommit())
@@ -97,6 +100,7 @@ func (g *Group) noteRole(s *raft.SoftState) {
 		lead = now.term
 	}
 	if lead != g.lead {
+		g.forgetPeers()
 		g.lead = lead
 		g.queue.push(task{role: true, lead: lead})
 	}
@@ -146,7 +150,10 @@ func (g *Group) maySendEarly(m *raftpb.Message) bool {
 func (g *Group) afterSync() {
 	h, rd := g.host, g.ready
 	for _, m := range rd.Messages {
-		if !rd.MustSync || !g.maySendEarly(m) {
+		switch {
+		case m.GetType() == raftpb.MsgSnap:
+			g.sendSnapshot(m)
+		case !rd.MustSync || !g.maySendEarly(m):
 			h.outgoing = append(h.outgoing, Outgoing{g.id, m})
 		}
 	}
@@ -159,11 +166,10 @@ func (g *Group) handOver(entries []*raftpb.Entry) {
 	for _, e := range entries {
 		t := task{entry: e, ours: g.landed(e)}
 		if e.GetType() != raftpb.EntryNormal {
+			g.confIndex = e.GetIndex() // before raft looks for a snapshot
 			conf := g.raft.ApplyConfChange(decodeConfChange(e))
 			t.conf = appendConf(nil, conf)
-			now := *g.role.Load()
-			now.voters, now.learners = conf.GetVoters(), conf.GetLearners()
-			g.role.Store(&now)
+			g.noteConf(conf)
 		}
 		g.queue.push(t)
 		g.handed.Index, g.handed.Term = e.GetIndex(), e.GetTerm()

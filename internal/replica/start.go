@@ -120,15 +120,17 @@ func (h *Host) newGroup(r raftlog.Replica, rows *state.Replica, at raftlog.Posit
 	g.queue.wake = make(chan struct{}, 1)
 	g.commit.Store(hard.GetCommit())
 	g.applied.Store(at.Index)
-	g.role.Store(&role{term: hard.GetTerm(), voters: conf.GetVoters(), learners: conf.GetLearners()})
+	first := role{term: hard.GetTerm()}
+	first.setConf(conf)
+	g.role.Store(&first)
 	var err error
 	g.raft, err = raft.NewRawNode(&raft.Config{
 		ID:                        r.ID,
 		ElectionTick:              electionTicks,
 		HeartbeatTick:             heartbeatTicks,
-		Storage:                   &storage{log: h.log, group: r.Group, hard: hard, conf: conf},
+		Storage:                   &storage{log: h.log, group: r.Group, hard: hard, conf: conf, snapshot: g.snapshot},
 		Applied:                   at.Index,
-		MaxSizePerMsg:             maxMessageBytes,
+		MaxSizePerMsg:             uint64(min(maxMessageBytes, h.o.Log.SegmentBytes/4)),
 		MaxCommittedSizePerReady:  maxHandOver,
 		MaxUncommittedEntriesSize: maxUncommitted,
 		MaxInflightMsgs:           maxMessages,

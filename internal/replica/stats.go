@@ -13,6 +13,8 @@ type Stats struct {
 	Commands uint64 // in them
 	Messages uint64 // given to the transport
 	Lost     uint64 // messages for which a group had no room
+	// SnapshotsSent and SnapshotsReceived count those that were installed.
+	SnapshotsSent, SnapshotsReceived uint64
 	// SyncP50 and SyncP99 are over the last 1,024 to 2,048 writes; each is the
 	// upper end of a power of two of microseconds.
 	SyncP50, SyncP99 time.Duration
@@ -25,6 +27,7 @@ const (
 
 type counters struct {
 	syncs, entries, commands, messages, lost atomic.Uint64
+	snapshots, installed                     atomic.Uint64
 	// durations holds this half of the window and the last; the loop adds, and
 	// who reads in the moment of a change may see a half-empty one.
 	durations [2][syncBuckets]atomic.Uint64
@@ -64,6 +67,7 @@ func (h *Host) Stats() Stats {
 	return Stats{
 		Syncs: c.syncs.Load(), Entries: c.entries.Load(), Commands: c.commands.Load(),
 		Messages: c.messages.Load(), Lost: c.lost.Load(),
+		SnapshotsSent: c.snapshots.Load(), SnapshotsReceived: c.installed.Load(),
 		SyncP50: c.quantile(0.5), SyncP99: c.quantile(0.99),
 	}
 }

@@ -18,6 +18,8 @@ type storage struct {
 	group uint64
 	hard  *raftpb.HardState // at the start
 	conf  *raftpb.ConfState // at the applied index
+	// snapshot makes the metadata of a snapshot.
+	snapshot func() (*raftpb.Snapshot, error)
 }
 
 // logFailure is what storage panics with when the log can't be read: raft has
@@ -64,11 +66,9 @@ func (s *storage) FirstIndex() (uint64, error) {
 	return i, s.check(err)
 }
 
-// Snapshot: a follower that needs entries which are no longer in the log waits
-// until snapshots are built.
-func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
-	return nil, raft.ErrSnapshotTemporarilyUnavailable
-}
+// Snapshot is asked for when a follower needs entries that are no longer in the
+// log.
+func (s *storage) Snapshot() (*raftpb.Snapshot, error) { return s.snapshot() }
 
 // raftLogger writes what raft has to say; its notes on every election are for
 // debugging.

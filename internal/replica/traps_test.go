@@ -2,7 +2,10 @@ package replica
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 
@@ -149,6 +152,10 @@ func (i *inbox) Send(msgs []Outgoing) {
 	for _, o := range msgs {
 		i.msgs = append(i.msgs, o.Message)
 	}
+}
+
+func (i *inbox) SendSnapshot(context.Context, Outgoing, io.Reader) error {
+	return errors.New("nobody is there")
 }
 
 func (i *inbox) all(kind raftpb.MessageType) (found []*raftpb.Message) {

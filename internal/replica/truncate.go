@@ -17,14 +17,17 @@ func (h *Host) keepLogShort(ticked bool) error {
 			return err
 		}
 	}
-	if !ticked || h.flushing {
+	if !ticked {
 		return nil
 	}
 	live := h.liveBytes()
+	if s := h.sending; s != nil && live > h.snapshotBudget() {
+		h.abortSnapshot(s.group, errLogFull(s.group.id, h.o.LogBudget))
+	}
 	if live <= h.o.LogBudget {
 		h.flushAbove = h.o.LogBudget
 	}
-	if live <= h.flushAbove {
+	if h.flushing || live <= h.flushAbove {
 		return nil
 	}
 	h.flushing = true
@@ -33,6 +36,10 @@ func (h *Host) keepLogShort(ticked bool) error {
 	}
 	return nil
 }
+
+// snapshotBudget is up to where the log may grow for one who needs it after a
+// snapshot.
+func (h *Host) snapshotBudget() int64 { return 2 * h.o.LogBudget }
 
 func (h *Host) liveBytes() int64 {
 	live, _ := h.log.Segments()
@@ -43,6 +50,7 @@ func (h *Host) liveBytes() int64 {
 // rows. Only the rows themselves are evidence of that (A3): a flush that has
 // ended may have begun before an entry that was applied since.
 func (h *Host) truncate() error {
+	live := h.liveBytes()
 	for _, g := range *h.groups.Load() {
 		row, err := g.rows.Durable()
 		if err != nil {
@@ -56,11 +64,12 @@ func (h *Host) truncate() error {
 			return fmt.Errorf("replica: group %d: %w", g.id, err)
 		}
 		g.durable = max(g.durable, at.Index)
-		if err := h.log.Truncate(g.id, at.Index); err != nil {
+		g.cut = g.mayForget(live)
+		if err := h.log.Truncate(g.id, g.cut); err != nil {
 			return fmt.Errorf("replica: group %d: %w", g.id, err)
 		}
 	}
-	live := h.liveBytes()
+	live = h.liveBytes()
 	// Segments are let go of at the next switch: until then the same flush would
 	// only be made again.
 	h.flushAbove = max(h.o.LogBudget, live+h.o.LogBudget/4)
@@ -70,13 +79,38 @@ func (h *Host) truncate() error {
 	return h.relocateStuck()
 }
 
+// mayForget says up to which index nobody needs the log: what followers that
+// are alive have yet to get is kept while the log is within its budget, and
+// what comes after a snapshot that is on its way, or whose receiver still
+// catches up, to twice that. Who needs more gets a snapshot.
+func (g *Group) mayForget(live int64) uint64 {
+	h, upTo := g.host, g.durable
+	if live <= h.o.LogBudget {
+		for _, p := range g.peers {
+			if p.Active {
+				upTo = min(upTo, p.Match)
+			}
+		}
+	}
+	if live <= h.snapshotBudget() {
+		if s := h.sending; s != nil && s.group == g {
+			upTo = min(upTo, s.index)
+		}
+		if p, ok := g.peer(g.fed.to); ok {
+			upTo = min(upTo, max(p.Match, g.fed.index))
+		}
+	}
+	return upTo
+}
+
 // relocateStuck writes again what holds the oldest segment and can't be
 // truncated by any flush: entries that are not committed, for as long as their
 // group has no majority.
 func (h *Host) relocateStuck() error {
 	for _, id := range h.log.Pinned() {
-		if g, ok := h.Group(id); !ok || g.durable < g.applied.Load() {
-			continue // the next flush helps
+		g, ok := h.Group(id)
+		if !ok || g.durable < g.applied.Load() || g.cut < g.durable {
+			continue // the next flush helps, or they are kept for others
 		}
 		if err := h.log.Relocate(id); err != nil {
 			return fmt.Errorf("replica: group %d: %w", id, err)
