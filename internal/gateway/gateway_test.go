@@ -108,12 +108,15 @@ func outdated(t *testing.T, v *catalog.View, name string) *catalog.View {
 		t.Fatal(err)
 	}
 	m := catalog.New()
-	m.Load(oneQueue{row})
+	m.Load(oneQueue{wrong.Number, row})
 	return m.View()
 }
 
 // oneQueue are the rows of a catalog with one queue.
-type oneQueue struct{ row []byte }
+type oneQueue struct {
+	number uint32
+	row    []byte
+}
 
 func (oneQueue) Get(uint64, []byte) ([]byte, bool) { return nil, false }
 
