@@ -20,10 +20,11 @@ type SettleResult struct {
 
 // ReceiveOptions say what a receiver takes.
 type ReceiveOptions struct {
-	Max    int           // 1 to MaxBatch
-	Wait   time.Duration // for a first message; 0 to MaxWait
-	Lease  time.Duration // MinLease to MaxLease
-	Worker string        // in histories
+	Max     int           // 1 to MaxBatch
+	Wait    time.Duration // for a first message; 0 to MaxWait
+	Lease   time.Duration // MinLease to MaxLease; with a session 0: the leases last as long as it does
+	Worker  string        // in histories
+	Session SessionRef    // that the leases are bound to; zero: none
 }
 
 // Check refuses options out of bounds.
@@ -34,10 +35,69 @@ func (o *ReceiveOptions) Check() error {
 	if o.Wait < 0 || o.Wait > MaxWait {
 		return Errorf(InvalidArgument, "wait is %s: want 0s to %s", o.Wait, MaxWait)
 	}
-	if o.Lease < MinLease || o.Lease > MaxLease {
+	bound := o.Session != SessionRef{}
+	switch {
+	case bound && o.Lease != 0:
+		return Errorf(InvalidArgument, "lease is %s: the leases of a session have no deadline", o.Lease)
+	case !bound && (o.Lease < MinLease || o.Lease > MaxLease):
 		return Errorf(InvalidArgument, "lease is %s: want %s to %s", o.Lease, MinLease, MaxLease)
 	}
 	return CheckWorkerName(o.Worker)
+}
+
+// Limits of the time after which a silent worker is taken for dead.
+const (
+	MinTTL     = 5 * time.Second
+	MaxTTL     = 5 * time.Minute
+	DefaultTTL = 10 * time.Second
+)
+
+// SessionOptions say which session one stream of a worker opens or takes up.
+type SessionOptions struct {
+	Worker      string        // its name; needed
+	Incarnation uint64        // of the worker's process; grows with each of its starts, from 1
+	Attachment  uint64        // of the stream; grows with each of an incarnation's, from 1
+	TTL         time.Duration // MinTTL to MaxTTL
+	// Wait: a broken connection alone does not end the session before its TTL.
+	Wait bool
+}
+
+// Check refuses options out of bounds.
+func (o *SessionOptions) Check() error {
+	switch {
+	case o.Worker == "":
+		return Errorf(InvalidArgument, "a session needs the worker's name")
+	case o.Incarnation == 0 || o.Attachment == 0:
+		return Errorf(InvalidArgument, "incarnation %d, attachment %d: a session's both count from 1", o.Incarnation, o.Attachment)
+	case o.TTL < MinTTL || o.TTL > MaxTTL:
+		return Errorf(InvalidArgument, "ttl is %s: want %s to %s", o.TTL, MinTTL, MaxTTL)
+	}
+	return CheckWorkerName(o.Worker)
+}
+
+// SessionRef names one incarnation of a worker's session.
+type SessionRef struct{ ID, Incarnation uint64 }
+
+// Attachment is one stream's hold on a session. Its methods return at once and
+// may be called from many goroutines.
+type Attachment interface {
+	Session() SessionRef
+	// Beat passes on a heartbeat; numbers grow.
+	Beat(number uint64)
+	// Claim passes on what the worker holds; leases that no two claims in a row
+	// name are released.
+	Claim(tokens []Token)
+	// Answered has room for one: the newest beat that the monitor has answered.
+	Answered() <-chan uint64
+	// Ended is closed when the session is over, or a newer attachment has taken it
+	// up.
+	Ended() <-chan struct{}
+	// Err says why, once Ended is closed: SESSION_ENDED, or CONFLICT for a newer
+	// attachment.
+	Err() error
+	// Close says that the stream has ended. Without a goodbye the monitor is told of
+	// a broken connection.
+	Close(goodbye bool)
 }
 
 // Delivery is a message that was leased to a receiver.
@@ -54,6 +114,24 @@ type Delivery struct {
 	Fence      uint64
 	SentAt     time.Time
 	Lease      time.Duration
+}
+
+// ReadOptions say what a read is content with.
+type ReadOptions struct {
+	// Stale is how old the answer may be, 0 to MaxStale; 0: it holds all that was
+	// confirmed before the read. Any replica answers.
+	Stale time.Duration
+}
+
+// MaxStale is the oldest that an answer may be.
+const MaxStale = time.Minute
+
+// Check refuses options out of bounds.
+func (o *ReadOptions) Check() error {
+	if o.Stale < 0 || o.Stale > MaxStale {
+		return Errorf(InvalidArgument, "stale is %s: want 0s to %s", o.Stale, MaxStale)
+	}
+	return nil
 }
 
 // Freshness tells how new an answer is, and who gave it.
@@ -99,6 +177,7 @@ type ListOptions struct {
 	State State
 	Max   int    // 1 to MaxBatch
 	Page  string // from the answer before
+	ReadOptions
 }
 
 // Listed is a page of a list.
