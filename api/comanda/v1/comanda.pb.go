@@ -88,6 +88,59 @@ func (Action) EnumDescriptor() ([]byte, []int) {
 	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{0}
 }
 
+// OnDisconnect says what a broken connection means for a session.
+type OnDisconnect int32
+
+const (
+	// As ON_DISCONNECT_REROUTE.
+	OnDisconnect_ON_DISCONNECT_UNSPECIFIED OnDisconnect = 0
+	// The worker is dead after 1 s, unless another stream takes the session up.
+	OnDisconnect_ON_DISCONNECT_REROUTE OnDisconnect = 1
+	// The worker is dead after the TTL, as if it were silent.
+	OnDisconnect_ON_DISCONNECT_WAIT OnDisconnect = 2
+)
+
+// Enum value maps for OnDisconnect.
+var (
+	OnDisconnect_name = map[int32]string{
+		0: "ON_DISCONNECT_UNSPECIFIED",
+		1: "ON_DISCONNECT_REROUTE",
+		2: "ON_DISCONNECT_WAIT",
+	}
+	OnDisconnect_value = map[string]int32{
+		"ON_DISCONNECT_UNSPECIFIED": 0,
+		"ON_DISCONNECT_REROUTE":     1,
+		"ON_DISCONNECT_WAIT":        2,
+	}
+)
+
+func (x OnDisconnect) Enum() *OnDisconnect {
+	p := new(OnDisconnect)
+	*p = x
+	return p
+}
+
+func (x OnDisconnect) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnDisconnect) Descriptor() protoreflect.EnumDescriptor {
+	return file_comanda_v1_comanda_proto_enumTypes[1].Descriptor()
+}
+
+func (OnDisconnect) Type() protoreflect.EnumType {
+	return &file_comanda_v1_comanda_proto_enumTypes[1]
+}
+
+func (x OnDisconnect) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnDisconnect.Descriptor instead.
+func (OnDisconnect) EnumDescriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{1}
+}
+
 type MessageState int32
 
 const (
@@ -130,11 +183,11 @@ func (x MessageState) String() string {
 }
 
 func (MessageState) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[1].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[2].Descriptor()
 }
 
 func (MessageState) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[1]
+	return &file_comanda_v1_comanda_proto_enumTypes[2]
 }
 
 func (x MessageState) Number() protoreflect.EnumNumber {
@@ -143,7 +196,7 @@ func (x MessageState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MessageState.Descriptor instead.
 func (MessageState) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{1}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{2}
 }
 
 type BackoffKind int32
@@ -185,11 +238,11 @@ func (x BackoffKind) String() string {
 }
 
 func (BackoffKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[2].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[3].Descriptor()
 }
 
 func (BackoffKind) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[2]
+	return &file_comanda_v1_comanda_proto_enumTypes[3]
 }
 
 func (x BackoffKind) Number() protoreflect.EnumNumber {
@@ -198,7 +251,7 @@ func (x BackoffKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BackoffKind.Descriptor instead.
 func (BackoffKind) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{2}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{3}
 }
 
 // Attribute is the value of one attribute.
@@ -746,7 +799,8 @@ type Delivery struct {
 	Queue  string                 `protobuf:"bytes,11,opt,name=queue,proto3" json:"queue,omitempty"`
 	// Leases so far, this one counted.
 	Deliveries int32 `protobuf:"varint,12,opt,name=deliveries,proto3" json:"deliveries,omitempty"`
-	// Length of the lease at the moment it was given.
+	// Length of the lease at the moment it was given; not set if it is bound to a
+	// session.
 	Lease         *durationpb.Duration `protobuf:"bytes,13,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1612,8 +1666,21 @@ type WorkRequest struct {
 	Open *WorkOpen `protobuf:"bytes,1,opt,name=open,proto3" json:"open,omitempty"`
 	// Adds this many messages to what the worker is ready to take.
 	Credits uint32 `protobuf:"varint,2,opt,name=credits,proto3" json:"credits,omitempty"`
-	// Coalesced: what was settled since the last request.
-	Settlements   []*NumberedSettlement `protobuf:"bytes,3,rep,name=settlements,proto3" json:"settlements,omitempty"`
+	// Coalesced: what was settled since the last request. Up to 8 requests with
+	// settlements are read ahead of their answers; whatever stands behind them,
+	// heartbeats too, is read when some are answered.
+	Settlements []*NumberedSettlement `protobuf:"bytes,3,rep,name=settlements,proto3" json:"settlements,omitempty"`
+	// With a session: the number of a heartbeat, above all earlier ones of this
+	// incarnation. One goes out every TTL/5.
+	Beat uint64 `protobuf:"varint,4,opt,name=beat,proto3" json:"beat,omitempty"`
+	// The worker ends. The server hands out nothing more and answers with goodbye;
+	// then the worker gives back what came meanwhile and closes its side, and what
+	// its session still holds goes to others at once.
+	Goodbye bool `protobuf:"varint,5,opt,name=goodbye,proto3" json:"goodbye,omitempty"`
+	// With each even beat, and only there: the tokens of all leases that the worker
+	// holds or has not had an answer for, at most 65,536. The server releases what
+	// no two such claims in a row name.
+	Holds         []string `protobuf:"bytes,6,rep,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1669,16 +1736,49 @@ func (x *WorkRequest) GetSettlements() []*NumberedSettlement {
 	return nil
 }
 
+func (x *WorkRequest) GetBeat() uint64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
+}
+
+func (x *WorkRequest) GetGoodbye() bool {
+	if x != nil {
+		return x.Goodbye
+	}
+	return false
+}
+
+func (x *WorkRequest) GetHolds() []string {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
 type WorkOpen struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The queues to work, served in turn. 1–16.
 	Queues []string `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
-	// The worker's name in histories; default: the peer's address.
+	// The worker's name in histories; default: the peer's address. A session
+	// wants one.
 	Worker string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
-	// Length of the leases; the client extends them. Default 30 s.
+	// Without a session: length of the leases; the client extends them. Default
+	// 30 s.
 	Lease *durationpb.Duration `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
-	// Not built yet (sessions): refused with UNIMPLEMENTED.
-	Session       string `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
+	// With a session leases have no deadline: they last as long as the session,
+	// which lasts as long as its heartbeats are heard. The incarnation is chosen by
+	// the worker's process at its start, above that of every earlier one of its
+	// name. 0: no session.
+	Incarnation uint64 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Grows with each stream of this incarnation. A newer attachment takes the
+	// session up, and ends the stream of the older one.
+	Attachment uint64 `protobuf:"varint,6,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	// After so long a silence the worker is taken for dead and others get what it
+	// held: 5 s–5 min, default 10 s.
+	Ttl           *durationpb.Duration `protobuf:"bytes,7,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	OnDisconnect  OnDisconnect         `protobuf:"varint,8,opt,name=on_disconnect,json=onDisconnect,proto3,enum=comanda.v1.OnDisconnect" json:"on_disconnect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1734,11 +1834,32 @@ func (x *WorkOpen) GetLease() *durationpb.Duration {
 	return nil
 }
 
-func (x *WorkOpen) GetSession() string {
+func (x *WorkOpen) GetIncarnation() uint64 {
 	if x != nil {
-		return x.Session
+		return x.Incarnation
 	}
-	return ""
+	return 0
+}
+
+func (x *WorkOpen) GetAttachment() uint64 {
+	if x != nil {
+		return x.Attachment
+	}
+	return 0
+}
+
+func (x *WorkOpen) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *WorkOpen) GetOnDisconnect() OnDisconnect {
+	if x != nil {
+		return x.OnDisconnect
+	}
+	return OnDisconnect_ON_DISCONNECT_UNSPECIFIED
 }
 
 type NumberedSettlement struct {
@@ -1847,9 +1968,17 @@ func (x *NumberedSettleResult) GetResult() *SettleResult {
 }
 
 type WorkResponse struct {
-	state         protoimpl.MessageState  `protogen:"open.v1"`
-	Deliveries    []*Delivery             `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
-	Settled       []*NumberedSettleResult `protobuf:"bytes,2,rep,name=settled,proto3" json:"settled,omitempty"`
+	state      protoimpl.MessageState  `protogen:"open.v1"`
+	Deliveries []*Delivery             `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
+	Settled    []*NumberedSettleResult `protobuf:"bytes,2,rep,name=settled,proto3" json:"settled,omitempty"`
+	// The newest heartbeat that was answered: the session lived for its TTL from
+	// when the worker sent it.
+	Beat uint64 `protobuf:"varint,3,opt,name=beat,proto3" json:"beat,omitempty"`
+	// In the first response of a stream with a session: it is open, and this is
+	// its TTL. Without it the leases have deadlines.
+	Ttl *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// The answer to a goodbye: nothing more is handed out.
+	Goodbye       bool `protobuf:"varint,5,opt,name=goodbye,proto3" json:"goodbye,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1896,6 +2025,27 @@ func (x *WorkResponse) GetSettled() []*NumberedSettleResult {
 		return x.Settled
 	}
 	return nil
+}
+
+func (x *WorkResponse) GetBeat() uint64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
+}
+
+func (x *WorkResponse) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *WorkResponse) GetGoodbye() bool {
+	if x != nil {
+		return x.Goodbye
+	}
+	return false
 }
 
 // Freshness tells how new an answer is and who gave it.
@@ -1965,7 +2115,10 @@ type ShowMessageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Wait so long until the message is finished or dead: 0–60 s.
-	Wait          *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
+	// How old the answer may be: 0–60 s. Any replica answers, and refuses when it
+	// can't keep that. Default: it holds all that was confirmed before the call.
+	Stale         *durationpb.Duration `protobuf:"bytes,3,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2010,6 +2163,13 @@ func (x *ShowMessageRequest) GetId() string {
 func (x *ShowMessageRequest) GetWait() *durationpb.Duration {
 	if x != nil {
 		return x.Wait
+	}
+	return nil
+}
+
+func (x *ShowMessageRequest) GetStale() *durationpb.Duration {
+	if x != nil {
+		return x.Stale
 	}
 	return nil
 }
@@ -2343,9 +2503,12 @@ type ListMessagesRequest struct {
 	// From next_page of the answer before.
 	Page string `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
 	// Not built yet: refused with UNIMPLEMENTED.
-	Key           string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
-	Type          string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
-	Tenant        string `protobuf:"bytes,7,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Key    string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	Type   string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
+	Tenant string `protobuf:"bytes,7,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// How old the answer may be: 0–60 s. Any replica answers, and refuses when it
+	// can't keep that. Default: it holds all that was confirmed before the call.
+	Stale         *durationpb.Duration `protobuf:"bytes,8,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2427,6 +2590,13 @@ func (x *ListMessagesRequest) GetTenant() string {
 		return x.Tenant
 	}
 	return ""
+}
+
+func (x *ListMessagesRequest) GetStale() *durationpb.Duration {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
 }
 
 type ListMessagesResponse struct {
@@ -3064,7 +3234,8 @@ func (x *CreateQueueResponse) GetCreated() bool {
 type GetQueueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
-	// Not built yet (followers): refused with UNIMPLEMENTED.
+	// How old the answer may be: 0–60 s. Any replica answers, and refuses when it
+	// can't keep that. Default: it holds all that was confirmed before the call.
 	Stale         *durationpb.Duration `protobuf:"bytes,2,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4018,7 +4189,10 @@ func (x *GroupStatus) GetVoters() int32 {
 type ListShardsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only this queue's; default all.
-	Queue         string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// How old the answer may be: 0–60 s. Any replica answers, and refuses when it
+	// can't keep that. Default: it holds all that was confirmed before the call.
+	Stale         *durationpb.Duration `protobuf:"bytes,2,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4058,6 +4232,13 @@ func (x *ListShardsRequest) GetQueue() string {
 		return x.Queue
 	}
 	return ""
+}
+
+func (x *ListShardsRequest) GetStale() *durationpb.Duration {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
 }
 
 type Shard struct {
@@ -4326,16 +4507,24 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\rRejectRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"\x10\n" +
-	"\x0eRejectResponse\"\x93\x01\n" +
+	"\x0eRejectResponse\"\xd7\x01\n" +
 	"\vWorkRequest\x12(\n" +
 	"\x04open\x18\x01 \x01(\v2\x14.comanda.v1.WorkOpenR\x04open\x12\x18\n" +
 	"\acredits\x18\x02 \x01(\rR\acredits\x12@\n" +
-	"\vsettlements\x18\x03 \x03(\v2\x1e.comanda.v1.NumberedSettlementR\vsettlements\"\x85\x01\n" +
+	"\vsettlements\x18\x03 \x03(\v2\x1e.comanda.v1.NumberedSettlementR\vsettlements\x12\x12\n" +
+	"\x04beat\x18\x04 \x01(\x04R\x04beat\x12\x18\n" +
+	"\agoodbye\x18\x05 \x01(\bR\agoodbye\x12\x14\n" +
+	"\x05holds\x18\x06 \x03(\tR\x05holds\"\xa8\x02\n" +
 	"\bWorkOpen\x12\x16\n" +
 	"\x06queues\x18\x01 \x03(\tR\x06queues\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12/\n" +
-	"\x05lease\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x18\n" +
-	"\asession\x18\x04 \x01(\tR\asession\"d\n" +
+	"\x05lease\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\x12\x1e\n" +
+	"\n" +
+	"attachment\x18\x06 \x01(\x04R\n" +
+	"attachment\x12+\n" +
+	"\x03ttl\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12=\n" +
+	"\ron_disconnect\x18\b \x01(\x0e2\x18.comanda.v1.OnDisconnectR\fonDisconnectJ\x04\b\x04\x10\x05R\asession\"d\n" +
 	"\x12NumberedSettlement\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x126\n" +
 	"\n" +
@@ -4343,19 +4532,23 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"settlement\"`\n" +
 	"\x14NumberedSettleResult\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x120\n" +
-	"\x06result\x18\x02 \x01(\v2\x18.comanda.v1.SettleResultR\x06result\"\x80\x01\n" +
+	"\x06result\x18\x02 \x01(\v2\x18.comanda.v1.SettleResultR\x06result\"\xdb\x01\n" +
 	"\fWorkResponse\x124\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x14.comanda.v1.DeliveryR\n" +
 	"deliveries\x12:\n" +
-	"\asettled\x18\x02 \x03(\v2 .comanda.v1.NumberedSettleResultR\asettled\"S\n" +
+	"\asettled\x18\x02 \x03(\v2 .comanda.v1.NumberedSettleResultR\asettled\x12\x12\n" +
+	"\x04beat\x18\x03 \x01(\x04R\x04beat\x12+\n" +
+	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
+	"\agoodbye\x18\x05 \x01(\bR\agoodbye\"S\n" +
 	"\tFreshness\x12\x1b\n" +
 	"\tserved_by\x18\x01 \x01(\tR\bservedBy\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x15\n" +
-	"\x06age_ms\x18\x03 \x01(\x05R\x05ageMs\"S\n" +
+	"\x06age_ms\x18\x03 \x01(\x05R\x05ageMs\"\x84\x01\n" +
 	"\x12ShowMessageRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
-	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\x91\x01\n" +
+	"\x04wait\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12/\n" +
+	"\x05stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05stale\"\x91\x01\n" +
 	"\x05Event\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x16\n" +
@@ -4392,7 +4585,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x15.comanda.v1.AttributeR\x05value:\x028\x01\"y\n" +
 	"\x13ShowMessageResponse\x12-\n" +
 	"\amessage\x18\x01 \x01(\v2\x13.comanda.v1.MessageR\amessage\x123\n" +
-	"\tfreshness\x18\x02 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"\xa5\x01\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"\xd6\x01\n" +
 	"\x13ListMessagesRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x10\n" +
@@ -4400,7 +4593,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04page\x18\x04 \x01(\tR\x04page\x12\x10\n" +
 	"\x03key\x18\x05 \x01(\tR\x03key\x12\x12\n" +
 	"\x04type\x18\x06 \x01(\tR\x04type\x12\x16\n" +
-	"\x06tenant\x18\a \x01(\tR\x06tenant\"\x99\x01\n" +
+	"\x06tenant\x18\a \x01(\tR\x06tenant\x12/\n" +
+	"\x05stale\x18\b \x01(\v2\x19.google.protobuf.DurationR\x05stale\"\x99\x01\n" +
 	"\x14ListMessagesResponse\x12/\n" +
 	"\bmessages\x18\x01 \x03(\v2\x13.comanda.v1.MessageR\bmessages\x12\x1b\n" +
 	"\tnext_page\x18\x02 \x01(\tR\bnextPage\x123\n" +
@@ -4511,9 +4705,10 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x04 \x01(\x04R\aapplied\x12\x16\n" +
-	"\x06voters\x18\x05 \x01(\x05R\x06voters\")\n" +
+	"\x06voters\x18\x05 \x01(\x05R\x06voters\"Z\n" +
 	"\x11ListShardsRequest\x12\x14\n" +
-	"\x05queue\x18\x01 \x01(\tR\x05queue\"\xc9\x01\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12/\n" +
+	"\x05stale\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05stale\"\xc9\x01\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x12\n" +
@@ -4533,7 +4728,11 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\vACTION_NACK\x10\x02\x12\x11\n" +
 	"\rACTION_REJECT\x10\x03\x12\x12\n" +
 	"\x0eACTION_RELEASE\x10\x04\x12\x11\n" +
-	"\rACTION_EXTEND\x10\x05*\xb1\x01\n" +
+	"\rACTION_EXTEND\x10\x05*`\n" +
+	"\fOnDisconnect\x12\x1d\n" +
+	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15ON_DISCONNECT_REROUTE\x10\x01\x12\x16\n" +
+	"\x12ON_DISCONNECT_WAIT\x10\x02*\xb1\x01\n" +
 	"\fMessageState\x12\x1d\n" +
 	"\x19MESSAGE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17MESSAGE_STATE_SCHEDULED\x10\x01\x12\x17\n" +
@@ -4590,198 +4789,205 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 	return file_comanda_v1_comanda_proto_rawDescData
 }
 
-var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(Action)(0),                     // 0: comanda.v1.Action
-	(MessageState)(0),               // 1: comanda.v1.MessageState
-	(BackoffKind)(0),                // 2: comanda.v1.BackoffKind
-	(*Attribute)(nil),               // 3: comanda.v1.Attribute
-	(*NewMessage)(nil),              // 4: comanda.v1.NewMessage
-	(*SendRequest)(nil),             // 5: comanda.v1.SendRequest
-	(*Error)(nil),                   // 6: comanda.v1.Error
-	(*SendResult)(nil),              // 7: comanda.v1.SendResult
-	(*SendResponse)(nil),            // 8: comanda.v1.SendResponse
-	(*ReceiveRequest)(nil),          // 9: comanda.v1.ReceiveRequest
-	(*Delivery)(nil),                // 10: comanda.v1.Delivery
-	(*ReceiveResponse)(nil),         // 11: comanda.v1.ReceiveResponse
-	(*Settlement)(nil),              // 12: comanda.v1.Settlement
-	(*SettleRequest)(nil),           // 13: comanda.v1.SettleRequest
-	(*SettleResult)(nil),            // 14: comanda.v1.SettleResult
-	(*SettleResponse)(nil),          // 15: comanda.v1.SettleResponse
-	(*AckRequest)(nil),              // 16: comanda.v1.AckRequest
-	(*AckResponse)(nil),             // 17: comanda.v1.AckResponse
-	(*NackRequest)(nil),             // 18: comanda.v1.NackRequest
-	(*NackResponse)(nil),            // 19: comanda.v1.NackResponse
-	(*ExtendRequest)(nil),           // 20: comanda.v1.ExtendRequest
-	(*ExtendResponse)(nil),          // 21: comanda.v1.ExtendResponse
-	(*ReleaseRequest)(nil),          // 22: comanda.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),         // 23: comanda.v1.ReleaseResponse
-	(*RejectRequest)(nil),           // 24: comanda.v1.RejectRequest
-	(*RejectResponse)(nil),          // 25: comanda.v1.RejectResponse
-	(*WorkRequest)(nil),             // 26: comanda.v1.WorkRequest
-	(*WorkOpen)(nil),                // 27: comanda.v1.WorkOpen
-	(*NumberedSettlement)(nil),      // 28: comanda.v1.NumberedSettlement
-	(*NumberedSettleResult)(nil),    // 29: comanda.v1.NumberedSettleResult
-	(*WorkResponse)(nil),            // 30: comanda.v1.WorkResponse
-	(*Freshness)(nil),               // 31: comanda.v1.Freshness
-	(*ShowMessageRequest)(nil),      // 32: comanda.v1.ShowMessageRequest
-	(*Event)(nil),                   // 33: comanda.v1.Event
-	(*Message)(nil),                 // 34: comanda.v1.Message
-	(*ShowMessageResponse)(nil),     // 35: comanda.v1.ShowMessageResponse
-	(*ListMessagesRequest)(nil),     // 36: comanda.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),    // 37: comanda.v1.ListMessagesResponse
-	(*RedriveMessagesRequest)(nil),  // 38: comanda.v1.RedriveMessagesRequest
-	(*RedriveResult)(nil),           // 39: comanda.v1.RedriveResult
-	(*RedriveMessagesResponse)(nil), // 40: comanda.v1.RedriveMessagesResponse
-	(*Backoff)(nil),                 // 41: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 42: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 43: comanda.v1.Counts
-	(*Queue)(nil),                   // 44: comanda.v1.Queue
-	(*CreateQueueRequest)(nil),      // 45: comanda.v1.CreateQueueRequest
-	(*CreateQueueResponse)(nil),     // 46: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 47: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 48: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 49: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 50: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 51: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 52: comanda.v1.DeleteQueueResponse
-	(*PauseQueueRequest)(nil),       // 53: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 54: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 55: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 56: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 57: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 58: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 59: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 60: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 61: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 62: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 63: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 64: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 65: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 66: comanda.v1.ListShardsResponse
-	nil,                             // 67: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 68: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 69: comanda.v1.Message.AttributesEntry
-	(*durationpb.Duration)(nil),     // 70: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 71: google.protobuf.Timestamp
+	(OnDisconnect)(0),               // 1: comanda.v1.OnDisconnect
+	(MessageState)(0),               // 2: comanda.v1.MessageState
+	(BackoffKind)(0),                // 3: comanda.v1.BackoffKind
+	(*Attribute)(nil),               // 4: comanda.v1.Attribute
+	(*NewMessage)(nil),              // 5: comanda.v1.NewMessage
+	(*SendRequest)(nil),             // 6: comanda.v1.SendRequest
+	(*Error)(nil),                   // 7: comanda.v1.Error
+	(*SendResult)(nil),              // 8: comanda.v1.SendResult
+	(*SendResponse)(nil),            // 9: comanda.v1.SendResponse
+	(*ReceiveRequest)(nil),          // 10: comanda.v1.ReceiveRequest
+	(*Delivery)(nil),                // 11: comanda.v1.Delivery
+	(*ReceiveResponse)(nil),         // 12: comanda.v1.ReceiveResponse
+	(*Settlement)(nil),              // 13: comanda.v1.Settlement
+	(*SettleRequest)(nil),           // 14: comanda.v1.SettleRequest
+	(*SettleResult)(nil),            // 15: comanda.v1.SettleResult
+	(*SettleResponse)(nil),          // 16: comanda.v1.SettleResponse
+	(*AckRequest)(nil),              // 17: comanda.v1.AckRequest
+	(*AckResponse)(nil),             // 18: comanda.v1.AckResponse
+	(*NackRequest)(nil),             // 19: comanda.v1.NackRequest
+	(*NackResponse)(nil),            // 20: comanda.v1.NackResponse
+	(*ExtendRequest)(nil),           // 21: comanda.v1.ExtendRequest
+	(*ExtendResponse)(nil),          // 22: comanda.v1.ExtendResponse
+	(*ReleaseRequest)(nil),          // 23: comanda.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),         // 24: comanda.v1.ReleaseResponse
+	(*RejectRequest)(nil),           // 25: comanda.v1.RejectRequest
+	(*RejectResponse)(nil),          // 26: comanda.v1.RejectResponse
+	(*WorkRequest)(nil),             // 27: comanda.v1.WorkRequest
+	(*WorkOpen)(nil),                // 28: comanda.v1.WorkOpen
+	(*NumberedSettlement)(nil),      // 29: comanda.v1.NumberedSettlement
+	(*NumberedSettleResult)(nil),    // 30: comanda.v1.NumberedSettleResult
+	(*WorkResponse)(nil),            // 31: comanda.v1.WorkResponse
+	(*Freshness)(nil),               // 32: comanda.v1.Freshness
+	(*ShowMessageRequest)(nil),      // 33: comanda.v1.ShowMessageRequest
+	(*Event)(nil),                   // 34: comanda.v1.Event
+	(*Message)(nil),                 // 35: comanda.v1.Message
+	(*ShowMessageResponse)(nil),     // 36: comanda.v1.ShowMessageResponse
+	(*ListMessagesRequest)(nil),     // 37: comanda.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),    // 38: comanda.v1.ListMessagesResponse
+	(*RedriveMessagesRequest)(nil),  // 39: comanda.v1.RedriveMessagesRequest
+	(*RedriveResult)(nil),           // 40: comanda.v1.RedriveResult
+	(*RedriveMessagesResponse)(nil), // 41: comanda.v1.RedriveMessagesResponse
+	(*Backoff)(nil),                 // 42: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 43: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 44: comanda.v1.Counts
+	(*Queue)(nil),                   // 45: comanda.v1.Queue
+	(*CreateQueueRequest)(nil),      // 46: comanda.v1.CreateQueueRequest
+	(*CreateQueueResponse)(nil),     // 47: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 48: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 49: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 50: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 51: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 52: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 53: comanda.v1.DeleteQueueResponse
+	(*PauseQueueRequest)(nil),       // 54: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 55: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 56: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 57: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 58: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 59: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 60: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 61: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 62: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 63: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 64: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 65: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 66: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 67: comanda.v1.ListShardsResponse
+	nil,                             // 68: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 69: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 70: comanda.v1.Message.AttributesEntry
+	(*durationpb.Duration)(nil),     // 71: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 72: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	67, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	70, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	71, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	71, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
-	4,  // 4: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
-	6,  // 5: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
-	7,  // 6: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	70, // 7: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	70, // 8: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	68, // 9: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	71, // 10: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	70, // 11: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
-	10, // 12: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
+	68, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	71, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	72, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	72, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	5,  // 4: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
+	7,  // 5: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
+	8,  // 6: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
+	71, // 7: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	71, // 8: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	69, // 9: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	72, // 10: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	71, // 11: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	11, // 12: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	0,  // 13: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	70, // 14: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	70, // 15: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
-	12, // 16: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
-	6,  // 17: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
-	1,  // 18: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
-	14, // 19: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	70, // 20: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
-	1,  // 21: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	70, // 22: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	70, // 23: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
-	27, // 24: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
-	28, // 25: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	70, // 26: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	12, // 27: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
-	14, // 28: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
-	10, // 29: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
-	29, // 30: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	70, // 31: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	71, // 32: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	71, // 33: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	71, // 34: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	69, // 35: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
-	33, // 36: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
-	34, // 37: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
-	31, // 38: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	34, // 39: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
-	31, // 40: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	6,  // 41: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	39, // 42: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	2,  // 43: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	70, // 44: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	70, // 45: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	70, // 46: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	41, // 47: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	70, // 48: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	42, // 49: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	43, // 50: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	42, // 51: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	44, // 52: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	70, // 53: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	44, // 54: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	31, // 55: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	44, // 56: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	71, // 57: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	71, // 58: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	61, // 59: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	62, // 60: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	63, // 61: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	43, // 62: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	65, // 63: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	31, // 64: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	3,  // 65: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	3,  // 66: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	3,  // 67: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	5,  // 68: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	9,  // 69: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	13, // 70: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	16, // 71: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	18, // 72: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	20, // 73: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	22, // 74: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	24, // 75: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	26, // 76: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	32, // 77: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	36, // 78: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	38, // 79: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	45, // 80: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	47, // 81: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	49, // 82: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	51, // 83: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	53, // 84: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	55, // 85: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	57, // 86: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	59, // 87: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	64, // 88: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	8,  // 89: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	11, // 90: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	15, // 91: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	17, // 92: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	19, // 93: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	21, // 94: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	23, // 95: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	25, // 96: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	30, // 97: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	35, // 98: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	37, // 99: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	40, // 100: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	46, // 101: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	48, // 102: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	50, // 103: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	52, // 104: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	54, // 105: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	56, // 106: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	58, // 107: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	60, // 108: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	66, // 109: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	89, // [89:110] is the sub-list for method output_type
-	68, // [68:89] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	71, // 14: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	71, // 15: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	13, // 16: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
+	7,  // 17: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
+	2,  // 18: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
+	15, // 19: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
+	71, // 20: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	2,  // 21: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
+	71, // 22: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	71, // 23: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	28, // 24: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
+	29, // 25: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
+	71, // 26: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	71, // 27: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	1,  // 28: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
+	13, // 29: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
+	15, // 30: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
+	11, // 31: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
+	30, // 32: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
+	71, // 33: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	71, // 34: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	71, // 35: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	72, // 36: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	72, // 37: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	72, // 38: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	70, // 39: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	34, // 40: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
+	35, // 41: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
+	32, // 42: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
+	71, // 43: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	35, // 44: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
+	32, // 45: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
+	7,  // 46: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	40, // 47: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	3,  // 48: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	71, // 49: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	71, // 50: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	71, // 51: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	42, // 52: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	71, // 53: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	43, // 54: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	44, // 55: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	43, // 56: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	45, // 57: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	71, // 58: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	45, // 59: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	32, // 60: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	45, // 61: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	72, // 62: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	72, // 63: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	62, // 64: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	63, // 65: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	64, // 66: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	71, // 67: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	44, // 68: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	66, // 69: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	32, // 70: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	4,  // 71: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,  // 72: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,  // 73: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	6,  // 74: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	10, // 75: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	14, // 76: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	17, // 77: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	19, // 78: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	21, // 79: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	23, // 80: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	25, // 81: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	27, // 82: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	33, // 83: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	37, // 84: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	39, // 85: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	46, // 86: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	48, // 87: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	50, // 88: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	52, // 89: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	54, // 90: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	56, // 91: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	58, // 92: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	60, // 93: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	65, // 94: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	9,  // 95: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	12, // 96: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	16, // 97: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	18, // 98: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	20, // 99: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	22, // 100: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	24, // 101: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	26, // 102: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	31, // 103: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	36, // 104: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	38, // 105: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	41, // 106: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	47, // 107: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	49, // 108: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	51, // 109: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	53, // 110: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	55, // 111: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	57, // 112: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	59, // 113: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	61, // 114: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	67, // 115: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	95, // [95:116] is the sub-list for method output_type
+	74, // [74:95] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -4799,7 +5005,7 @@ func file_comanda_v1_comanda_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   3,

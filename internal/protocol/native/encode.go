@@ -38,6 +38,14 @@ func durationOf(field string, d *durationpb.Duration, unset time.Duration) (time
 	return d.AsDuration(), nil
 }
 
+// readOptions say how fresh an answer must be.
+func readOptions(stale *durationpb.Duration) (o message.ReadOptions, err error) {
+	if o.Stale, err = durationOf("stale", stale, 0); err == nil {
+		err = o.Check()
+	}
+	return o, err
+}
+
 // orDefault is v, or unset if v is 0, which is how the contract says 'not set'.
 func orDefault(v int32, unset int) int {
 	if v == 0 {
@@ -122,7 +130,10 @@ func deliveriesTo(ds []message.Delivery) []*comandav1.Delivery {
 	var lease *durationpb.Duration // one for all that are equal: they only get written
 	for i := range ds {
 		d, p := &ds[i], &slab[i]
-		if lease == nil || lease.AsDuration() != d.Lease {
+		switch {
+		case d.Lease == 0: // bound to a session
+			lease = nil
+		case lease == nil || lease.AsDuration() != d.Lease:
 			lease = durationpb.New(d.Lease)
 		}
 		p.Id, p.Token, p.Queue = d.ID.String(), d.Token, d.Queue

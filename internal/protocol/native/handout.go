@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 	"github.com/comanda-mq/comanda/internal/message"
 )
@@ -102,27 +104,39 @@ func (w *work) await(n int) ([]message.Delivery, error) {
 }
 
 func (w *work) receive(ctx context.Context, queue string, n int, wait time.Duration) ([]message.Delivery, error) {
-	return w.verbs.Receive(ctx, queue, message.ReceiveOptions{Max: n, Wait: wait, Lease: w.lease, Worker: w.worker})
+	o := message.ReceiveOptions{Max: n, Wait: wait, Lease: w.lease, Worker: w.worker}
+	if w.session != nil {
+		o.Session = w.session.Session()
+	}
+	return w.verbs.Receive(ctx, queue, o)
 }
 
 // send sends what is ready, as much as there is in one response, until there
 // will be no more.
 func (w *work) send() error {
+	var answered <-chan uint64
+	if w.session != nil {
+		answered = w.session.Answered()
+		if err := w.stream.Send(&comandav1.WorkResponse{Ttl: durationpb.New(w.ttl)}); err != nil {
+			return err
+		}
+	}
 	deliveries, settled := w.deliveries, w.settled
 	for deliveries != nil || settled != nil {
 		var (
-			ds []message.Delivery
-			rs []*comandav1.NumberedSettleResult
+			ds   []message.Delivery
+			resp comandav1.WorkResponse
 		)
 		select {
 		case ds = <-deliveries:
 			if ds == nil {
-				deliveries = nil
+				deliveries, resp.Goodbye = nil, w.goodbye.Load()
 			}
-		case rs = <-settled:
-			if rs == nil {
+		case resp.Settled = <-settled:
+			if resp.Settled == nil {
 				settled = nil
 			}
+		case resp.Beat = <-answered:
 		case <-w.ctx.Done():
 			return context.Cause(w.ctx)
 		}
@@ -132,29 +146,30 @@ func (w *work) send() error {
 			default:
 			}
 		}
-		if rs == nil {
+		if resp.Settled == nil {
 			select {
-			case rs = <-settled:
+			case resp.Settled = <-settled:
 			default:
 			}
 		}
-		if err := w.sendBatch(ds, rs); err != nil {
+		if err := w.sendBatch(ds, &resp); err != nil {
 			return err
 		}
 	}
 	return context.Cause(w.ctx)
 }
 
-// sendBatch sends results and deliveries in as many responses as they need.
-// Deliveries that could not be sent are given back.
-func (w *work) sendBatch(ds []message.Delivery, rs []*comandav1.NumberedSettleResult) error {
-	for len(ds) > 0 || len(rs) > 0 {
+// sendBatch sends resp, if it says anything, and deliveries with it and in as many
+// more as they need. Deliveries that could not be sent are given back.
+func (w *work) sendBatch(ds []message.Delivery, resp *comandav1.WorkResponse) error {
+	for len(ds) > 0 || len(resp.Settled) > 0 || resp.Beat > 0 || resp.Goodbye {
 		n := responseLen(ds)
-		if err := w.stream.Send(&comandav1.WorkResponse{Deliveries: deliveriesTo(ds[:n]), Settled: rs}); err != nil {
+		resp.Deliveries = deliveriesTo(ds[:n])
+		if err := w.stream.Send(resp); err != nil {
 			w.release(w.ctx, ds)
 			return err
 		}
-		ds, rs = ds[n:], nil
+		ds, resp = ds[n:], &comandav1.WorkResponse{}
 	}
 	return nil
 }

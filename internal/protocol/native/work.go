@@ -37,12 +37,17 @@ type work struct {
 	*Server
 	stream workStream
 	queues []string
-	lease  time.Duration
+	lease  time.Duration // 0 with a session
 	worker string
+
+	session message.Attachment // nil: none, the leases have deadlines
+	ttl     time.Duration
+	goodbye atomic.Bool // the worker ends
 
 	ctx  context.Context // of the stream; fail ends it for a reason
 	fail context.CancelCauseFunc
-	// handout ends with ctx, and before it when the client has closed its side.
+	// handout ends with ctx, and before it when the worker has said goodbye or
+	// closed its side.
 	handout     context.Context
 	stopHandout context.CancelFunc
 
@@ -67,14 +72,25 @@ func (s messages) Work(stream workStream) error {
 	if err != nil {
 		return err
 	}
+	if err := w.openSession(first.GetOpen()); err != nil {
+		w.fail(err)
+		return err
+	}
 	// The reader ends when the stream does, which is after this call: it calls
-	// no verb.
+	// no verb that waits.
 	go w.run(func() error { return w.read(first) })
 	var wait sync.WaitGroup
 	wait.Go(func() { defer close(w.settled); w.run(w.settleAll) })
 	wait.Go(func() { defer close(w.deliveries); w.run(w.handOut) })
+	if w.session != nil {
+		wait.Go(func() { w.run(w.watch) })
+	}
 	err = guard(w.send)
 	w.fail(err)
+	if w.session != nil {
+		// Before what was begun is carried through: others wait for the leases.
+		w.session.Close(w.goodbye.Load())
+	}
 	wait.Wait()
 	return err
 }
@@ -84,9 +100,6 @@ var errNoOpen = message.Errorf(message.InvalidArgument, "the first request of a 
 func (s *Server) openWork(stream workStream, open *comandav1.WorkOpen) (*work, error) {
 	if open == nil {
 		return nil, errNoOpen
-	}
-	if err := unbuilt(unbuiltField{"session", open.GetSession() != ""}); err != nil {
-		return nil, err
 	}
 	if n := len(open.GetQueues()); n < 1 || n > maxWorkQueues {
 		return nil, message.Errorf(message.InvalidArgument, "%d queues: want 1 to %d", n, maxWorkQueues)
@@ -140,6 +153,9 @@ func (w *work) read(req *comandav1.WorkRequest) error {
 }
 
 func (w *work) take(req *comandav1.WorkRequest) error {
+	if err := w.hear(req); err != nil {
+		return err
+	}
 	if n := req.GetCredits(); n > 0 {
 		if w.credits.Add(int64(n)) > maxCredits {
 			return message.Errorf(message.InvalidArgument, "more than %d credits are open", maxCredits)

@@ -330,7 +330,6 @@ func TestWorkRefuses(t *testing.T) {
 		"no open":        {[]*comandav1.WorkRequest{{Credits: 1}}, "INVALID_ARGUMENT"},
 		"no queue":       {[]*comandav1.WorkRequest{openRequest(1)}, "INVALID_ARGUMENT"},
 		"17 queues":      {[]*comandav1.WorkRequest{openRequest(1, make([]string, 17)...)}, "INVALID_ARGUMENT"},
-		"session":        {[]*comandav1.WorkRequest{{Open: &comandav1.WorkOpen{Queues: []string{"q"}, Session: "s"}}}, "UNIMPLEMENTED"},
 		"open twice":     {[]*comandav1.WorkRequest{openRequest(0, "q"), openRequest(0, "q")}, "INVALID_ARGUMENT"},
 		"credits":        {[]*comandav1.WorkRequest{openRequest(10_001, "q")}, "INVALID_ARGUMENT"},
 		"credits in sum": {[]*comandav1.WorkRequest{openRequest(10_000, "q"), {Credits: 1}}, "INVALID_ARGUMENT"},
