@@ -16,6 +16,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/clock"
 	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
 )
 
@@ -25,10 +26,14 @@ type Options struct {
 	Boot  uint64 // its boot number: spreads unkeyed messages of different gateways
 	Auth  auth.Authorizer
 	Clock clock.Clock
-	// Group finds a group that is led here.
-	Group func(id uint64) (*leader.Group, bool)
-	// Meta is the meta group's machine here.
-	Meta func() *leader.Meta
+	// Leader finds a group wherever it is led, Reader the replica to read from: the
+	// one here, if there is one.
+	Leader func(id uint64) (Group, error)
+	Reader func(id uint64) (Reader, error)
+	// Change proposes a change of the catalog to its leader, once.
+	Change func(context.Context, catalog.Command) (catalog.Result, error)
+	// Refresh brings the catalog here up to what was confirmed before the call.
+	Refresh func(context.Context) error
 	// Status tells of any group that has a replica here.
 	Status func(id uint64) (replica.Status, bool)
 	// Admit refuses sends while disk or memory is short.
@@ -36,6 +41,21 @@ type Options struct {
 	// Server tells of the process.
 	Server func() message.ServerInfo
 	Logger *slog.Logger
+}
+
+// Group is a replica set, wherever its leader is.
+type Group interface {
+	// Propose returns a command's result. NotLeader: it did not happen.
+	Propose(ctx context.Context, c queue.Command) (any, error)
+	// Wait lets a call wait for messages; they come through the call.
+	Wait(c *leader.Call)
+}
+
+// Reader is a replica to read from.
+type Reader interface {
+	// Read answers with all that was confirmed before the call or, with
+	// within > 0, with what is no older than that.
+	Read(ctx context.Context, q *queue.Query, within time.Duration) (queue.Answer, message.Freshness, error)
 }
 
 // Gateway carries verbs.
@@ -133,40 +153,77 @@ func (g *Gateway) authorize(ctx context.Context, a auth.Action, queue string) er
 	return g.o.Auth.Authorize(ctx, a, queue)
 }
 
-// queue finds a queue by name, in the newest catalog before it is refused.
-func (g *Gateway) queue(name string) (*catalog.Queue, error) {
+// queue finds a queue by name. Before it is refused the catalog is asked for
+// anew: it may have been created through another node just now.
+func (g *Gateway) queue(ctx context.Context, name string) (*catalog.Queue, error) {
 	if err := message.CheckQueueName(name); err != nil {
 		return nil, err
 	}
-	if q, ok := g.view.Load().Queue(name); ok {
+	q, err := find(ctx, g, func(v *catalog.View) (*catalog.Queue, bool) { return v.Queue(name) })
+	if q == nil && err == nil {
+		err = message.NoQueue(name)
+	}
+	return q, err
+}
+
+// queueNumber finds a queue by its number; nil: it does not exist.
+func (g *Gateway) queueNumber(ctx context.Context, n uint32) (*catalog.Queue, error) {
+	return find(ctx, g, func(v *catalog.View) (*catalog.Queue, bool) { return v.QueueNumber(n) })
+}
+
+func find(ctx context.Context, g *Gateway, in func(*catalog.View) (*catalog.Queue, bool)) (*catalog.Queue, error) {
+	if q, ok := in(g.view.Load()); ok {
 		return q, nil
 	}
 	g.refresh()
-	if q, ok := g.view.Load().Queue(name); ok {
+	if q, ok := in(g.view.Load()); ok {
 		return q, nil
 	}
-	return nil, message.NoQueue(name)
-}
-
-func (g *Gateway) queueNumber(n uint32) (*catalog.Queue, bool) {
-	if q, ok := g.view.Load().QueueNumber(n); ok {
-		return q, true
+	ctx, cancel := context.WithTimeout(ctx, retryFor)
+	defer cancel()
+	if err := g.o.Refresh(ctx); err != nil {
+		return nil, err
 	}
 	g.refresh()
-	return g.view.Load().QueueNumber(n)
+	q, _ := in(g.view.Load())
+	return q, nil
 }
 
-// group finds a group, wherever it is led.
-func (g *Gateway) group(id uint64) (*leader.Group, error) {
-	gr, ok := g.o.Group(id)
-	if !ok {
-		return nil, message.Errorf(message.NotLeader, "group %d has no replica here", id)
+// propose puts a command into a group's log, wherever it is led.
+func (g *Gateway) propose(ctx context.Context, group uint64, c queue.Command) (any, error) {
+	gr, err := g.o.Leader(group)
+	if err != nil {
+		return nil, err
 	}
-	return gr, nil
+	return gr.Propose(ctx, c)
 }
 
-func (g *Gateway) freshness() message.Freshness {
-	return message.Freshness{ServedBy: g.o.Node, Role: "leader"}
+// read answers a query from one of a group's replicas.
+func (g *Gateway) read(ctx context.Context, group uint64, q queue.Query, within time.Duration) (queue.Answer, message.Freshness, error) {
+	ctx, cancel := context.WithTimeout(ctx, retryFor)
+	defer cancel()
+	r := g.retry(ctx)
+	for {
+		a, f, err := g.readOnce(ctx, group, &q, within)
+		if err == nil || !movable(err) {
+			return a, f, err
+		}
+		if !r.again() {
+			return a, f, stuck(asError(err))
+		}
+	}
+}
+
+func (g *Gateway) readOnce(ctx context.Context, group uint64, q *queue.Query, within time.Duration) (queue.Answer, message.Freshness, error) {
+	at, err := g.o.Reader(group)
+	if err != nil {
+		return queue.Answer{}, message.Freshness{}, err
+	}
+	a, f, err := at.Read(ctx, q, within)
+	if f.ServedBy == "" {
+		f.ServedBy = g.o.Node
+	}
+	return a, f, err
 }
 
 func newSecret() (s message.Secret) {

@@ -87,7 +87,7 @@ func settle(t *testing.T, g *gateway.Gateway, d message.Delivery, a message.Acti
 
 func counts(t *testing.T, g *gateway.Gateway, queue string) message.Counts {
 	t.Helper()
-	info, _, err := g.Queue(t.Context(), queue)
+	info, _, err := g.Queue(t.Context(), queue, message.ReadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestDelayedMessageBecomesReady(t *testing.T) {
 	g := start(t)
 	create(t, g, "orders", message.Settings{}, 1)
 	id := send(t, g, "orders", message.New{Body: []byte("later"), Delay: 300 * time.Millisecond})[0]
-	if s, _, err := g.Show(t.Context(), id, 0); err != nil || s.State != message.Scheduled || s.Reason == "" {
+	if s, _, err := g.Show(t.Context(), id, message.ReadOptions{}, 0); err != nil || s.State != message.Scheduled || s.Reason == "" {
 		t.Fatal(s, err)
 	}
 	if ds := receive(t, g, "orders", 1, 0); len(ds) != 0 {
@@ -296,7 +296,7 @@ func TestPausedQueueHandsOutNothing(t *testing.T) {
 	if ds := receive(t, g, "orders", 1, 100*time.Millisecond); len(ds) != 0 {
 		t.Fatal("a paused queue handed out")
 	}
-	if s, _, _ := g.Show(t.Context(), id, 0); s.Reason != "the queue is paused" {
+	if s, _, _ := g.Show(t.Context(), id, message.ReadOptions{}, 0); s.Reason != "the queue is paused" {
 		t.Fatalf("reason: %q", s.Reason)
 	}
 	got := make(chan []message.Delivery)
@@ -331,7 +331,7 @@ func TestDeletedQueueIsGone(t *testing.T) {
 	if c := counts(t, g, "orders"); c != (message.Counts{}) {
 		t.Fatalf("counts: %+v", c)
 	}
-	if _, _, err := g.Show(t.Context(), old, 0); message.CodeOf(err) != message.MessageNotFound {
+	if _, _, err := g.Show(t.Context(), old, message.ReadOptions{}, 0); message.CodeOf(err) != message.MessageNotFound {
 		t.Fatal(err)
 	}
 }

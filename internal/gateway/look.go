@@ -14,35 +14,34 @@ import (
 )
 
 // Show tells all that is known of a message.
-func (g *Gateway) Show(ctx context.Context, id message.ID, wait time.Duration) (message.Shown, message.Freshness, error) {
-	q, ok := g.queueNumber(id.Queue())
-	if !ok {
+func (g *Gateway) Show(ctx context.Context, id message.ID, o message.ReadOptions, wait time.Duration) (message.Shown, message.Freshness, error) {
+	var none message.Freshness
+	q, err := g.queueNumber(ctx, id.Queue())
+	if q == nil {
 		if err := g.authorize(ctx, auth.Read, ""); err != nil {
-			return message.Shown{}, message.Freshness{}, err
+			return message.Shown{}, none, err
 		}
-		return message.Shown{}, message.Freshness{}, message.Errorf(message.MessageNotFound, "message %s is of a queue that does not exist here", id)
+		if err == nil {
+			err = message.Errorf(message.MessageNotFound, "message %s is of a queue that does not exist here", id)
+		}
+		return message.Shown{}, none, err
 	}
 	if err := g.authorize(ctx, auth.Read, q.Name); err != nil {
-		return message.Shown{}, message.Freshness{}, err
+		return message.Shown{}, none, err
 	}
 	if wait > 0 {
-		return message.Shown{}, message.Freshness{}, message.Errorf(message.Unimplemented, "waiting for a message's end is not built yet: ask without wait")
+		return message.Shown{}, none, message.Errorf(message.Unimplemented, "waiting for a message's end is not built yet: ask without wait")
 	}
-	gr, err := g.group(q.Shard(id.Point().Cell()).Group)
+	a, fresh, err := g.read(ctx, q.Shard(id.Point().Cell()).Group, queue.Query{Show: &id}, o.Stale)
 	if err != nil {
-		return message.Shown{}, message.Freshness{}, err
+		return message.Shown{}, fresh, err
 	}
-	var out message.Shown
-	err = gr.Read(ctx, func(rows queue.Reader) error {
-		d, ok := queue.Show(rows, id)
-		if !ok {
-			return message.Errorf(message.MessageNotFound, "message %s is not known: it never was, or it finished too long ago (keep_finished)", id)
-		}
-		out = shown(q, d)
-		out.Timeline = timeline(d)
-		return nil
-	})
-	return out, g.freshness(), err
+	if a.Message == nil {
+		return message.Shown{}, fresh, message.Errorf(message.MessageNotFound, "message %s is not known: it never was, or it finished too long ago (keep_finished)", id)
+	}
+	out := shown(q, a.Message)
+	out.Timeline = timeline(a.Message)
+	return out, fresh, nil
 }
 
 // place is where a list stopped.
@@ -60,7 +59,7 @@ func (g *Gateway) List(ctx context.Context, name string, o message.ListOptions) 
 	if o.Max < 1 || o.Max > message.MaxBatch {
 		return message.Listed{}, message.Errorf(message.InvalidArgument, "max is %d: want 1 to %d", o.Max, message.MaxBatch)
 	}
-	q, err := g.queue(name)
+	q, err := g.queue(ctx, name)
 	if err != nil {
 		return message.Listed{}, err
 	}
@@ -68,7 +67,7 @@ func (g *Gateway) List(ctx context.Context, name string, o message.ListOptions) 
 	if err != nil {
 		return message.Listed{}, err
 	}
-	out := message.Listed{Freshness: g.freshness()}
+	out := message.Listed{}
 	groups := groupsOf(q)
 	start := max(slices.Index(groups, from.Group), 0)
 	for _, id := range groups[start:] {
@@ -89,20 +88,24 @@ func (g *Gateway) List(ctx context.Context, name string, o message.ListOptions) 
 }
 
 func (g *Gateway) listGroup(ctx context.Context, q *catalog.Queue, id uint64, o message.ListOptions, from queue.Cursor, out *message.Listed) (next queue.Cursor, more bool, err error) {
-	gr, err := g.group(id)
+	list := queue.ListQuery{Queue: q.Number, State: o.State, From: from, Limit: o.Max - len(out.Messages)}
+	a, fresh, err := g.read(ctx, id, queue.Query{List: &list}, o.Stale)
 	if err != nil {
 		return next, false, err
 	}
-	err = gr.Read(ctx, func(rows queue.Reader) error {
-		info, _ := queue.Queue(rows, q.Number)
-		var ds []*queue.Detail
-		ds, next, more = queue.List(rows, &info, o.State, from, o.Max-len(out.Messages))
-		for _, d := range ds {
-			out.Messages = append(out.Messages, shown(q, d))
-		}
-		return nil
-	})
-	return next, more || (err == nil && len(out.Messages) >= o.Max), err
+	out.Freshness = older(out.Freshness, fresh)
+	for _, d := range a.Messages {
+		out.Messages = append(out.Messages, shown(q, d))
+	}
+	return a.Next, a.More || len(out.Messages) >= o.Max, nil
+}
+
+// older is how fresh an answer is that was made of two.
+func older(a, b message.Freshness) message.Freshness {
+	if a.ServedBy == "" || b.Age > a.Age || (b.Age == a.Age && b.Role == "follower") {
+		return b
+	}
+	return a
 }
 
 func groupsOf(q *catalog.Queue) (ids []uint64) {

@@ -42,9 +42,9 @@ func (g *Gateway) change(ctx context.Context, c catalog.Command) (catalog.Result
 	ctx, cancel := context.WithTimeout(ctx, takeOver)
 	defer cancel()
 	retry := g.retry(ctx)
-	r, err := g.o.Meta().Propose(ctx, c)
+	r, err := g.o.Change(ctx, c)
 	for err != nil && movable(err) && retry.again() {
-		r, err = g.o.Meta().Propose(ctx, c)
+		r, err = g.o.Change(ctx, c)
 	}
 	switch {
 	case err != nil:
@@ -52,19 +52,38 @@ func (g *Gateway) change(ctx context.Context, c catalog.Command) (catalog.Result
 	case r.Err != nil:
 		return r, r.Err
 	}
-	if _, exists := g.newest.Load().QueueNumber(r.Queue.Number); !exists {
-		return r, nil // deleted
+	if c.DeleteQueue != nil {
+		return r, g.o.Refresh(ctx)
 	}
-	for i := range r.Queue.Shards {
-		gr, err := g.group(r.Queue.Shards[i].Group)
-		if err == nil {
-			err = gr.Configured(ctx, r.Queue.Number, r.Queue.Version)
-		}
-		if err != nil {
+	for _, id := range groupsOf(r.Queue) {
+		if err := g.configured(ctx, id, r.Queue); err != nil {
 			return r, err
 		}
 	}
 	return r, nil
+}
+
+// configured waits until a group has a queue's settings as they are in q, or
+// later ones, or the queue was deleted meanwhile.
+func (g *Gateway) configured(ctx context.Context, group uint64, q *catalog.Queue) error {
+	retry := g.retry(ctx)
+	for {
+		a, _, err := g.readOnce(ctx, group, &queue.Query{Queue: q.Number}, 0)
+		if err == nil && a.Queue != nil && a.Queue.Version >= q.Version {
+			return nil
+		}
+		if err != nil && !movable(err) {
+			return err
+		}
+		if now, ok := g.newest.Load().QueueNumber(q.Number); !ok && g.newest.Load().Version >= q.Version {
+			return message.NoQueue(q.Name) // deleted meanwhile
+		} else if ok {
+			q = now
+		}
+		if !retry.again() {
+			return message.Errorf(message.Unavailable, "group %d has not taken over the settings of queue %s yet; it will", group, q.Name)
+		}
+	}
 }
 
 // DeleteQueue deletes a queue with every message in it.
@@ -72,7 +91,7 @@ func (g *Gateway) DeleteQueue(ctx context.Context, name string) error {
 	if err := g.authorize(ctx, auth.Manage, name); err != nil {
 		return err
 	}
-	if _, err := g.queue(name); err != nil {
+	if _, err := g.queue(ctx, name); err != nil {
 		return err
 	}
 	_, err := g.change(ctx, catalog.Command{DeleteQueue: &catalog.DeleteQueue{Name: name}})
@@ -84,7 +103,7 @@ func (g *Gateway) PauseQueue(ctx context.Context, name string, paused bool) erro
 	if err := g.authorize(ctx, auth.Manage, name); err != nil {
 		return err
 	}
-	if _, err := g.queue(name); err != nil {
+	if _, err := g.queue(ctx, name); err != nil {
 		return err
 	}
 	_, err := g.change(ctx, catalog.Command{PauseQueue: &catalog.PauseQueue{Name: name, Paused: paused}})
@@ -92,44 +111,35 @@ func (g *Gateway) PauseQueue(ctx context.Context, name string, paused bool) erro
 }
 
 // Queue tells of a queue, with its counts.
-func (g *Gateway) Queue(ctx context.Context, name string) (message.QueueInfo, message.Freshness, error) {
+func (g *Gateway) Queue(ctx context.Context, name string, o message.ReadOptions) (message.QueueInfo, message.Freshness, error) {
 	if err := g.authorize(ctx, auth.Read, name); err != nil {
 		return message.QueueInfo{}, message.Freshness{}, err
 	}
-	q, err := g.queue(name)
+	q, err := g.queue(ctx, name)
 	if err != nil {
 		return message.QueueInfo{}, message.Freshness{}, err
 	}
 	info := queueInfo(q)
-	err = g.readShards(ctx, q, func(_ *catalog.Shard, s queue.ShardInfo) { info.Counts.Add(s.Counts) })
-	return info, g.freshness(), err
+	fresh, err := g.readShards(ctx, q, o, func(_ *catalog.Shard, s queue.ShardInfo) { info.Counts.Add(s.Counts) })
+	return info, fresh, err
 }
 
 // readShards visits the queue's shards as their groups have them.
-func (g *Gateway) readShards(ctx context.Context, q *catalog.Queue, visit func(*catalog.Shard, queue.ShardInfo)) error {
-	done := map[uint64]bool{}
-	for i := range q.Shards {
-		id := q.Shards[i].Group
-		if done[id] {
-			continue
-		}
-		done[id] = true
-		gr, err := g.group(id)
+func (g *Gateway) readShards(ctx context.Context, q *catalog.Queue, o message.ReadOptions, visit func(*catalog.Shard, queue.ShardInfo)) (fresh message.Freshness, err error) {
+	for _, id := range groupsOf(q) {
+		a, f, err := g.read(ctx, id, queue.Query{Queue: q.Number}, o.Stale)
 		if err != nil {
-			return err
+			return fresh, err
 		}
-		err = gr.Read(ctx, func(rows queue.Reader) error {
-			info, _ := queue.Queue(rows, q.Number)
-			for _, s := range info.Shards {
-				visit(q.Shard(s.From), s)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
+		fresh = older(fresh, f)
+		if a.Queue == nil {
+			continue // not there yet
+		}
+		for _, s := range a.Queue.Shards {
+			visit(q.Shard(s.From), s)
 		}
 	}
-	return nil
+	return fresh, nil
 }
 
 // Queues lists queues by name, after page.
@@ -168,7 +178,7 @@ func (g *Gateway) Locate(ctx context.Context, name, key string) (message.Locatio
 	if err := message.CheckKey(key); err != nil {
 		return message.Location{}, err
 	}
-	q, err := g.queue(name)
+	q, err := g.queue(ctx, name)
 	if err != nil {
 		return message.Location{}, err
 	}
@@ -200,7 +210,7 @@ func (g *Gateway) members(id uint64) (leading string, followers []string) {
 }
 
 // Shards lists the shards of one queue, or of all with the empty name.
-func (g *Gateway) Shards(ctx context.Context, name string) ([]message.ShardInfo, message.Freshness, error) {
+func (g *Gateway) Shards(ctx context.Context, name string, o message.ReadOptions) ([]message.ShardInfo, message.Freshness, error) {
 	if err := g.authorize(ctx, auth.Read, name); err != nil {
 		return nil, message.Freshness{}, err
 	}
@@ -208,15 +218,16 @@ func (g *Gateway) Shards(ctx context.Context, name string) ([]message.ShardInfo,
 	if name == "" {
 		qs = g.newest.Load().Queues("", message.MaxBatch)
 	} else {
-		q, err := g.queue(name)
+		q, err := g.queue(ctx, name)
 		if err != nil {
 			return nil, message.Freshness{}, err
 		}
 		qs = []*catalog.Queue{q}
 	}
 	var out []message.ShardInfo
+	var fresh message.Freshness
 	for _, q := range qs {
-		err := g.readShards(ctx, q, func(s *catalog.Shard, info queue.ShardInfo) {
+		f, err := g.readShards(ctx, q, o, func(s *catalog.Shard, info queue.ShardInfo) {
 			leading, followers := g.members(s.Group)
 			out = append(out, message.ShardInfo{
 				ID: q.Name + "/" + info.Path, Queue: q.Name, Group: s.Group, Leader: leading, Followers: followers, Counts: info.Counts,
@@ -226,8 +237,9 @@ func (g *Gateway) Shards(ctx context.Context, name string) ([]message.ShardInfo,
 		if err != nil {
 			return nil, message.Freshness{}, err
 		}
+		fresh = older(fresh, f)
 	}
-	return out, g.freshness(), nil
+	return out, fresh, nil
 }
 
 // Server tells of this server.

@@ -25,7 +25,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	q, err := g.queue(name)
+	q, err := g.queue(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -33,6 +33,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 	defer cancel()
 	defer context.AfterFunc(g.draining, cancel)()
 	r := g.retry(ctx)
+	r.until = r.until.Add(o.Wait) // a group without a leader is no reason to stop waiting at the others
 	for {
 		got, refusal := g.receive(wait, q, o)
 		switch {
@@ -51,7 +52,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 			return nil, stuck(refusal)
 		}
 		g.refresh()
-		if q, err = g.queue(name); err != nil {
+		if q, err = g.queue(ctx, name); err != nil {
 			return nil, err
 		}
 	}
@@ -69,33 +70,26 @@ func fitting(got []queue.Leased) int {
 	return len(got)
 }
 
-// receive waits once at the leaders of all the queue's groups.
+// receive waits once at the leaders of all the queue's groups that have one.
 func (g *Gateway) receive(wait context.Context, q *catalog.Queue, o message.ReceiveOptions) ([]queue.Leased, *message.Error) {
 	ids := g.inTurn(q)
-	call := leader.NewCall(q.Number, o, len(ids))
-	var groups []*leader.Group
+	groups := make([]Group, 0, len(ids))
+	var last error
 	for _, id := range ids {
-		gr, err := g.group(id)
-		if err != nil {
-			return nil, asError(err)
+		if gr, err := g.o.Leader(id); err != nil {
+			last = err
+		} else {
+			groups = append(groups, gr)
 		}
-		groups = append(groups, gr)
 	}
+	if len(groups) == 0 {
+		return nil, asError(last)
+	}
+	call := leader.NewCall(q.Number, o, len(groups))
 	for _, gr := range groups {
 		gr.Wait(call)
 	}
-	select {
-	case <-call.Ready():
-	case <-wait.Done():
-	}
-	for _, gr := range groups {
-		gr.Leave(call)
-	}
-	call.Close()
-	for !call.Settled() {
-		<-call.Ready() // a lease that is in the log is decided soon
-	}
-	return call.Take()
+	return call.Collect(wait)
 }
 
 // inTurn lists the groups of a queue's shards, each once, beginning with another
@@ -121,11 +115,7 @@ func (g *Gateway) giveBack(ctx context.Context, got []queue.Leased) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
 	defer cancel()
-	ss := make([]message.Settlement, len(got))
-	for i := range got {
-		ss[i] = message.Settlement{Token: message.Token{ID: got[i].ID, Fence: got[i].Fence}, Action: message.Release}
-	}
-	for _, r := range g.settle(ctx, ss) {
+	for _, r := range g.settle(ctx, leader.Releases(got)) {
 		if r.Err != nil {
 			g.o.Logger.WarnContext(ctx, "a message waits for its lease to end: its receiver had gone, and giving it back failed", "error", r.Err)
 		}

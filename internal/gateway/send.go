@@ -23,7 +23,7 @@ func (g *Gateway) Send(ctx context.Context, name string, msgs []message.New) ([]
 	if err := g.authorize(ctx, auth.Send, name); err != nil {
 		return nil, err
 	}
-	q, err := g.queue(name)
+	q, err := g.queue(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -120,8 +120,11 @@ func (s *sending) run(ctx context.Context) {
 			return
 		}
 		s.g.refresh()
-		q, ok := s.g.queueNumber(s.queue.Number)
-		if !ok {
+		q, err := s.g.queueNumber(ctx, s.queue.Number)
+		if err != nil {
+			continue // again, until it is too late
+		}
+		if q == nil {
 			s.refuse(s.items, message.NoQueue(s.queue.Name))
 			return
 		}
@@ -173,11 +176,6 @@ type part struct {
 // becomes of one group's part says nothing of another's, so every answer is the
 // items' own.
 func (s *sending) carry(ctx context.Context, p *part) {
-	gr, err := s.g.group(p.group)
-	if err != nil {
-		p.last = asError(err)
-		return
-	}
 	for len(p.items) > 0 {
 		n, bytes := 0, 0
 		for n < len(p.items) && (n == 0 || bytes+p.items[n].sent.Size() <= message.MaxEntryBytes/2) {
@@ -188,7 +186,7 @@ func (s *sending) carry(ctx context.Context, p *part) {
 		for i := range n {
 			c.Messages[i] = p.items[i].sent
 		}
-		result, err := gr.Propose(ctx, c.Command())
+		result, err := s.g.propose(ctx, p.group, c.Command())
 		if err != nil {
 			if movable(err) {
 				p.last = asError(err)

@@ -21,7 +21,9 @@ func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]messag
 			continue
 		}
 		name := ""
-		if q, ok := g.queueNumber(n); ok {
+		if q, err := g.queueNumber(ctx, n); err != nil {
+			return nil, err
+		} else if q != nil {
 			name = q.Name
 		}
 		if asked[n] = g.authorize(ctx, auth.Receive, name); asked[n] != nil {
@@ -72,7 +74,9 @@ func (g *Gateway) Redrive(ctx context.Context, ids []message.ID, reset bool) ([]
 	for i := range ids {
 		left[i] = i
 		name := ""
-		if q, ok := g.queueNumber(ids[i].Queue()); ok {
+		if q, err := g.queueNumber(ctx, ids[i].Queue()); err != nil {
+			return nil, err
+		} else if q != nil {
 			name = q.Name
 		}
 		if err := g.authorize(ctx, auth.Redrive, name); err != nil {
@@ -104,7 +108,7 @@ func (g *Gateway) resolve(ctx context.Context, left []int, id func(int) message.
 ) {
 	r := g.retry(ctx)
 	for len(left) > 0 {
-		parts := g.partition(left, id, refuse)
+		parts := g.partition(ctx, left, id, refuse)
 		each(parts, func(p *route) { p.carry(ctx, g, command) })
 		left = left[:0]
 		var last *message.Error
@@ -144,18 +148,17 @@ type route struct {
 }
 
 func (p *route) carry(ctx context.Context, g *Gateway, command func([]int) queue.Command) {
-	gr, err := g.group(p.group)
-	if err != nil {
-		p.err = err
-		return
-	}
-	p.result, p.err = gr.Propose(ctx, command(p.items))
+	p.result, p.err = g.propose(ctx, p.group, command(p.items))
 }
 
-func (g *Gateway) partition(left []int, id func(int) message.ID, refuse func(int, *message.Error)) (parts []route) {
+func (g *Gateway) partition(ctx context.Context, left []int, id func(int) message.ID, refuse func(int, *message.Error)) (parts []route) {
 	for _, i := range left {
-		q, ok := g.queueNumber(id(i).Queue())
-		if !ok {
+		q, err := g.queueNumber(ctx, id(i).Queue())
+		if err != nil {
+			refuse(i, asError(err))
+			continue
+		}
+		if q == nil {
 			refuse(i, message.Errorf(message.QueueNotFound, "message %s is of a queue that does not exist", id(i)))
 			continue
 		}

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"context"
 	"slices"
 	"sync"
 
@@ -16,14 +17,24 @@ type Call struct {
 	Worker string
 	Lease  queue.Lease // template: worker, session and length
 	ready  chan struct{}
+	// closing is closed when the call is, for those who wait for it elsewhere.
+	closing chan struct{}
+	alone   bool // it waits at one group only
 
 	mu      sync.Mutex
-	at      []*Group // where it waits
+	at      []place // where it waits
 	room    int
 	pending int // reserved by leases that are proposed
 	got     []queue.Leased
 	err     *message.Error
-	closed  bool // takes nothing new
+	closed  bool          // takes nothing new
+	moved   chan struct{} // closed when room may have come back; nil: nobody waits for that
+}
+
+// place is a group, here or elsewhere, that a call waits at.
+type place interface {
+	Wait(c *Call)
+	Leave(c *Call)
 }
 
 // answerBytes is how much one call is given at the most, unless a single message
@@ -34,38 +45,46 @@ const answerBytes = 3 << 20
 func NewCall(queueNumber uint32, o message.ReceiveOptions, groups int) *Call {
 	return &Call{
 		Queue: queueNumber, Worker: o.Worker, room: o.Max, ready: make(chan struct{}, 1),
+		closing: make(chan struct{}), alone: groups == 1,
 		Lease: queue.Lease{Queue: queueNumber, Worker: o.Worker, Length: o.Lease, MaxBytes: answerBytes / groups},
 	}
 }
 
-// Ready has a value when something came, or something went wrong.
-func (c *Call) Ready() <-chan struct{} { return c.ready }
-
-// Close ends the call: it takes nothing new. Ready has a value once more when
-// nothing of it is on its way; only then Take has all.
-func (c *Call) Close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = true
-	if c.pending == 0 {
-		c.signal()
+// Collect waits until something came, something went wrong, or ctx ends. It ends
+// the call, and returns when nothing of it is on its way any more: a lease that
+// is in the log is decided soon.
+func (c *Call) Collect(ctx context.Context) ([]queue.Leased, *message.Error) {
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+	}
+	for _, at := range c.places() {
+		at.Leave(c)
+	}
+	c.close()
+	for {
+		c.mu.Lock()
+		pending, got, err := c.pending, c.got, c.err
+		c.mu.Unlock()
+		if pending == 0 {
+			return got, err
+		}
+		<-c.ready
 	}
 }
 
-// Settled says that nothing is on its way to the call.
-func (c *Call) Settled() bool {
+// close lets the call take nothing new. ready has a value once more when
+// nothing of it is on its way.
+func (c *Call) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.pending == 0
-}
-
-// Take returns what came, and what went wrong.
-func (c *Call) Take() ([]queue.Leased, *message.Error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	got := c.got
-	c.got = nil
-	return got, c.err
+	if !c.closed {
+		c.closed = true
+		close(c.closing)
+	}
+	if c.pending == 0 {
+		c.signal()
+	}
 }
 
 // reserve takes up to n of the room.
@@ -90,17 +109,35 @@ func (c *Call) wants() (room, over bool) {
 	return !over && c.room > 0, over
 }
 
-// waits notes that the call waits at a group.
-func (c *Call) waits(g *Group) {
+// lend takes all of the room. moved is closed when some of it may be back.
+func (c *Call) lend() (n int, over bool, moved <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !slices.Contains(c.at, g) {
-		c.at = append(c.at, g)
+	if c.closed || len(c.got) > 0 || c.err != nil {
+		return 0, true, nil
 	}
+	n = c.room
+	c.room -= n
+	c.pending += n
+	if n == 0 && c.moved == nil {
+		c.moved = make(chan struct{})
+	}
+	return n, false, c.moved
 }
 
-// groups are where the call waits.
-func (c *Call) groups() []*Group {
+// waits notes that the call waits at a place; false: it did before.
+func (c *Call) waits(at place) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Contains(c.at, at) {
+		return false
+	}
+	c.at = append(c.at, at)
+	return true
+}
+
+// places are where the call waits.
+func (c *Call) places() []place {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.at)
@@ -115,6 +152,10 @@ func (c *Call) deliver(n int, got []queue.Leased, err *message.Error) {
 	c.got = append(slices.Clip(c.got), got...)
 	if err != nil {
 		c.err = err
+	}
+	if c.moved != nil {
+		close(c.moved)
+		c.moved = nil
 	}
 	if len(c.got) > 0 || c.err != nil || c.closed {
 		c.signal()

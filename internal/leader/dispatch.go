@@ -102,7 +102,7 @@ func (g *Group) dispatch(l *line) {
 
 // fills are the cells whose windows want rows, while somebody waits.
 func (l *line) fills() (fills []fillJob) {
-	if len(l.calls) == 0 || l.paused {
+	if !l.wanted() || l.paused {
 		return nil
 	}
 	for _, c := range l.cells {
@@ -139,6 +139,7 @@ func (g *Group) grants(l *line) (grants []grant) {
 	for available := l.available(); available > 0; available = l.available() {
 		takers := l.takers(buf[:0])
 		if len(takers) == 0 {
+			l.beckon(available)
 			break
 		}
 		i := takers[g.pick(l.calls, takers)]
@@ -266,7 +267,7 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult) {
 	if room, _ := c.wants(); room && current {
 		// Nothing came of it. Other groups may have had something meanwhile, and
 		// saw no room.
-		for _, at := range c.groups() {
+		for _, at := range c.places() {
 			at.Wait(c)
 		}
 	} else if current && len(gr.command.Items) > 0 && (r.Err != nil || r.Looked < len(gr.command.Items)) {

@@ -28,14 +28,14 @@ type Group struct {
 	term    uint64
 	queues  map[uint32]*line
 	leases  leases
+	sessions sessions
 	loads   map[string]int // messages that a worker holds here
 	timed   map[*cell]bool // cells with something scheduled
 	view    *catalog.View
 	// proposed is what was proposed of the catalog's settings: a version, or
 	// ^0 for a drop.
 	proposed map[uint32]uint64
-	again    bool          // a proposal of settings was lost: compare anew
-	changed  chan struct{} // closed and replaced when a queue was configured or dropped
+	again    bool // a proposal of what the catalog says was lost: compare anew
 }
 
 // line is a queue as its leader sees it: what may go out, and who waits for it.
@@ -45,6 +45,7 @@ type line struct {
 	paused  bool
 	cells   []*cell // those in this group
 	calls   []*Call // in the order of waiting
+	peeks   []chan struct{} // of other nodes: closed when there is something to take
 }
 
 type cell struct {
@@ -56,7 +57,7 @@ type cell struct {
 
 // New makes the machine of one replica.
 func New(g *replica.Group, c clock.Clock, log *slog.Logger) *Group {
-	l := &Group{raft: g, clock: c, log: log.With("group", g.ID()), machine: queue.New(), changed: make(chan struct{})}
+	l := &Group{raft: g, clock: c, log: log.With("group", g.ID()), machine: queue.New()}
 	l.stamps.clock = c
 	l.forget()
 	return l
@@ -65,6 +66,7 @@ func New(g *replica.Group, c clock.Clock, log *slog.Logger) *Group {
 func (g *Group) forget() {
 	g.queues = map[uint32]*line{}
 	g.leases = leases{by: map[leaseKey]*deadline{}}
+	g.sessions = sessions{by: map[uint64]*bound{}, ending: map[uint64]*bound{}}
 	g.loads = map[string]int{}
 	g.timed = map[*cell]bool{}
 	g.proposed = map[uint32]uint64{}
@@ -100,21 +102,30 @@ func (g *Group) Lead(term uint64) {
 	g.stamps.atLeast(g.machine.GroupTime())
 	g.mu.Lock()
 	g.build(view, term)
-	settings := g.reconcileAll()
+	settings, ends := g.reconcileAll(), g.expireSessions(nil)
 	g.mu.Unlock()
 	g.proposeAll(settings)
+	g.proposeEnds(ends)
 }
 
 // build reads the group's rows into the leader's mind.
 func (g *Group) build(view queue.Reader, term uint64) {
 	g.leading, g.term = true, term
+	for _, s := range queue.Sessions(view) {
+		if s.Ended {
+			g.sessions.end(s.ID, s.Incarnation)
+		} else {
+			g.sessions.attach(s.ID, s.Incarnation)
+		}
+	}
 	infos := queue.Queues(view)
 	for i := range infos {
 		l := g.configure(&infos[i])
 		for _, c := range l.cells {
 			for _, d := range queue.Deadlines(view, l.number, c.number) {
-				g.leases.set(leaseKey{l.number, d.Cell, d.Seq}, d.Fence, d.At)
-				g.hold(leaseKey{l.number, d.Cell, d.Seq}, d.Worker)
+				key := leaseKey{l.number, d.Cell, d.Seq}
+				g.bind(g.leases.set(key, d.Fence, d.At), d.Session, d.Incarnation)
+				g.hold(key, d.Worker)
 			}
 			if first := queue.Timers(view, l.number, c.number, nil, 1); len(first) > 0 {
 				g.schedule(c, first[0].Due)
@@ -132,9 +143,9 @@ func (g *Group) Follow() {
 		for _, c := range l.calls {
 			c.deliver(0, nil, message.Errorf(message.NotLeader, "group %d is no longer led here", g.raft.ID()))
 		}
+		l.beckon(len(l.peeks))
 	}
 	g.forget()
-	g.announce()
 }
 
 // configure brings a line up to date with what the group knows of its queue.
@@ -171,18 +182,27 @@ func (g *Group) learn(effects []queue.Effect) {
 	}
 	var touched []*line
 	var settings []setting
+	var ends []queue.ExpireSession
 	for i := range effects {
 		e := &effects[i]
-		if l := g.learnOne(e); l != nil && len(l.calls) > 0 && (len(touched) == 0 || touched[len(touched)-1] != l) {
+		if l := g.learnOne(e); l != nil && l.wanted() && (len(touched) == 0 || touched[len(touched)-1] != l) {
 			touched = append(touched, l)
 		}
 		if e.Kind == queue.Configured {
 			// The catalog may have gone on while this was on its way.
 			settings = g.reconcile(settings, e.Queue)
 		}
+		if b := g.sessions.by[e.Session]; e.Kind == queue.SessionAttached && b != nil && g.view != nil {
+			ends = g.expireSession(ends, b) // it may have ended while its lease was on its way
+		}
 	}
+	ended := g.sessions.sweep()
 	g.mu.Unlock()
 	g.proposeAll(settings)
+	g.proposeEnds(ends)
+	for _, ds := range ended {
+		g.expire(ds)
+	}
 	for _, l := range touched {
 		g.dispatch(l)
 	}
@@ -203,16 +223,17 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 			return nil // dropped by the same entry
 		}
 		l = g.configure(&info)
-		g.announce()
 		return l
 	case queue.Dropped:
 		g.drop(e.Queue)
 	case queue.LeaseSet:
-		g.leases.set(key, e.Fence, e.At)
+		g.bind(g.leases.set(key, e.Fence, e.At), e.Session, e.Incarnation)
 	case queue.LeaseEnded:
-		if d := g.leases.end(key, e.Fence); d != nil && d.worker != "" {
-			g.unload(d.worker)
-		}
+		g.endLease(key, e.Fence)
+	case queue.SessionAttached:
+		g.sessions.attach(e.Session, e.Incarnation)
+	case queue.SessionEnded:
+		g.sessions.end(e.Session, e.Incarnation)
 	case queue.Offered:
 		c.window.offer(e.Ref)
 		return l
@@ -229,19 +250,38 @@ func (g *Group) drop(number uint32) {
 		for _, c := range l.calls {
 			c.deliver(0, nil, message.Errorf(message.QueueNotFound, "the queue was deleted"))
 		}
+		l.beckon(len(l.peeks))
 		for _, c := range l.cells {
 			delete(g.timed, c)
 		}
 		delete(g.queues, number)
 	}
 	delete(g.proposed, number)
-	g.leases.drop(number, g.unload)
-	g.announce()
+	for _, d := range g.leases.of(number) {
+		g.endLease(d.key, d.fence)
+	}
 }
 
-func (g *Group) announce() {
-	close(g.changed)
-	g.changed = make(chan struct{})
+// bind binds a lease to the session that it names, if it does.
+func (g *Group) bind(d *deadline, session, incarnation uint64) {
+	if session != 0 {
+		d.session, d.incarnation = session, incarnation
+		g.sessions.hold(d)
+	}
+}
+
+// endLease forgets a lease.
+func (g *Group) endLease(key leaseKey, fence uint64) {
+	d := g.leases.end(key, fence)
+	if d == nil {
+		return
+	}
+	if d.worker != "" {
+		g.unload(d.worker)
+	}
+	if d.session != 0 {
+		g.sessions.free(d)
+	}
 }
 
 // hold counts a lease for the worker that holds it.
@@ -260,6 +300,9 @@ func (g *Group) unload(worker string) {
 
 // ID is the group's number.
 func (g *Group) ID() uint64 { return g.raft.ID() }
+
+// Leading says whether this replica leads, as far as it knows.
+func (g *Group) Leading() bool { return g.raft.Leading() }
 
 // Status is the replica's.
 func (g *Group) Status() replica.Status { return g.raft.Status() }
@@ -281,35 +324,27 @@ func (g *Group) Propose(ctx context.Context, c queue.Command) (any, error) {
 	}
 }
 
-// Read calls f with rows that hold all that was confirmed before the call.
-func (g *Group) Read(ctx context.Context, f func(rows queue.Reader) error) error {
-	if err := g.raft.ReadIndex(ctx); err != nil {
-		return err
+// Read answers a query with all that was confirmed before the call or, with
+// within > 0, with rows that are no older than that; any replica can.
+func (g *Group) Read(ctx context.Context, q *queue.Query, within time.Duration) (a queue.Answer, f message.Freshness, err error) {
+	f.Role = "follower"
+	if g.raft.Status().Leading {
+		f.Role = "leader"
+	}
+	if within > 0 {
+		f.Age, err = g.raft.ReadWithin(ctx, within)
+	} else {
+		err = g.raft.ReadIndex(ctx)
+	}
+	if err != nil {
+		return a, f, err
 	}
 	view := g.raft.View()
 	if view == nil {
-		return message.Errorf(message.Unavailable, "the server stops: read from another one, or again in a moment")
+		return a, f, message.Errorf(message.Unavailable, "the server stops: read from another one, or again in a moment")
 	}
 	defer view.Close()
-	return f(view)
-}
-
-// Configured waits until the group has the queue at a version or a later one.
-func (g *Group) Configured(ctx context.Context, number uint32, version uint64) error {
-	for {
-		g.mu.Lock()
-		l, changed := g.queues[number], g.changed
-		done := g.leading && l != nil && l.version >= version
-		g.mu.Unlock()
-		if done {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return message.Errorf(message.Unavailable, "group %d has not taken over the queue's settings yet; it will: %v", g.raft.ID(), context.Cause(ctx))
-		}
-	}
+	return q.Run(view), f, nil
 }
 
 // Every is how often Tick wants to be called: timers are as exact as that.

@@ -131,8 +131,7 @@ func (r *rig) receive(n int, lease time.Duration) []queue.Leased {
 	r.t.Helper()
 	c := NewCall(1, message.ReceiveOptions{Max: n, Lease: lease, Worker: "w"}, 1)
 	r.Wait(c)
-	<-c.Ready()
-	got, err := c.Take()
+	got, err := c.Collect(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -154,13 +153,12 @@ func (r *rig) settle(got []queue.Leased, a message.Action, lease time.Duration) 
 
 func (r *rig) read(f func(rows queue.Reader)) {
 	r.t.Helper()
-	err := r.Read(r.t.Context(), func(rows queue.Reader) error {
-		f(rows)
-		return nil
-	})
-	if err != nil {
+	if err := r.raft.ReadIndex(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
+	view := r.raft.View()
+	defer view.Close()
+	f(view)
 }
 
 // want compares the queue's counts.

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
@@ -11,13 +12,13 @@ import (
 // Meta is the meta group's state machine: the catalog.
 type Meta struct {
 	raft    *replica.Group
-	machine *catalog.Machine
+	machine *catalog.Machine // the apply worker's
 	learn   func(*catalog.View, []catalog.Change)
-	leading bool // the apply worker's
+	trusted atomic.Bool
 }
 
 // NewMeta makes the machine of a replica of the meta group. learn hears of each
-// new View, with what it did to queues; the first time with nil.
+// new View, with what it did to queues; with nil, anything may have changed.
 func NewMeta(g *replica.Group, learn func(*catalog.View, []catalog.Change)) *Meta {
 	return &Meta{raft: g, machine: catalog.New(), learn: learn}
 }
@@ -30,28 +31,36 @@ func (m *Meta) Apply(rows replica.Rows, index uint64, entry []byte) []any {
 	return m.machine.Apply(rows, index, entry)
 }
 
-// Applied passes a new View on. Not before this replica leads: while the log is
-// replayed after a start, views would be older than what was seen before.
+// Applied passes a new View on, if this replica is trusted.
 func (m *Meta) Applied() {
-	if changes := m.machine.Changes(); m.leading {
+	if changes := m.machine.Changes(); m.trusted.Load() {
 		m.learn(m.machine.View(), append([]catalog.Change{}, changes...))
 	}
 }
 
 // Lead passes the View on that holds everything confirmed so far.
-func (m *Meta) Lead(uint64) {
+func (m *Meta) Lead(uint64) { m.Trust() }
+
+// Follow is told that this replica leads no more. It goes on to pass Views on.
+func (m *Meta) Follow() {}
+
+// Trust has Views passed on from now on, first the one that is here. It is called
+// when the rows here hold all that was confirmed at some moment after the start:
+// while the log is replayed, they are older than what was seen before.
+func (m *Meta) Trust() {
 	view := m.raft.View()
 	if view == nil {
 		return // the host ends
 	}
 	defer view.Close()
-	m.machine.Load(view)
-	m.leading = true
-	m.learn(m.machine.View(), nil)
+	m.trusted.Store(true)
+	now := catalog.New() // the machine is the apply worker's
+	now.Load(view)
+	m.learn(now.View(), nil)
 }
 
-// Follow is told that this replica leads no more.
-func (m *Meta) Follow() { m.leading = false }
+// Trusted says that Views are passed on.
+func (m *Meta) Trusted() bool { return m.trusted.Load() }
 
 // Propose puts a change into the log and returns its result when it is applied.
 func (m *Meta) Propose(ctx context.Context, c catalog.Command) (catalog.Result, error) {

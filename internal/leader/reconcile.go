@@ -16,18 +16,20 @@ type setting struct {
 	command queue.Command
 }
 
-// Learn takes in a newer catalog. changes are what it did to queues since the
-// one before; nil: anything.
+// Learn takes in a newer catalog. changes are what is new since the one before;
+// nil: anything.
 func (g *Group) Learn(view *catalog.View, changes []catalog.Change) {
 	g.mu.Lock()
 	first := g.view == nil
 	g.view = view
 	var settings []setting
+	var ends []queue.ExpireSession
 	switch {
 	case !g.leading:
 	case first || changes == nil:
-		settings = g.reconcileAll()
+		settings, ends = g.reconcileAll(), g.expireSessions(nil)
 	default:
+		ends = g.expireSessions(changes)
 		for _, c := range changes {
 			if c.Queue != nil {
 				settings = g.reconcile(settings, c.Queue.Number)
@@ -36,6 +38,7 @@ func (g *Group) Learn(view *catalog.View, changes []catalog.Change) {
 	}
 	g.mu.Unlock()
 	g.proposeAll(settings)
+	g.proposeEnds(ends)
 }
 
 // reconcileAll compares everything that the group has with the catalog.

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"cmp"
 	"container/heap"
 
 	"github.com/comanda-mq/comanda/internal/queue"
@@ -16,6 +17,10 @@ type leaseKey struct {
 	seq   uint64
 }
 
+func compareKeys(a, b leaseKey) int {
+	return cmp.Or(cmp.Compare(a.queue, b.queue), cmp.Compare(a.seq, b.seq), cmp.Compare(a.cell, b.cell))
+}
+
 // deadline is a lease that the leader watches.
 type deadline struct {
 	key    leaseKey
@@ -23,6 +28,9 @@ type deadline struct {
 	at     int64 // group time, ms; 0: bound to a session, which ends it
 	worker string
 	place  int // in the heap; -1: not in it
+	// What it is bound to, and that its end is on its way because that has ended.
+	session, incarnation uint64
+	ending               bool
 }
 
 // leases are all leases of the group, the next deadline first.
@@ -31,7 +39,7 @@ type leases struct {
 	queue deadlines
 }
 
-func (l *leases) set(key leaseKey, fence uint64, at int64) {
+func (l *leases) set(key leaseKey, fence uint64, at int64) *deadline {
 	d := l.by[key]
 	if d == nil {
 		d = &deadline{key: key, place: -1}
@@ -39,6 +47,7 @@ func (l *leases) set(key leaseKey, fence uint64, at int64) {
 	}
 	d.fence, d.at = fence, at
 	l.watch(d)
+	return d
 }
 
 // watch puts a lease into the heap, or to its new place in it.
@@ -64,15 +73,14 @@ func (l *leases) end(key leaseKey, fence uint64) *deadline {
 	return d
 }
 
-func (l *leases) drop(number uint32, unload func(worker string)) {
+// of lists the leases of a queue.
+func (l *leases) of(number uint32) (ds []*deadline) {
 	for key, d := range l.by {
 		if key.queue == number {
-			l.end(key, d.fence)
-			if d.worker != "" {
-				unload(d.worker)
-			}
+			ds = append(ds, d)
 		}
 	}
+	return ds
 }
 
 // due takes up to limit leases of one queue out of the heap whose deadline has
@@ -155,11 +163,12 @@ func (g *Group) Tick() {
 		return
 	}
 	var settings []setting
+	var ends []queue.ExpireSession
 	if g.again {
 		g.again = false
-		settings = g.reconcileAll()
+		settings, ends = g.reconcileAll(), g.expireSessions(nil)
 	}
-	var expired [][]*deadline
+	expired := g.sessions.sweep() // what was lost on its way the last time
 	for d := g.leases.due(now, sweep); len(d) > 0; d = g.leases.due(now, sweep) {
 		expired = append(expired, d)
 	}
@@ -173,6 +182,7 @@ func (g *Group) Tick() {
 	}
 	g.mu.Unlock()
 	g.proposeAll(settings)
+	g.proposeEnds(ends)
 	for _, d := range expired {
 		g.expire(d)
 	}
@@ -194,6 +204,7 @@ func (g *Group) expire(ds []*deadline) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		for _, d := range ds { // those that are still there get another try
+			d.ending = false
 			if g.leases.by[d.key] == d && d.place < 0 {
 				g.leases.watch(d)
 			}

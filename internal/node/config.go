@@ -4,6 +4,7 @@
 package node
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
@@ -25,6 +26,15 @@ type Config struct {
 	DataDir  string // default ./comanda-data
 	Listen   string // default 127.0.0.1:7400; port 0 picks a free one
 	NodeName string // default the host's name
+	// Join are addresses of nodes of the cluster that an empty directory joins;
+	// without any it founds one.
+	Join []string
+	// ClusterListen is where other nodes reach this one; default Listen's host and
+	// the port after it. Advertise is what they are told; default the address that
+	// was bound.
+	ClusterListen string
+	Advertise     string
+	Labels        map[string]string
 	// AllowedHosts are names, besides loopback and Listen, by which clients may
 	// call the server.
 	AllowedHosts []string
@@ -48,9 +58,12 @@ type Config struct {
 	FS         vfs.FS
 	Clock      clock.Clock
 	Auth       auth.Authorizer
-	// Listener to serve on, instead of Listen.
-	Listener net.Listener
-	Logger   *slog.Logger
+	// Listener to serve on, instead of Listen; ClusterListener instead of
+	// ClusterListen.
+	Listener, ClusterListener net.Listener
+	// Dial reaches other nodes.
+	Dial   func(ctx context.Context, addr string) (net.Conn, error)
+	Logger *slog.Logger
 
 	// What only this room's own tests bring.
 	memTable uint64 // size of one memtable of the rows
@@ -74,6 +87,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.NodeName == "" {
 		c.NodeName = hostName()
+	}
+	if c.ClusterListen == "" {
+		c.ClusterListen = nextPort(c.Listen)
+	}
+	if c.Dial == nil {
+		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", addr) }
 	}
 	if c.FS == nil {
 		c.FS = disk()
@@ -99,6 +118,17 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// nextPort is the address with the port after it: 7401 for 7400. A port that is
+// chosen by the system stays so.
+func nextPort(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	n, numErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || numErr != nil || n == 0 || n == 1<<16-1 {
+		return net.JoinHostPort(host, "0")
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(n+1, 10))
+}
+
 // hostName is the host's name as far as a node's may look like.
 func hostName() string {
 	h, err := os.Hostname()
@@ -113,18 +143,34 @@ func (c *Config) check() error {
 	if err := message.CheckQueueName(c.NodeName); err != nil {
 		return message.Errorf(message.InvalidArgument, "node name %q: use 1 to %d letters, digits, '.', '_' and '-'", c.NodeName, message.MaxQueueName)
 	}
-	if c.Listener != nil {
-		return nil
+	if c.Listener == nil {
+		if err := c.checkListen("listen", c.Listen); err != nil {
+			return err
+		}
 	}
-	host, port, err := net.SplitHostPort(c.Listen)
+	if c.ClusterListener == nil {
+		if err := c.checkListen("cluster-listen", c.ClusterListen); err != nil {
+			return err
+		}
+	}
+	for _, a := range append(c.Join, c.Advertise) {
+		if host, _, err := net.SplitHostPort(a); a != "" && (err != nil || host == "") {
+			return message.Errorf(message.InvalidArgument, "address %q of a node: want HOST:PORT, as 10.0.0.7:7401", a)
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkListen(name, addr string) error {
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return message.Errorf(message.InvalidArgument, "listen %q: want HOST:PORT, as 127.0.0.1:7400", c.Listen)
+		return message.Errorf(message.InvalidArgument, "%s %q: want HOST:PORT, as 127.0.0.1:7400", name, addr)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return message.Errorf(message.InvalidArgument, "listen %q: %q is not a port", c.Listen, port)
+		return message.Errorf(message.InvalidArgument, "%s %q: %q is not a port", name, addr, port)
 	}
 	if !c.Insecure && !loopback(host) {
-		return message.Errorf(message.InvalidArgument, "listen %q is not loopback, and everybody who reaches it could read and delete every message: TLS and credentials are not built yet, so use 127.0.0.1, or --insecure if the network is yours alone", c.Listen)
+		return message.Errorf(message.InvalidArgument, "%s %q is not loopback, and everybody who reaches it could read and delete every message: TLS and credentials are not built yet, so use 127.0.0.1, or --insecure if the network is yours alone", name, addr)
 	}
 	return nil
 }

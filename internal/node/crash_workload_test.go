@@ -191,7 +191,7 @@ func (w *workload) ended(ctx context.Context, err error) bool {
 // lost names a message of the stock that a node does not have as it must.
 func (w *workload) lost(ctx context.Context, g *gateway.Gateway) error {
 	for _, s := range w.stock {
-		shown, _, err := g.Show(ctx, s.id, 0)
+		shown, _, err := g.Show(ctx, s.id, message.ReadOptions{}, 0)
 		if err != nil || shown.State != s.state {
 			return fmt.Errorf("message %s must be %v: %v, %w", s.id, s.state, shown.State, err)
 		}

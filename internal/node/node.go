@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/gateway"
 	"github.com/comanda-mq/comanda/internal/leader"
@@ -24,28 +22,40 @@ import (
 
 // Node is one server process.
 type Node struct {
-	config    Config
-	dir       *directory
-	host      *replica.Host
-	gateway   *gateway.Gateway
-	port      *port
-	resources *resources
-	started   time.Time
+	config     Config
+	dir        *directory
+	membership *membership
+	id         uint64 // of the node in its cluster
+	boot       uint64 // as others are told it
+	host       *replica.Host
+	transport  *transport
+	elsewhere  *leader.Elsewhere
+	service    *leader.Service
+	gateway    *gateway.Gateway
+	port       *port
+	resources  *resources
+	started    time.Time
 
 	meta  atomic.Pointer[leader.Meta]
 	view  atomic.Pointer[catalog.View]
-	mu    sync.Mutex // groups: written when one is created
+	news  chan struct{} // one slot: the catalog has changed
+	mu    sync.Mutex
 	group map[uint64]*leader.Group
+	// membersBy are the groups whose configuration was looked at here.
+	membersBy map[*replica.Group]*leader.Members
+	changing  chan struct{} // closed and replaced at each change of the catalog
+	learning  sync.Mutex    // catalogs are learned one after the other
 
 	stop   context.CancelFunc // of what runs beside the host
+	part   context.CancelFunc // of the talk with other nodes
 	beside sync.WaitGroup
 	halt   context.CancelFunc // of the host
 	ended  chan struct{}      // closed when the host has ended
 	err    error              // with which; set before ended is closed
 }
 
-// foundWithin is how long a start may take until its groups are led.
-const foundWithin = 30 * time.Second
+// ledWithin is how long a start waits until the groups here are led.
+const ledWithin = 10 * time.Second
 
 // Start opens the data directory, starts everything and returns when clients
 // are served. The server ends by Stop, or by itself (Ended).
@@ -54,9 +64,18 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	n := &Node{config: c, group: map[uint64]*leader.Group{}, ended: make(chan struct{}), started: c.Clock.Now()}
+	n := &Node{
+		config: c, started: c.Clock.Now(), group: map[uint64]*leader.Group{}, membersBy: map[*replica.Group]*leader.Members{},
+		news: make(chan struct{}, 1), changing: make(chan struct{}), ended: make(chan struct{}),
+	}
+	n.transport = &transport{view: n.view.Load}
+	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Nodes: n.others}
+	n.service = &leader.Service{Node: c.NodeName, Group: n.dataGroup, Meta: n.meta.Load, Leads: n.leaderNode}
 	if n.dir, err = openDirectory(c.FS, c.DataDir); err != nil {
 		return nil, err
+	}
+	if n.membership, err = n.dir.membership(); err != nil {
+		return nil, errors.Join(err, n.dir.close())
 	}
 	n.resources = &resources{fs: c.FS, dir: c.DataDir, diskReserve: c.DiskReserve, memoryLimit: c.MemoryLimit}
 	n.resources.look()
@@ -64,16 +83,17 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	n.host, err = replica.New(replica.Options{
 		Log:       raftlog.Options{FS: c.FS, Dir: n.dir.file(logDir), StoreID: n.dir.StoreID, SegmentBytes: c.LogSegment, CacheBytes: c.cacheBytes(), Logger: c.Logger},
 		State:     state.Options{FS: c.FS, Dir: n.dir.file(stateDir), StoreID: n.dir.StoreID, MemTable: c.memTable, CacheBytes: c.cacheBytes(), Logger: c.Logger},
-		LogBudget: c.LogBudget, Machine: n.machine, Ticks: ticks, Now: c.Clock.Now, Logger: c.Logger,
+		LogBudget: c.LogBudget, Machine: n.machine, Transport: n.transport, Ticks: ticks, Now: c.Clock.Now, Logger: c.Logger,
 	})
 	if err != nil {
 		stopTicks()
 		return nil, errors.Join(n.explain(err), n.dir.close())
 	}
+	n.boot = newBoot(n.host.Boot())
 	n.gateway = gateway.New(gateway.Options{
 		Node: c.NodeName, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
-		Group: n.dataGroup, Meta: n.meta.Load, Status: n.status, Admit: n.resources.admit,
-		Server: n.info,
+		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Status: n.status,
+		Admit: n.resources.admit, Server: n.info,
 	})
 	// From here on everything ends with the host.
 	running, halt := context.WithCancel(context.WithoutCancel(ctx))
@@ -116,13 +136,38 @@ func (n *Node) machine(g *replica.Group) replica.StateMachine {
 	return n.config.watch(g, l)
 }
 
-// learn passes a newer catalog on to all who follow it.
+// learn passes a newer catalog on to all who follow it. It may come from the
+// replica here and from another node at the same time: an older one is passed
+// over.
 func (n *Node) learn(v *catalog.View, changes []catalog.Change) {
+	n.learning.Lock()
+	defer n.learning.Unlock()
+	if old := n.view.Load(); old != nil && old.Version > v.Version {
+		if changes != nil {
+			return
+		}
+		v = old // it is compared anew with all that is here
+	}
 	n.view.Store(v)
 	n.gateway.Learn(v)
 	for _, g := range n.groups() {
 		g.Learn(v, changes)
 	}
+	n.mu.Lock()
+	close(n.changing)
+	n.changing = make(chan struct{})
+	n.mu.Unlock()
+	select {
+	case n.news <- struct{}{}:
+	default:
+	}
+}
+
+// changedSignal is closed at the next change of the catalog.
+func (n *Node) changedSignal() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.changing
 }
 
 func (n *Node) groups() []*leader.Group {
@@ -151,20 +196,33 @@ func (n *Node) status(id uint64) (replica.Status, bool) {
 }
 
 // begin brings the node from a running host to served clients, in this order:
-// the catalog, the groups that it names, what runs beside them, the listener.
+// the cluster and its catalog, the groups that it names, what runs beside them,
+// the listener.
 func (n *Node) begin(ctx context.Context) error {
 	c := n.config
-	if err := n.join(ctx); err != nil {
-		return err
-	}
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stop = stop
+	if err := n.enter(ctx); err != nil {
+		return err
+	}
+	if err := n.reconcile(); err != nil {
+		return err
+	}
+	v := n.view.Load()
+	for _, g := range n.groups() {
+		g.Learn(v, nil)
+	}
+	n.beside.Go(func() { n.keepReplicas(beside) })
+	n.beside.Go(func() { n.watch(beside) })
 	n.beside.Go(func() {
 		ticks, end := c.Clock.Tick(lookEvery)
 		defer end()
 		n.resources.watch(beside, ticks)
 	})
 	n.beside.Go(func() { n.tick(beside) })
+	if err := n.led(ctx); err != nil {
+		return err
+	}
 	return n.listen(ctx)
 }
 
@@ -172,6 +230,7 @@ func (n *Node) begin(ctx context.Context) error {
 func (n *Node) tick(ctx context.Context) {
 	ticks, end := n.config.Clock.Tick(leader.Every)
 	defer end()
+	turn := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -179,6 +238,9 @@ func (n *Node) tick(ctx context.Context) {
 		case <-ticks:
 			for _, g := range n.groups() {
 				g.Tick()
+			}
+			if turn++; turn%stepEvery == 0 {
+				n.stepMembers(ctx)
 			}
 		}
 	}
@@ -199,74 +261,24 @@ func (n *Node) listen(ctx context.Context) (err error) {
 	return nil
 }
 
-// join founds a cluster of one if the directory is new, and makes the replicas
-// that the catalog wants here and that are not here yet, after a crash between
-// the two as well.
-func (n *Node) join(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, foundWithin)
-	defer cancel()
-	if _, ok := n.host.Group(catalog.MetaGroup); !ok {
-		if err := n.create(catalog.MetaGroup, 1); err != nil {
-			return err
-		}
-	}
-	node := catalog.Node{ID: 1, Name: n.config.NodeName, Listen: n.config.Listen}
-	err := n.propose(ctx, catalog.Command{Found: &catalog.Found{ClusterID: newID(), Secret: newSecret(), Node: node, Groups: dataGroups}})
-	if err != nil {
-		return fmt.Errorf("found the cluster: %w", err)
-	}
-	if err := n.propose(ctx, catalog.Command{SetNode: &catalog.SetNode{Node: node}}); err != nil {
-		return fmt.Errorf("enter the node into the catalog: %w", err)
-	}
-	for _, g := range n.view.Load().Groups() {
-		for _, r := range g.Replicas {
-			if _, here := n.host.Group(g.ID); here || r.Node != node.ID {
-				continue
-			}
-			if err := n.create(g.ID, r.ID); err != nil {
-				return err
-			}
-		}
-	}
-	v := n.view.Load()
-	for _, g := range n.groups() {
-		g.Learn(v, nil)
-	}
-	return n.led(ctx)
-}
-
-func (n *Node) create(group, id uint64) error {
-	_, err := n.host.Create(replica.NewReplica{
-		Group: group, Replica: id, Base: raftlog.Position{Index: 1, Term: 1}, Conf: &raftpb.ConfState{Voters: []uint64{id}},
-	})
-	return err
-}
-
-// propose waits for the meta group's leader as long as ctx says.
-func (n *Node) propose(ctx context.Context, c catalog.Command) error {
-	for {
-		_, err := n.meta.Load().Propose(ctx, c)
-		if err == nil || message.CodeOf(err) != message.NotLeader {
-			return err
-		}
-		if err := n.pause(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-// led waits until every group here is led and has applied what was confirmed.
+// led waits until the groups here are led and have applied what was confirmed.
+// One that has no majority just now is served as soon as it has.
 func (n *Node) led(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, ledWithin)
+	defer cancel()
 	for _, g := range n.host.Groups() {
 		if err := g.ReadIndex(ctx); err != nil {
-			return fmt.Errorf("group %d has no leader: %w", g.ID(), err)
+			if len(g.Status().Voters) == 1 {
+				return fmt.Errorf("group %d has no leader: %w", g.ID(), err)
+			}
+			n.config.Logger.Warn("a group has no leader yet", "group", g.ID(), "error", err)
 		}
 	}
 	return nil
 }
 
-func (n *Node) pause(ctx context.Context) error {
-	pause, cancel := context.WithTimeout(ctx, 2*time.Millisecond)
+func (n *Node) pause(ctx context.Context, d time.Duration) error {
+	pause, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	<-pause.Done()
 	select {
@@ -318,6 +330,9 @@ func (n *Node) Stop(ctx context.Context) error {
 	}
 	if n.stop != nil {
 		n.stop()
+	}
+	if n.part != nil {
+		n.part()
 	}
 	n.beside.Wait()
 	n.halt()

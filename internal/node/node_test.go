@@ -42,7 +42,7 @@ func TestMessageSurvivesRestart(t *testing.T) {
 	for seen := 0; seen < 20; {
 		got, err := g.Receive(t.Context(), "orders", message.ReceiveOptions{Max: 10, Wait: time.Second, Lease: time.Minute, Worker: "w"})
 		if err != nil || len(got) == 0 {
-			info, _, _ := g.Queue(t.Context(), "orders")
+			info, _, _ := g.Queue(t.Context(), "orders", message.ReadOptions{})
 			t.Fatal(len(got), err, seen, info)
 		}
 		for _, d := range got {
@@ -57,7 +57,7 @@ func TestMessageSurvivesRestart(t *testing.T) {
 			seen++
 		}
 	}
-	s, _, err := g.Show(t.Context(), sent[0].ID, 0)
+	s, _, err := g.Show(t.Context(), sent[0].ID, message.ReadOptions{}, 0)
 	if err != nil || s.State != message.Finished || len(s.Timeline) != 3 {
 		t.Fatal(s, err)
 	}

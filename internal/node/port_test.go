@@ -92,7 +92,7 @@ func TestForeignPageChangesNothing(t *testing.T) {
 			t.Errorf("%v: %d", headers, code)
 		}
 	}
-	if info, _, err := n.Gateway().Queue(t.Context(), "orders"); err != nil || info.Counts != (message.Counts{}) {
+	if info, _, err := n.Gateway().Queue(t.Context(), "orders", message.ReadOptions{}); err != nil || info.Counts != (message.Counts{}) {
 		t.Errorf("%+v, %v", info.Counts, err)
 	}
 	for _, headers := range [][]string{{}, {"Origin", "http://localhost:3000"}, {"Host", "queue.example"}} {
@@ -100,7 +100,7 @@ func TestForeignPageChangesNothing(t *testing.T) {
 			t.Errorf("%v: %d", headers, code)
 		}
 	}
-	if info, _, err := n.Gateway().Queue(t.Context(), "orders"); err != nil || info.Counts != (message.Counts{Ready: 3}) {
+	if info, _, err := n.Gateway().Queue(t.Context(), "orders", message.ReadOptions{}); err != nil || info.Counts != (message.Counts{Ready: 3}) {
 		t.Errorf("%+v, %v", info.Counts, err)
 	}
 	end(t, n)

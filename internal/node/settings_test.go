@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 )
@@ -45,14 +46,16 @@ func TestDeletedQueueLeavesNothing(t *testing.T) {
 	until := time.Now().Add(20 * time.Second)
 	for {
 		left := 0
-		for _, group := range n.groups() {
-			err := group.Read(t.Context(), func(rows queue.Reader) error {
-				left += len(queue.Queues(rows))
-				return nil
-			})
-			if err != nil {
+		for _, group := range n.host.Groups() {
+			if group.ID() == catalog.MetaGroup {
+				continue
+			}
+			if err := group.ReadIndex(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			view := group.View()
+			left += len(queue.Queues(view))
+			view.Close()
 		}
 		if left == 0 {
 			return

@@ -41,7 +41,11 @@ func (s cluster) GetServer(ctx context.Context, _ *comandav1.GetServerRequest) (
 
 // ListShards lists the shards of one queue, or of all.
 func (s cluster) ListShards(ctx context.Context, req *comandav1.ListShardsRequest) (*comandav1.ListShardsResponse, error) {
-	shards, fresh, err := s.verbs.Shards(ctx, req.GetQueue())
+	o, err := readOptions(req.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	shards, fresh, err := s.verbs.Shards(ctx, req.GetQueue(), o)
 	if err != nil {
 		return nil, err
 	}

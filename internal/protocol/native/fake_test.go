@@ -167,7 +167,7 @@ func (f *fake) Settle(ctx context.Context, ss []message.Settlement) ([]message.S
 
 func (f *fake) OpenToken(text string) (message.Token, error) { return message.OpenToken(text, &secret) }
 
-func (f *fake) Show(_ context.Context, id message.ID, wait time.Duration) (message.Shown, message.Freshness, error) {
+func (f *fake) Show(_ context.Context, id message.ID, _ message.ReadOptions, wait time.Duration) (message.Shown, message.Freshness, error) {
 	return shown(id), fresh, f.called("show %s wait=%s", id, wait)
 }
 
@@ -206,7 +206,7 @@ func (f *fake) CreateQueue(_ context.Context, name string, s message.Settings, s
 	return f.info(name), true, f.called("create %s %+v shards=%d", name, s, shards)
 }
 
-func (f *fake) Queue(_ context.Context, name string) (message.QueueInfo, message.Freshness, error) {
+func (f *fake) Queue(_ context.Context, name string, _ message.ReadOptions) (message.QueueInfo, message.Freshness, error) {
 	return f.info(name), fresh, f.called("queue %s", name)
 }
 
@@ -224,7 +224,7 @@ func (f *fake) Locate(_ context.Context, queue, key string) (message.Location, e
 	return message.Location{Hash: 0xab, Shard: "q/0", Group: 3, Leader: "n1", Followers: []string{"n2"}}, f.called("locate %s %s", queue, key)
 }
 
-func (f *fake) Shards(_ context.Context, queue string) ([]message.ShardInfo, message.Freshness, error) {
+func (f *fake) Shards(_ context.Context, queue string, _ message.ReadOptions) ([]message.ShardInfo, message.Freshness, error) {
 	return []message.ShardInfo{{ID: "q/0", Queue: "q", From: 0, To: 1<<64 - 1, Group: 3, Leader: "n1", Counts: message.Counts{Ready: 7}}},
 		fresh, f.called("shards %s", queue)
 }

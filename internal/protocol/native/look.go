@@ -20,7 +20,11 @@ func (s messages) ShowMessage(ctx context.Context, req *comandav1.ShowMessageReq
 	if err != nil {
 		return nil, err
 	}
-	shown, fresh, err := s.verbs.Show(ctx, id, wait)
+	o, err := readOptions(req.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	shown, fresh, err := s.verbs.Show(ctx, id, o, wait)
 	if err != nil {
 		return nil, err
 	}
@@ -36,9 +40,12 @@ func (s messages) ListMessages(ctx context.Context, req *comandav1.ListMessagesR
 	); err != nil {
 		return nil, err
 	}
-	o := message.ListOptions{State: message.Ready, Max: orDefault(req.GetMax(), defaultPage), Page: req.GetPage()}
+	read, err := readOptions(req.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	o := message.ListOptions{State: message.Ready, Max: orDefault(req.GetMax(), defaultPage), Page: req.GetPage(), ReadOptions: read}
 	if req.GetState() != "" {
-		var err error
 		if o.State, err = message.ParseState(req.GetState()); err != nil {
 			return nil, err
 		}

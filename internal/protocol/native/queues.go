@@ -26,10 +26,11 @@ func (s queues) CreateQueue(ctx context.Context, req *comandav1.CreateQueueReque
 
 // GetQueue shows a queue with its counts.
 func (s queues) GetQueue(ctx context.Context, req *comandav1.GetQueueRequest) (*comandav1.GetQueueResponse, error) {
-	if err := unbuilt(unbuiltField{"stale", req.GetStale() != nil}); err != nil {
+	o, err := readOptions(req.GetStale())
+	if err != nil {
 		return nil, err
 	}
-	info, fresh, err := s.verbs.Queue(ctx, req.GetQueue())
+	info, fresh, err := s.verbs.Queue(ctx, req.GetQueue(), o)
 	if err != nil {
 		return nil, err
 	}

@@ -24,13 +24,13 @@ type Verbs interface {
 	OpenToken(text string) (message.Token, error)
 
 	// Show waits up to wait until the message is finished or dead.
-	Show(ctx context.Context, id message.ID, wait time.Duration) (message.Shown, message.Freshness, error)
+	Show(ctx context.Context, id message.ID, o message.ReadOptions, wait time.Duration) (message.Shown, message.Freshness, error)
 	List(ctx context.Context, queue string, o message.ListOptions) (message.Listed, error)
 	// Redrive answers with one error or nil an id, in order.
 	Redrive(ctx context.Context, ids []message.ID, reset bool) ([]*message.Error, error)
 
 	CreateQueue(ctx context.Context, name string, s message.Settings, shards int) (info message.QueueInfo, created bool, err error)
-	Queue(ctx context.Context, name string) (message.QueueInfo, message.Freshness, error)
+	Queue(ctx context.Context, name string, o message.ReadOptions) (message.QueueInfo, message.Freshness, error)
 	// Queues answers with at most n queues from page on, and the next page.
 	Queues(ctx context.Context, n int, page string) ([]message.QueueInfo, string, error)
 	DeleteQueue(ctx context.Context, name string) error
@@ -38,6 +38,6 @@ type Verbs interface {
 	Locate(ctx context.Context, queue, key string) (message.Location, error)
 
 	// Shards answers for one queue, or for all if queue is empty.
-	Shards(ctx context.Context, queue string) ([]message.ShardInfo, message.Freshness, error)
+	Shards(ctx context.Context, queue string, o message.ReadOptions) ([]message.ShardInfo, message.Freshness, error)
 	Server(ctx context.Context) (message.ServerInfo, error)
 }

@@ -1,0 +1,120 @@
+package leader
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+// Members brings the configuration of a group that is led here to what the
+// catalog wants, and tells the catalog when it is so:
+//
+//  1. replicas that are wanted and in no configuration join as learners;
+//  2. when every one that shall vote has caught up, ONE joint change makes all of
+//     them voters and takes out whoever is not wanted: 1 → 3, never 2;
+//  3. the catalog hears of it, and forgets the replicas that have left.
+//
+// Whoever leads the group goes on where the last leader stood, because all of it
+// follows from the catalog and the configuration.
+type Members struct {
+	raft *replica.Group
+	// change proposes a change of the catalog.
+	change func(context.Context, catalog.Command) (catalog.Result, error)
+	busy   atomic.Bool // a step is under way
+}
+
+// NewMembers makes the Members of one group.
+func NewMembers(g *replica.Group, change func(context.Context, catalog.Command) (catalog.Result, error)) *Members {
+	return &Members{raft: g, change: change}
+}
+
+// caughtUp is how many entries a learner may be behind when it becomes a voter.
+const caughtUp = 256
+
+// Step does the next thing, if there is one and none is under way. It returns
+// when that is done or has failed; then the next Step tries again.
+func (m *Members) Step(ctx context.Context, v *catalog.View) error {
+	st := m.raft.Status()
+	g, ok := v.Group(m.raft.ID())
+	if !ok || !st.Leading || !m.busy.CompareAndSwap(false, true) {
+		return nil
+	}
+	defer m.busy.Store(false)
+	voters, learners := wanted(g)
+	if same(voters, st.Voters) && same(learners, st.Learners) {
+		return m.confirm(ctx, g, st)
+	}
+	var newcomers []uint64
+	for _, id := range slices.Concat(voters, learners) {
+		if !slices.Contains(st.Voters, id) && !slices.Contains(st.Learners, id) {
+			newcomers = append(newcomers, id)
+		}
+	}
+	if len(newcomers) > 0 {
+		return m.raft.SetMembers(ctx, st.Voters, slices.Concat(st.Learners, newcomers))
+	}
+	if !m.ready(voters, st) {
+		return nil
+	}
+	return m.raft.SetMembers(ctx, voters, learners)
+}
+
+// ready says that all who shall become voters are near enough.
+func (m *Members) ready(voters []uint64, st replica.Status) bool {
+	near := map[uint64]bool{}
+	for _, p := range m.raft.Progress() {
+		near[p.Replica] = p.Active && p.Match+caughtUp >= st.Commit
+	}
+	for _, id := range voters {
+		if !slices.Contains(st.Voters, id) && !near[id] {
+			return false
+		}
+	}
+	return true
+}
+
+// confirm reports the configuration, unless the catalog knows it.
+func (m *Members) confirm(ctx context.Context, g *catalog.Group, st replica.Status) error {
+	leaving := slices.ContainsFunc(g.Replicas, func(r catalog.Replica) bool { return r.Role == catalog.Leaving })
+	if !leaving && same(g.Confirmed.Voters, st.Voters) && same(g.Confirmed.Learners, st.Learners) {
+		return nil
+	}
+	r, err := m.change(ctx, catalog.Command{Confirm: &catalog.Confirm{
+		Group: g.ID, Epoch: g.Epoch,
+		Configuration: catalog.Configuration{Term: st.Term, Index: st.Applied, Voters: st.Voters, Learners: st.Learners},
+	}})
+	if err == nil && r.Err != nil {
+		err = r.Err
+	}
+	return err
+}
+
+// wanted are the replicas that the catalog wants in the configuration.
+func wanted(g *catalog.Group) (voters, learners []uint64) {
+	for _, r := range g.Replicas {
+		switch r.Role {
+		case catalog.Voter:
+			voters = append(voters, r.ID)
+		case catalog.Learner:
+			learners = append(learners, r.ID)
+		case catalog.Leaving:
+		}
+	}
+	return voters, learners
+}
+
+// same compares two sets.
+func same(a, b []uint64) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for _, x := range a {
+		if !slices.Contains(b, x) {
+			return false
+		}
+	}
+	return true
+}

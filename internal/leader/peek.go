@@ -1,0 +1,55 @@
+package leader
+
+import (
+	"context"
+	"slices"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// wanted says that somebody waits for the queue's messages.
+func (l *line) wanted() bool { return len(l.calls)+len(l.peeks) > 0 }
+
+// peek returns when the queue has a message here that may go out and that
+// nobody takes who waits here, or when ctx ends. A receiver that waits at
+// several groups can lend its room to one of them at a time, so it asks first.
+// Others may be quicker: then it asks again.
+func (g *Group) peek(ctx context.Context, number uint32) error {
+	g.mu.Lock()
+	l := g.queues[number]
+	switch {
+	case !g.leading:
+		g.mu.Unlock()
+		return message.Errorf(message.NotLeader, "group %d is not led here", g.raft.ID())
+	case l == nil:
+		g.mu.Unlock()
+		return message.Errorf(message.WrongShard, "queue number %d is not in group %d", number, g.raft.ID())
+	case len(l.peeks) >= maxCalls:
+		g.mu.Unlock()
+		return message.Errorf(message.ResourceExhausted, "%d receivers wait for this queue already", maxCalls)
+	}
+	here := make(chan struct{})
+	l.peeks = append(l.peeks, here)
+	g.mu.Unlock()
+	g.dispatch(l)
+	select {
+	case <-here:
+		return nil
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := slices.Index(l.peeks, here); i >= 0 {
+		l.peeks = slices.Delete(l.peeks, i, i+1)
+	}
+	return nil
+}
+
+// beckon lets the first n of those who peek come. The lock is held.
+func (l *line) beckon(n int) {
+	n = min(n, len(l.peeks))
+	for _, p := range l.peeks[:n] {
+		close(p)
+	}
+	l.peeks = slices.Delete(l.peeks, 0, n)
+}

@@ -1,0 +1,457 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/peer"
+	"github.com/comanda-mq/comanda/internal/raftlog"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+const (
+	// joinEvery is the pause between two attempts to reach a cluster.
+	joinEvery = 250 * time.Millisecond
+	// joinCall is how long one attempt may take.
+	joinCall = 5 * time.Second
+	// watchFor is how long a question for a newer catalog waits at the other node.
+	watchFor = 2 * time.Second
+	// stepEvery is how many ticks lie between two looks at configurations.
+	stepEvery = 4
+	// stepWithin is how long one step of a group's configuration may take.
+	stepWithin = 10 * time.Second
+)
+
+// enter makes this process a node of a cluster: of the one that its directory
+// belongs to, of the one that it is told to join, or of a new one of its own.
+func (n *Node) enter(ctx context.Context) error {
+	_, id := n.membership.self()
+	switch {
+	case id != 0:
+		n.id = id
+	case len(n.config.Join) > 0:
+		if err := n.join(ctx); err != nil {
+			return err
+		}
+	default:
+		if err := n.found(ctx); err != nil {
+			return err
+		}
+	}
+	if err := n.meet(ctx); err != nil {
+		return err
+	}
+	if err := n.know(ctx); err != nil {
+		return err
+	}
+	r, err := n.changed(ctx, catalog.Command{SetNode: &catalog.SetNode{Node: n.describe()}})
+	if err != nil {
+		return fmt.Errorf("enter the node into the catalog: %w", err)
+	}
+	if r.Err != nil {
+		return r.Err
+	}
+	return nil
+}
+
+// describe is what a node says of itself.
+func (n *Node) describe() catalog.Node {
+	c := n.config
+	return catalog.Node{
+		ID: n.id, Name: c.NodeName, Listen: c.Listen, Peer: c.Advertise, StoreID: n.dir.StoreID,
+		Boot: n.boot, Labels: c.Labels, Version: c.Version,
+	}
+}
+
+// found founds a cluster of one. After a crash in the middle it goes on.
+func (n *Node) found(ctx context.Context) error {
+	n.id = 1
+	if _, ok := n.host.Group(catalog.MetaGroup); !ok {
+		if err := n.createFirst(catalog.MetaGroup, 1); err != nil {
+			return err
+		}
+	}
+	r, err := n.changed(ctx, catalog.Command{Found: &catalog.Found{ClusterID: newID(), Secret: newSecret(), Node: n.describe(), Groups: dataGroups}})
+	if err != nil {
+		return fmt.Errorf("found the cluster: %w", err)
+	}
+	if r.Err != nil {
+		return r.Err
+	}
+	meta, _ := n.host.Group(catalog.MetaGroup)
+	if err := meta.ReadIndex(ctx); err != nil {
+		return err
+	}
+	return n.membership.become(n.view.Load().Cluster.ID, n.id)
+}
+
+// join asks the nodes that it was told of, one after the other, until one lets
+// it in.
+func (n *Node) join(ctx context.Context) error {
+	guest := peer.New(peer.Options{
+		Self: peer.Identity{Boot: n.boot}, Dial: n.config.Dial, Clock: n.config.Clock, Logger: n.config.Logger,
+		Address: func(uint64) (string, bool) { return "", false },
+		Admit:   func(peer.Identity) error { return nil },
+		Handler: answers{n},
+	})
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- guest.Run(running) }()
+	defer func() { stop(); <-ended }()
+	request := encodeNode(nodeRequest{Join: new(n.describe())})
+	for {
+		var last error
+		for _, addr := range n.config.Join {
+			call, cancel := context.WithTimeout(ctx, joinCall)
+			b, who, err := guest.CallAddress(call, addr, request)
+			cancel()
+			var a nodeAnswer
+			if err == nil {
+				a, err = decodeNodeAnswer(b)
+			}
+			if err == nil && a.Node == nil {
+				err = errRequest
+			}
+			if err == nil {
+				n.id = a.Node.ID
+				n.seed(who, addr)
+				return n.membership.become(who.Cluster, n.id)
+			}
+			last = fmt.Errorf("%s: %w", addr, err)
+			if code := message.CodeOf(err); code != message.Unavailable && code != message.UnknownOutcome && code != message.NotLeader {
+				return fmt.Errorf("join the cluster at %w", last)
+			}
+		}
+		n.config.Logger.Warn("no node of the cluster lets this one in yet; trying again", "error", last)
+		if err := n.pause(ctx, joinEvery); err != nil {
+			return fmt.Errorf("join the cluster at %w", errors.Join(last, err))
+		}
+	}
+}
+
+// seed remembers where the node is that let this one in: the catalog is asked
+// for there first.
+func (n *Node) seed(who peer.Identity, addr string) {
+	if err := n.membership.note(map[uint64]string{who.Node: addr}); err != nil {
+		n.config.Logger.Warn("the address of a node can't be kept", "error", err)
+	}
+}
+
+// meet begins to talk to the other nodes.
+func (n *Node) meet(ctx context.Context) error {
+	cluster, _ := n.membership.self()
+	l := n.config.ClusterListener
+	if l == nil {
+		var err error
+		if l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", n.config.ClusterListen); err != nil {
+			return fmt.Errorf("listen on %s for other nodes: %w; is another server running? give this one another --cluster-listen", n.config.ClusterListen, err)
+		}
+	}
+	if n.config.Advertise == "" {
+		n.config.Advertise = l.Addr().String()
+	}
+	peers := peer.New(peer.Options{
+		Self:     peer.Identity{Cluster: cluster, Node: n.id, Boot: n.boot},
+		Listener: l, Dial: n.config.Dial, Address: n.address, Admit: n.admit, Handler: answers{n},
+		Clock: n.config.Clock, Logger: n.config.Logger,
+	})
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	n.part = stop
+	n.beside.Go(func() {
+		if err := peers.Run(running); err != nil {
+			n.config.Logger.Error("other nodes can't reach this one any more", "error", err)
+		}
+	})
+	n.transport.peers.Store(peers)
+	return nil
+}
+
+// address is where a node listens for others.
+func (n *Node) address(node uint64) (string, bool) {
+	if v := n.view.Load(); v != nil {
+		if x, ok := v.Node(node); ok && x.Peer != "" {
+			return x.Peer, true
+		}
+	}
+	return n.membership.address(node)
+}
+
+// admit says whether this node talks to another process.
+func (n *Node) admit(who peer.Identity) error {
+	if who.Node == 0 {
+		return nil // it wants to join
+	}
+	if v := n.view.Load(); v != nil {
+		if x, ok := v.Node(who.Node); ok && x.State == catalog.Removed {
+			return message.Errorf(message.NodeRemoved, "node %d was removed from the cluster: it comes back as a new node, with an empty --data-dir", who.Node)
+		}
+	}
+	return n.membership.admit(who)
+}
+
+// know waits until the catalog is known as it is now, however long the others
+// take to come up.
+func (n *Node) know(ctx context.Context) error {
+	for began := n.config.Clock.Now(); ; {
+		try, cancel := context.WithTimeout(ctx, joinCall)
+		err := n.refresh(try)
+		cancel()
+		if err == nil {
+			if m := n.meta.Load(); m != nil {
+				m.Trust()
+			}
+			return nil
+		}
+		if err := n.pause(ctx, retryRefresh); err != nil {
+			return fmt.Errorf("the catalog can't be read: no majority of the nodes that hold it can be reached: %w", err)
+		}
+		if n.config.Clock.Now().Sub(began) > joinCall {
+			began = n.config.Clock.Now()
+			n.config.Logger.Warn("waiting for the other nodes of the cluster", "error", err)
+		}
+	}
+}
+
+const retryRefresh = 10 * time.Millisecond
+
+// changed proposes a change of the catalog until it is done or refused.
+func (n *Node) changed(ctx context.Context, c catalog.Command) (catalog.Result, error) {
+	for {
+		r, err := n.change(ctx, c)
+		if code := message.CodeOf(err); code != message.NotLeader && code != message.UnknownOutcome {
+			return r, err
+		}
+		if err := n.pause(ctx, retryRefresh); err != nil {
+			return r, err
+		}
+	}
+}
+
+// keepReplicas makes the replicas that the catalog wants here and destroys those
+// that it has forgotten, each time that it has changed.
+func (n *Node) keepReplicas(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.news:
+		}
+		if err := n.reconcile(); err != nil && ctx.Err() == nil {
+			n.config.Logger.Error("the replicas here are not what the catalog wants", "error", err)
+		}
+	}
+}
+
+// reconcile compares the replicas here with the catalog.
+func (n *Node) reconcile() error {
+	v := n.view.Load()
+	addresses := map[uint64]string{}
+	for _, x := range v.Nodes() {
+		if x.Peer != "" && x.State != catalog.Removed {
+			addresses[x.ID] = x.Peer
+		}
+	}
+	errs := n.membership.note(addresses)
+	for _, g := range v.Groups() {
+		want, ok := g.On(n.id)
+		here, is := n.host.Group(g.ID)
+		switch {
+		case is && (!ok || want.ID > here.Replica()):
+			errs = errors.Join(errs, n.destroy(g, here))
+		case ok && !is && want.Role != catalog.Leaving:
+			errs = errors.Join(errs, n.create(g, want))
+		}
+	}
+	return errs
+}
+
+// create makes a replica. The first of a group of the founding, which nobody ever
+// led, is its first member; any other begins empty, and gets all from the group's
+// leader.
+func (n *Node) create(g *catalog.Group, r catalog.Replica) error {
+	if r.ID == 1 && g.Origin == "" && g.Confirmed.Index == 0 {
+		return n.createFirst(g.ID, r.ID)
+	}
+	_, err := n.host.Create(replica.NewReplica{Group: g.ID, Replica: r.ID, Conf: &raftpb.ConfState{}})
+	return err
+}
+
+func (n *Node) createFirst(group, id uint64) error {
+	_, err := n.host.Create(replica.NewReplica{
+		Group: group, Replica: id, Base: raftlog.Position{Index: 1, Term: 1}, Conf: &raftpb.ConfState{Voters: []uint64{id}},
+	})
+	return err
+}
+
+func (n *Node) destroy(g *catalog.Group, r *replica.Group) error {
+	n.mu.Lock()
+	delete(n.group, g.ID)
+	delete(n.membersBy, r)
+	n.mu.Unlock()
+	if g.ID == catalog.MetaGroup {
+		n.meta.Store(nil)
+	}
+	return n.host.Destroy(g.ID, max(g.MinNext(), r.Replica()+1))
+}
+
+// watch follows the catalog while there is no replica of it here.
+func (n *Node) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		if _, ok := n.host.Group(catalog.MetaGroup); ok && n.meta.Load().Trusted() {
+			if n.pause(ctx, watchFor/4) != nil {
+				return
+			}
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, watchFor+joinCall)
+		err := n.watchOnce(call, false)
+		cancel()
+		if err != nil && n.pause(ctx, joinEvery) != nil {
+			return
+		}
+	}
+}
+
+// watchOnce asks another node for a newer catalog: for what was confirmed by now,
+// or for whatever comes next.
+func (n *Node) watchOnce(ctx context.Context, fresh bool) (err error) {
+	var version uint64
+	old := n.view.Load()
+	if old != nil {
+		version = old.Version
+	}
+	request := encodeNode(nodeRequest{Watch: &watchRequest{Version: version, Fresh: fresh}})
+	for _, node := range n.catalogNodes() {
+		var b []byte
+		if b, err = (caller{n.transport}).Call(ctx, node, request, nil); err != nil {
+			continue
+		}
+		var a nodeAnswer
+		if a, err = decodeNodeAnswer(b); err != nil || len(a.Update) == 0 {
+			return err
+		}
+		newer, changes, err := catalog.Follow(old, a.Update)
+		if err != nil {
+			return err
+		}
+		n.learn(newer, changes)
+		return nil
+	}
+	if err == nil {
+		err = message.Errorf(message.Unavailable, "no node is known that holds the catalog")
+	}
+	return err
+}
+
+// catalogNodes are the nodes that may have the catalog.
+func (n *Node) catalogNodes() (nodes []uint64) {
+	if v := n.view.Load(); v != nil {
+		return n.others(catalog.MetaGroup)
+	}
+	return n.membership.nodes()
+}
+
+// What a node asks another as a node.
+const askNode = 0
+
+type nodeRequest struct {
+	Join  *catalog.Node `json:"join,omitempty"`
+	Watch *watchRequest `json:"watch,omitempty"`
+}
+
+type watchRequest struct {
+	Version uint64 `json:"version"`
+	Fresh   bool   `json:"fresh"` // up to what was confirmed by now; else the next change
+}
+
+type nodeAnswer struct {
+	Node   *catalog.Node `json:"node,omitempty"`
+	Update []byte        `json:"update,omitempty"`
+}
+
+func encodeNode(r nodeRequest) []byte {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // our own structs always encode
+	}
+	return append([]byte{askNode}, b...)
+}
+
+func decodeNodeAnswer(b []byte) (a nodeAnswer, err error) {
+	if json.Unmarshal(b, &a) != nil {
+		return a, errRequest
+	}
+	return a, nil
+}
+
+// answerNode answers what a node asks as a node.
+func (n *Node) answerNode(ctx context.Context, from uint64, request []byte) ([]byte, error) {
+	var r nodeRequest
+	if err := json.Unmarshal(request, &r); err != nil {
+		return nil, errRequest
+	}
+	var a nodeAnswer
+	var err error
+	switch {
+	case r.Join != nil:
+		a, err = n.letIn(ctx, *r.Join)
+	case from == 0:
+		err = message.Errorf(message.PermissionDenied, "only nodes of the cluster may ask that")
+	case r.Watch != nil:
+		a, err = n.tell(ctx, *r.Watch)
+	default:
+		err = errRequest
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(a)
+}
+
+func (n *Node) letIn(ctx context.Context, x catalog.Node) (a nodeAnswer, err error) {
+	if n.view.Load() == nil {
+		return a, message.Errorf(message.Unavailable, "this node is not ready itself")
+	}
+	r, err := n.change(ctx, catalog.Command{AddNode: &catalog.AddNode{Node: x}})
+	if err == nil && r.Err != nil {
+		err = r.Err
+	}
+	a.Node = r.Node
+	return a, err
+}
+
+// tell gives the catalog to a node that has an older one.
+func (n *Node) tell(ctx context.Context, w watchRequest) (a nodeAnswer, err error) {
+	if w.Fresh {
+		if err := n.refresh(ctx); err != nil {
+			return a, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, watchFor)
+	defer cancel()
+	for {
+		changed := n.changedSignal()
+		v := n.view.Load()
+		if v == nil {
+			return a, message.Errorf(message.Unavailable, "this node is not ready itself")
+		}
+		if v.Version > w.Version || w.Fresh {
+			a.Update = v.Since(w.Version)
+			return a, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return a, nil
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package node
+
+import (
+	"context"
+
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/gateway"
+	"github.com/comanda-mq/comanda/internal/leader"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+// leads finds a group where it is led: here, or at the node that is thought to.
+func (n *Node) leads(id uint64) (gateway.Group, error) {
+	if g, ok := n.dataGroup(id); ok && g.Leading() {
+		return g, nil
+	}
+	return n.elsewhere.Group(id), nil
+}
+
+// reads finds a replica to read from: the one here, if there is one.
+func (n *Node) reads(id uint64) (gateway.Reader, error) {
+	if g, ok := n.dataGroup(id); ok {
+		return g, nil
+	}
+	return n.elsewhere.Group(id), nil
+}
+
+// others lists the other nodes that have a replica of a group, its leader first.
+func (n *Node) others(group uint64) []uint64 {
+	v := n.view.Load()
+	if v == nil {
+		return nil
+	}
+	g, ok := v.Group(group)
+	if !ok {
+		return nil
+	}
+	lead := n.leaderNode(group)
+	var nodes []uint64
+	if lead != 0 && lead != n.id {
+		return []uint64{lead}
+	}
+	for _, r := range g.Replicas {
+		if r.Node != n.id && r.Role == catalog.Voter {
+			nodes = append(nodes, r.Node)
+		}
+	}
+	return nodes
+}
+
+// leaderNode is the node that leads a group, as far as the replica here knows;
+// 0: not known.
+func (n *Node) leaderNode(group uint64) uint64 {
+	st, ok := n.status(group)
+	if !ok || st.Leader == 0 {
+		return 0
+	}
+	if st.Leading {
+		return n.id
+	}
+	return n.transport.nodeOf(group, st.Leader)
+}
+
+// change proposes a change of the catalog to its leader, once.
+func (n *Node) change(ctx context.Context, c catalog.Command) (catalog.Result, error) {
+	if m := n.meta.Load(); m != nil {
+		r, err := m.Propose(ctx, c)
+		if message.CodeOf(err) != message.NotLeader {
+			return r, err
+		}
+	}
+	return n.elsewhere.Group(catalog.MetaGroup).Catalog(ctx, c)
+}
+
+// refresh brings the catalog here up to what was confirmed before the call.
+func (n *Node) refresh(ctx context.Context) error {
+	if g, ok := n.host.Group(catalog.MetaGroup); ok {
+		return g.ReadIndex(ctx) // what it has applied by then was learned
+	}
+	return n.watchOnce(ctx, true)
+}
+
+// members steps the configurations of the groups that are led here towards what
+// the catalog wants.
+func (n *Node) stepMembers(ctx context.Context) {
+	v := n.view.Load()
+	for _, g := range n.host.Groups() {
+		if !g.Leading() {
+			continue
+		}
+		m := n.membersOf(g)
+		n.beside.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, stepWithin)
+			defer cancel()
+			if err := m.Step(ctx, v); err != nil && ctx.Err() == nil {
+				n.config.Logger.Debug("a group's configuration is not yet what is wanted", "group", g.ID(), "error", err)
+			}
+		})
+	}
+}
+
+func (n *Node) membersOf(g *replica.Group) *leader.Members {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.membersBy[g]
+	if m == nil {
+		m = leader.NewMembers(g, n.change)
+		n.membersBy[g] = m
+	}
+	return m
+}
