@@ -1,8 +1,11 @@
 package queue_test
 
 import (
+	"bytes"
+	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
@@ -77,5 +80,22 @@ func TestSessionsAreBounded(t *testing.T) {
 	w.apply((&queue.Forget{Sessions: 2}).Command())
 	if r := w.apply(more)[0].(queue.LeaseResult); r.Err != nil {
 		t.Errorf("after one was forgotten: %v", r.Err)
+	}
+}
+
+// TestExtendOfASession: what a session holds has no deadline to push out.
+func TestExtendOfASession(t *testing.T) {
+	w := newWorld()
+	w.apply((&queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{To: 15, Path: "0"}}}).Command())
+	w.apply((&queue.Send{Queue: 1, Messages: make([]queue.Sent, 1)}).Command())
+	lease := queue.Lease{Queue: 1, Session: queue.Session{ID: 7, Incarnation: 1}, MaxBytes: 1, Items: queue.Offers(w.rows, 1, 0, nil, 1)}
+	x := w.apply(lease.Command())[0].(queue.LeaseResult).Leased[0]
+	before := cloneRows(w.rows.rows)
+	extend := queue.Settle{Settlements: []message.Settlement{{Token: message.Token{ID: x.ID, Fence: x.Fence, Session: 7}, Action: message.Extend, Lease: time.Second}}}
+	if r := w.apply(extend.Command())[0].([]message.SettleResult)[0]; r.Err != nil || r.State != message.Leased {
+		t.Errorf("extend: %+v", r)
+	}
+	if !maps.EqualFunc(before, w.rows.rows, bytes.Equal) || len(w.m.Effects()) > 0 {
+		t.Errorf("extend changes rows, or has the effects %+v", w.m.Effects())
 	}
 }
