@@ -81,7 +81,7 @@ type node struct {
 	state    catalog.NodeState
 	boot     uint64
 	seen     time.Duration // its last beat, or when the watch began
-	heard    bool          // it has beaten since the watch began or went on
+	heard    bool          // it has beaten since the watch began
 	proposed verdict
 }
 
@@ -165,9 +165,6 @@ func (m *Monitor) advance(now time.Time) {
 	m.now += min(d, maxStep)
 	if d > maxStep {
 		m.resumed = m.now
-		for _, n := range m.nodes {
-			n.heard = false
-		}
 	}
 }
 
@@ -192,7 +189,7 @@ func (m *Monitor) Beat(b Bundle, now time.Time) (heard []Report) {
 // report takes one report in, and says whether it is a beat that counts.
 func (m *Monitor) report(r Report) bool {
 	s, ok := m.sessions[r.Session]
-	if !ok || s.incarnation != r.Incarnation || s.dead != "" || r.Attachment < s.attachment {
+	if !ok || s.incarnation != r.Incarnation || r.Attachment < s.attachment {
 		return false
 	}
 	if r.Attachment > s.attachment {
@@ -200,9 +197,6 @@ func (m *Monitor) report(r Report) bool {
 	}
 	switch r.Event {
 	case Beat:
-		if s.broken {
-			return false // it came late: this attachment is known to be broken
-		}
 		s.seen = m.now
 		return true
 	case Lost:
@@ -210,7 +204,7 @@ func (m *Monitor) report(r Report) bool {
 			s.broken, s.lost = true, m.now
 		}
 	case Goodbye:
-		s.dead = "goodbye"
+		s.dead = cmp.Or(s.dead, "goodbye")
 	}
 	return false
 }

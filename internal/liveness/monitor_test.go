@@ -1,6 +1,7 @@
 package liveness
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -217,7 +218,10 @@ func TestDeadAreNotAnswered(t *testing.T) {
 	// The catalog ends a session that this monitor takes for alive.
 	c := w.open(5*s, false)
 	waiting = w.monitor.Beat(Bundle{Node: 1, Boot: 1, Reports: []Report{beat(c, 1)}}, epoch(w.now))
+	watching := w.monitor
+	w.monitor = nil // it has not learned it yet
 	w.propose(catalog.Command{EndSession: &catalog.EndSession{ID: c.ID, Incarnation: c.Incarnation, Why: "replaced"}})
+	w.monitor = watching
 	if got := w.monitor.Answer(w.catalog.View(), waiting); len(got) != 0 {
 		t.Errorf("answered after its end: %v", got)
 	}
@@ -277,5 +281,21 @@ func TestThousandDieAtOnce(t *testing.T) {
 	}
 	if proposed != 1_000 {
 		t.Errorf("%d of 1,000 are dead", proposed)
+	}
+}
+
+func TestManyNodesAreSuspectAtOnce(t *testing.T) {
+	w := newWorld(t)
+	for i := range uint64(maxVerdicts) {
+		w.propose(catalog.Command{AddNode: &catalog.AddNode{Node: catalog.Node{Name: fmt.Sprint(i), StoreID: i + 3}}})
+	}
+	w.pass(2900 * ms)
+	w.now += tick
+	if n := len(w.tick()); n != maxVerdicts {
+		t.Errorf("%d verdicts in one tick", n)
+	}
+	w.now += tick
+	if n := len(w.tick()); n != 2 {
+		t.Errorf("%d verdicts in the next", n)
 	}
 }

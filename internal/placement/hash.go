@@ -31,7 +31,7 @@ func Owner(key uint64, members []Member) (id uint64, ok bool) {
 		if m.Load >= bound(load, m.Weight/weight) {
 			continue
 		}
-		if s := score(key, m); s > best || s == best && m.ID < id {
+		if s := score(key, m); s > best {
 			id, best, ok = m.ID, s, true
 		}
 	}

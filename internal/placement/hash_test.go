@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -104,6 +105,20 @@ func TestAboutOneNthMoves(t *testing.T) {
 		}
 		if share := 1 / float64(n); leave > share+0.05 {
 			t.Errorf("%d members: %.1f %% move when one leaves, its share is %.1f %%", n, 100*leave, 100*share)
+		}
+	}
+}
+
+// By score alone everybody has keys in proportion to its weight.
+func TestWeights(t *testing.T) {
+	all := []Member{{ID: 1, Weight: 1}, {ID: 2, Weight: 2}, {ID: 3, Weight: 5}}
+	first := map[uint64]int{}
+	for key := range uint64(80_000) {
+		first[Rank(key, all)[0]]++
+	}
+	for _, m := range all {
+		if want := 10_000 * m.Weight; math.Abs(float64(first[m.ID])-want) > want/20 {
+			t.Errorf("member %d of weight %g has %d of 80,000 keys", m.ID, m.Weight, first[m.ID])
 		}
 	}
 }

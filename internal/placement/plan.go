@@ -53,7 +53,7 @@ func Settled(g *catalog.Group) bool {
 		want[r.Role] = append(want[r.Role], r.ID)
 	}
 	is := g.Confirmed
-	return is.Index > 0 && len(want[catalog.Leaving]) == 0 &&
+	return len(want[catalog.Leaving]) == 0 &&
 		equalSets(want[catalog.Voter], is.Voters) && equalSets(want[catalog.Learner], is.Learners)
 }
 
@@ -128,9 +128,9 @@ func (p *planner) stays(node uint64) bool {
 	return ok
 }
 
-// room says whether a node may get one more of total seats.
-func (p *planner) room(node uint64, total int) bool {
-	return p.load[node] < bound(total, 1/float64(len(p.stay)))
+// over is how many seats a node has above its bound; 0: it may get no more.
+func (p *planner) over(node uint64) int {
+	return p.load[node] - bound(p.total, 1/float64(len(p.stay)))
 }
 
 // seats are what the group should have next.
@@ -149,10 +149,9 @@ func (p *planner) seats(g *catalog.Group) []catalog.Seat {
 	if len(keep) == n && len(lose) == 0 && g.Voters() == nVoters {
 		return p.improve(keep, rank, spare)
 	}
-	for len(keep) < n && len(spare) > 0 {
-		id := p.choose(spare, n-len(seated(g)))
+	// The best get the free seats; who has too many then gives some away again.
+	for _, id := range spare[:min(max(n-len(keep), 0), len(spare))] {
 		keep = append(keep, catalog.Seat{Node: id, Role: catalog.Learner})
-		spare = slices.DeleteFunc(spare, func(x uint64) bool { return x == id })
 	}
 	// Without a spare node a voter keeps its seat, whatever became of its node.
 	for _, s := range lose {
@@ -179,17 +178,6 @@ func holds(seats []catalog.Seat, node uint64) bool {
 	return slices.ContainsFunc(seats, func(s catalog.Seat) bool { return s.Node == node })
 }
 
-// choose takes the first of ranked nodes that has room when there are more seats
-// in all; if none has, the first.
-func (p *planner) choose(ranked []uint64, more int) uint64 {
-	for _, id := range ranked {
-		if p.room(id, p.total+max(more, 0)) {
-			return id
-		}
-	}
-	return ranked[0]
-}
-
 // assign gives the voters' roles: those who vote go on, then the highest ranked.
 // Learners beyond n seats go.
 func assign(seats []catalog.Seat, rank []uint64, nVoters, n int) []catalog.Seat {
@@ -212,14 +200,14 @@ func assign(seats []catalog.Seat, rank []uint64, nVoters, n int) []catalog.Seat 
 // improve moves at most one seat: from a node above its bound to the best that
 // has room, else from one that is not among the best to one that is.
 func (p *planner) improve(seats []catalog.Seat, rank, spare []uint64) []catalog.Seat {
-	spare = slices.DeleteFunc(spare, func(id uint64) bool { return !p.room(id, p.total) })
+	spare = slices.DeleteFunc(spare, func(id uint64) bool { return p.over(id) >= 0 })
 	for _, id := range slices.Backward(rank) {
 		i := slices.IndexFunc(seats, func(s catalog.Seat) bool { return s.Node == id })
 		if i < 0 || len(spare) == 0 {
 			continue
 		}
 		best := spare[0]
-		tooMany := p.load[id] > bound(p.total, 1/float64(len(p.stay)))
+		tooMany := p.over(id) > 0
 		better := slices.Index(rank, id) >= len(seats) && slices.Index(rank, best) < len(seats)
 		if tooMany || better {
 			seats[i].Node = best

@@ -143,6 +143,22 @@ func TestAddedNodeTakesItsShare(t *testing.T) {
 	}
 }
 
+// A drained node's seats go to the others, and little else moves.
+func TestDrainMovesLittleElse(t *testing.T) {
+	w := newTown(t, 59)
+	for range 5 {
+		w.join()
+	}
+	w.settle()
+	load, total := w.load()
+	w.drain(4)
+	if given := w.settle(); given > load[4]+total/20 {
+		t.Errorf("%d of %d seats moved, the node had %d", given, total, load[4])
+	} else {
+		t.Logf("%d of %d seats moved, the node had %d", given, total, load[4])
+	}
+}
+
 // Nodes come, go, drain, fall silent and come back while plans are carried out.
 // No plan lowers voters or is refused by the catalog; when all is calm the plans
 // end, with nobody above the bound and nothing on those who left.
@@ -230,6 +246,14 @@ func TestLeadersAreSpread(t *testing.T) {
 		}
 	}
 	check(1, 2, 3, 4)
+	w.join()
+	w.step()
+	check(1, 2, 3, 4) // those who leave lead no more, those who come do not yet
+	w.confirm()
+	w.settle()
+	check(1, 2, 3, 4, 5)
+	w.drain(5)
+	w.settle()
 	w.state(2, catalog.Suspect)
 	check(1, 3, 4)
 	w.drain(3)
