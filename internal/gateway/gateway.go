@@ -23,6 +23,8 @@ import (
 // Options of a Gateway.
 type Options struct {
 	Node  string // this node's name
+	// NodeID is this node's id, once it is in a cluster.
+	NodeID func() uint64
 	Boot  uint64 // its boot number: spreads unkeyed messages of different gateways
 	Auth  auth.Authorizer
 	Clock clock.Clock
@@ -65,6 +67,7 @@ type Gateway struct {
 	newest    atomic.Pointer[catalog.View] // what Learn heard last
 	sending   atomic.Int64                 // bytes of sends under way
 	sendCalls atomic.Int64
+	sessions  sessions
 	turn      atomic.Uint32 // of the shards that unkeyed messages go to
 	// draining ends when the server stops: receivers that wait are sent away.
 	draining context.Context
@@ -75,16 +78,18 @@ type Gateway struct {
 func New(o Options) *Gateway {
 	g := &Gateway{o: o}
 	g.draining, g.drain = context.WithCancel(context.Background())
+	g.sessions.by, g.sessions.kick = map[uint64]*attachment{}, make(chan struct{}, 1)
 	empty := &catalog.View{}
 	g.view.Store(empty)
 	g.newest.Store(empty)
 	return g
 }
 
-// Learn takes in a newer catalog.
-func (g *Gateway) Learn(v *catalog.View) {
+// Learn takes in a newer catalog, with what is new in it; nil: anything.
+func (g *Gateway) Learn(v *catalog.View, changes []catalog.Change) {
 	g.newest.Store(v)
 	g.view.Store(v)
+	g.sessions.learn(v, changes)
 }
 
 // View is the newest catalog that the gateway knows.

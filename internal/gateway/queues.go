@@ -41,16 +41,9 @@ func (g *Gateway) CreateQueue(ctx context.Context, name string, s message.Settin
 func (g *Gateway) change(ctx context.Context, c catalog.Command) (catalog.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeOver)
 	defer cancel()
-	retry := g.retry(ctx)
-	r, err := g.o.Change(ctx, c)
-	for err != nil && movable(err) && retry.again() {
-		r, err = g.o.Change(ctx, c)
-	}
-	switch {
-	case err != nil:
+	r, err := g.propagate(ctx, c)
+	if err != nil {
 		return r, err
-	case r.Err != nil:
-		return r, r.Err
 	}
 	if c.DeleteQueue != nil {
 		return r, g.o.Refresh(ctx)
@@ -61,6 +54,19 @@ func (g *Gateway) change(ctx context.Context, c catalog.Command) (catalog.Result
 		}
 	}
 	return r, nil
+}
+
+// propagate proposes a change to the catalog until its leader has answered.
+func (g *Gateway) propagate(ctx context.Context, c catalog.Command) (catalog.Result, error) {
+	retry := g.retry(ctx)
+	r, err := g.o.Change(ctx, c)
+	for err != nil && movable(err) && retry.again() {
+		r, err = g.o.Change(ctx, c)
+	}
+	if err == nil && r.Err != nil {
+		err = r.Err
+	}
+	return r, err
 }
 
 // configured waits until a group has a queue's settings as they are in q, or

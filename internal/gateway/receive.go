@@ -38,16 +38,16 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 		got, refusal := g.receive(wait, q, o)
 		switch {
 		case ctx.Err() != nil:
-			g.giveBack(ctx, got)
+			g.giveBack(ctx, o.Session.ID, got)
 			return nil, ctx.Err()
 		case len(got) == 0 && g.draining.Err() != nil:
 			return nil, message.Errorf(message.Unavailable, "the server stops: receive from another one, or again in a moment")
 		case len(got) > 0 || refusal == nil:
 			fit := fitting(got)
-			g.giveBack(ctx, got[fit:])
+			g.giveBack(ctx, o.Session.ID, got[fit:])
 			return g.deliveries(q, o, got[:fit]), nil
-		case !movable(refusal):
-			return nil, refusal
+		case !movable(refusal) && !(o.Session.ID != 0 && refusal.Code == message.Unavailable):
+			return nil, refusal // a session may have been looked up in a catalog that was too old
 		case !r.again():
 			return nil, stuck(refusal)
 		}
@@ -86,6 +86,9 @@ func (g *Gateway) receive(wait context.Context, q *catalog.Queue, o message.Rece
 		return nil, asError(last)
 	}
 	call := leader.NewCall(q.Number, o, len(groups))
+	if o.Session.ID != 0 {
+		call.Lease.Session = queue.Session{ID: o.Session.ID, Incarnation: o.Session.Incarnation, CatalogVersion: g.newest.Load().Version}
+	}
 	for _, gr := range groups {
 		gr.Wait(call)
 	}
@@ -109,13 +112,13 @@ func (g *Gateway) inTurn(q *catalog.Queue) []uint64 {
 }
 
 // giveBack releases what nobody is there to take any more.
-func (g *Gateway) giveBack(ctx context.Context, got []queue.Leased) {
+func (g *Gateway) giveBack(ctx context.Context, session uint64, got []queue.Leased) {
 	if len(got) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseWithin)
 	defer cancel()
-	for _, r := range g.settle(ctx, leader.Releases(got)) {
+	for _, r := range g.settle(ctx, leader.Releases(session, got)) {
 		if r.Err != nil {
 			g.o.Logger.WarnContext(ctx, "a message waits for its lease to end: its receiver had gone, and giving it back failed", "error", r.Err)
 		}
@@ -123,12 +126,15 @@ func (g *Gateway) giveBack(ctx context.Context, got []queue.Leased) {
 }
 
 func (g *Gateway) deliveries(q *catalog.Queue, o message.ReceiveOptions, got []queue.Leased) []message.Delivery {
+	if a := g.sessions.attached(o.Session.ID); a != nil {
+		a.give(got)
+	}
 	secret := g.newest.Load().Cluster.Secret
 	out := make([]message.Delivery, len(got))
 	for i := range got {
 		x := &got[i]
 		out[i] = message.Delivery{
-			ID: x.ID, Token: message.Token{ID: x.ID, Fence: x.Fence}.Seal(&secret), Queue: q.Name,
+			ID: x.ID, Token: message.Token{ID: x.ID, Fence: x.Fence, Session: o.Session.ID}.Seal(&secret), Queue: q.Name,
 			Key: x.Head.Key, Type: x.Head.Type, Attributes: x.Head.Attributes, Body: x.Body,
 			Attempt: x.Attempts + 1, Deliveries: x.Deliveries, Fence: x.Fence,
 			SentAt: time.UnixMilli(x.Head.SentAt), Lease: o.Lease,

@@ -30,7 +30,9 @@ func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]messag
 			return nil, asked[n]
 		}
 	}
-	return g.settle(ctx, ss), nil
+	results := g.settle(ctx, ss)
+	g.sessions.settled(ss, results)
+	return results, nil
 }
 
 func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message.SettleResult {

@@ -23,15 +23,15 @@ type Group struct {
 	machine *queue.Machine // the apply worker's
 	stamps  stamps
 
-	mu      sync.Mutex
-	leading bool
-	term    uint64
-	queues  map[uint32]*line
-	leases  leases
+	mu       sync.Mutex
+	leading  bool
+	term     uint64
+	queues   map[uint32]*line
+	leases   leases
 	sessions sessions
-	loads   map[string]int // messages that a worker holds here
-	timed   map[*cell]bool // cells with something scheduled
-	view    *catalog.View
+	loads    map[string]int // messages that a worker holds here
+	timed    map[*cell]bool // cells with something scheduled
+	view     *catalog.View
 	// proposed is what was proposed of the catalog's settings: a version, or
 	// ^0 for a drop.
 	proposed map[uint32]uint64
@@ -43,8 +43,8 @@ type line struct {
 	number  uint32
 	version uint64
 	paused  bool
-	cells   []*cell // those in this group
-	calls   []*Call // in the order of waiting
+	cells   []*cell         // those in this group
+	calls   []*Call         // in the order of waiting
 	peeks   []chan struct{} // of other nodes: closed when there is something to take
 }
 

@@ -31,6 +31,9 @@ func NewMembers(g *replica.Group, change func(context.Context, catalog.Command) 
 	return &Members{raft: g, change: change}
 }
 
+// Of says whether these are a replica's Members.
+func (m *Members) Of(g *replica.Group) bool { return m.raft == g }
+
 // caughtUp is how many entries a learner may be behind when it becomes a voter.
 const caughtUp = 256
 

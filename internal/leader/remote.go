@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/liveness"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
@@ -138,6 +139,19 @@ func (r *Remote) Catalog(ctx context.Context, c catalog.Command) (result catalog
 		return result, err
 	}
 	return catalog.DecodeResult(b)
+}
+
+// Beat carries a bundle of beats to the leader of the catalog.
+func (r *Remote) Beat(ctx context.Context, b liveness.Bundle) (heard []liveness.Report, err error) {
+	fields, err := json.Marshal(b)
+	if err != nil {
+		return nil, err
+	}
+	fields, err = r.at.ask(ctx, r.id, append(appendRequest(nil, askBeat, r.id), fields...), nil)
+	if err == nil {
+		err = json.Unmarshal(fields, &heard)
+	}
+	return heard, err
 }
 
 // takeFor is how long one question of a receiver that waits goes on. It is

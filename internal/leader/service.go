@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/liveness"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
@@ -48,8 +49,16 @@ func (s *Service) Answer(ctx context.Context, request []byte) []byte {
 }
 
 func (s *Service) answer(ctx context.Context, kind byte, id uint64, fields []byte) ([]byte, error) {
-	if kind == askCatalog {
-		return s.change(ctx, fields)
+	if kind == askCatalog || kind == askBeat {
+		m := s.Meta()
+		switch {
+		case m == nil:
+			return nil, message.Errorf(message.NotLeader, "the catalog has no replica here")
+		case kind == askBeat:
+			return s.beat(ctx, m, fields)
+		default:
+			return s.change(ctx, m, fields)
+		}
 	}
 	g, ok := s.Group(id)
 	if !ok {
@@ -74,14 +83,22 @@ func (s *Service) answer(ctx context.Context, kind byte, id uint64, fields []byt
 	return nil, errWire
 }
 
-func (s *Service) change(ctx context.Context, fields []byte) ([]byte, error) {
+func (s *Service) beat(ctx context.Context, m *Meta, fields []byte) ([]byte, error) {
+	var b liveness.Bundle
+	if err := json.Unmarshal(fields, &b); err != nil {
+		return nil, errWire
+	}
+	heard, err := m.Beat(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return appendJSON([]byte{answered}, heard)
+}
+
+func (s *Service) change(ctx context.Context, m *Meta, fields []byte) ([]byte, error) {
 	var c catalog.Command
 	if err := json.Unmarshal(fields, &c); err != nil {
 		return nil, errWire
-	}
-	m := s.Meta()
-	if m == nil {
-		return nil, message.Errorf(message.NotLeader, "the catalog has no replica here")
 	}
 	result, err := m.Propose(ctx, c)
 	if err != nil {
@@ -137,7 +154,7 @@ func (s *Service) take(ctx context.Context, g *Group, fields []byte) ([]byte, er
 	g.Wait(c)
 	got, err := c.Collect(wait)
 	if gone(ctx) {
-		g.giveBack(got)
+		g.giveBack(t.Lease.Session.ID, got)
 		return nil, errGone
 	}
 	return queue.AppendResult([]byte{answered}, queue.LeaseResult{Leased: got, Looked: len(got), Err: err}), nil
@@ -147,19 +164,20 @@ var errGone = message.Errorf(message.Unavailable, "nobody waits for the answer a
 
 // giveBack releases what nobody is there to take any more. What is not given
 // back waits for the end of its lease.
-func (g *Group) giveBack(got []queue.Leased) {
+func (g *Group) giveBack(session uint64, got []queue.Leased) {
 	if len(got) == 0 {
 		return
 	}
-	c := queue.Settle{Settlements: Releases(got)}
+	c := queue.Settle{Settlements: Releases(session, got)}
 	g.raft.Propose(replica.Command(c.Command()), func(any, error) {})
 }
 
-// Releases are the settlements that give messages back without counting.
-func Releases(got []queue.Leased) []message.Settlement {
+// Releases are the settlements that give back, without counting, what a session
+// (0: none) was handed.
+func Releases(session uint64, got []queue.Leased) []message.Settlement {
 	ss := make([]message.Settlement, len(got))
 	for i := range got {
-		ss[i] = message.Settlement{Token: message.Token{ID: got[i].ID, Fence: got[i].Fence}, Action: message.Release}
+		ss[i] = message.Settlement{Token: message.Token{ID: got[i].ID, Fence: got[i].Fence, Session: session}, Action: message.Release}
 	}
 	return ss
 }

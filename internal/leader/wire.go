@@ -25,6 +25,7 @@ const (
 	askPeek    = 4 // a queue → nothing, as soon as it has a message that may go out
 	askStatus  = 5 // → the replica's status
 	askCatalog = 6 // a change of the catalog → its result
+	askBeat    = 7 // a bundle of beats → those that may be answered
 )
 
 const (

@@ -206,9 +206,6 @@ func (n *Node) know(ctx context.Context) error {
 		err := n.refresh(try)
 		cancel()
 		if err == nil {
-			if m := n.meta.Load(); m != nil {
-				m.Trust()
-			}
 			return nil
 		}
 		if err := n.pause(ctx, retryRefresh); err != nil {
@@ -295,7 +292,7 @@ func (n *Node) createFirst(group, id uint64) error {
 func (n *Node) destroy(g *catalog.Group, r *replica.Group) error {
 	n.mu.Lock()
 	delete(n.group, g.ID)
-	delete(n.membersBy, r)
+	delete(n.membersBy, g.ID)
 	n.mu.Unlock()
 	if g.ID == catalog.MetaGroup {
 		n.meta.Store(nil)
@@ -306,18 +303,26 @@ func (n *Node) destroy(g *catalog.Group, r *replica.Group) error {
 // watch follows the catalog while there is no replica of it here.
 func (n *Node) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		if _, ok := n.host.Group(catalog.MetaGroup); ok && n.meta.Load().Trusted() {
-			if n.pause(ctx, watchFor/4) != nil {
-				return
-			}
-			continue
-		}
 		call, cancel := context.WithTimeout(ctx, watchFor+joinCall)
-		err := n.watchOnce(call, false)
+		err := n.watchNext(call)
 		cancel()
 		if err != nil && n.pause(ctx, joinEvery) != nil {
 			return
 		}
+	}
+}
+
+// watchNext returns when there may be a newer catalog, and it was learned.
+func (n *Node) watchNext(ctx context.Context) error {
+	g, ok := n.host.Group(catalog.MetaGroup)
+	m := n.meta.Load()
+	switch {
+	case !ok || m == nil || len(g.Status().Voters) == 0:
+		return n.watchOnce(ctx, false)
+	case m.Trusted():
+		return n.pause(ctx, watchFor) // the replica brings it
+	default:
+		return n.refresh(ctx) // a snapshot has made the replica anew
 	}
 }
 

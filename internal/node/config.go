@@ -92,7 +92,9 @@ func (c Config) withDefaults() Config {
 		c.ClusterListen = nextPort(c.Listen)
 	}
 	if c.Dial == nil {
-		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", addr) }
+		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		}
 	}
 	if c.FS == nil {
 		c.FS = disk()

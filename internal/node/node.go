@@ -42,7 +42,7 @@ type Node struct {
 	mu    sync.Mutex
 	group map[uint64]*leader.Group
 	// membersBy are the groups whose configuration was looked at here.
-	membersBy map[*replica.Group]*leader.Members
+	membersBy map[uint64]*leader.Members
 	changing  chan struct{} // closed and replaced at each change of the catalog
 	learning  sync.Mutex    // catalogs are learned one after the other
 
@@ -65,7 +65,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{
-		config: c, started: c.Clock.Now(), group: map[uint64]*leader.Group{}, membersBy: map[*replica.Group]*leader.Members{},
+		config: c, started: c.Clock.Now(), group: map[uint64]*leader.Group{}, membersBy: map[uint64]*leader.Members{},
 		news: make(chan struct{}, 1), changing: make(chan struct{}), ended: make(chan struct{}),
 	}
 	n.transport = &transport{view: n.view.Load}
@@ -91,7 +91,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	}
 	n.boot = newBoot(n.host.Boot())
 	n.gateway = gateway.New(gateway.Options{
-		Node: c.NodeName, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
+		Node: c.NodeName, NodeID: func() uint64 { return n.id }, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
 		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Status: n.status,
 		Admit: n.resources.admit, Server: n.info,
 	})
@@ -125,11 +125,14 @@ func (n *Node) explain(err error) error {
 // machine makes the state machine of a replica.
 func (n *Node) machine(g *replica.Group) replica.StateMachine {
 	if g.ID() == catalog.MetaGroup {
-		m := leader.NewMeta(g, n.learn)
+		m := leader.NewMeta(g, n.config.Clock, n.config.Logger, n.learn)
 		n.meta.Store(m)
 		return n.config.watch(g, m)
 	}
 	l := leader.New(g, n.config.Clock, n.config.Logger)
+	if v := n.view.Load(); v != nil {
+		l.Learn(v, nil)
+	}
 	n.mu.Lock()
 	n.group[g.ID()] = l
 	n.mu.Unlock()
@@ -149,7 +152,7 @@ func (n *Node) learn(v *catalog.View, changes []catalog.Change) {
 		v = old // it is compared anew with all that is here
 	}
 	n.view.Store(v)
-	n.gateway.Learn(v)
+	n.gateway.Learn(v, changes)
 	for _, g := range n.groups() {
 		g.Learn(v, changes)
 	}
@@ -220,6 +223,7 @@ func (n *Node) begin(ctx context.Context) error {
 		n.resources.watch(beside, ticks)
 	})
 	n.beside.Go(func() { n.tick(beside) })
+	n.beside.Go(func() { n.gateway.Beats(beside, n.beat) })
 	if err := n.led(ctx); err != nil {
 		return err
 	}
@@ -238,6 +242,9 @@ func (n *Node) tick(ctx context.Context) {
 		case <-ticks:
 			for _, g := range n.groups() {
 				g.Tick()
+			}
+			if m := n.meta.Load(); m != nil {
+				m.Tick()
 			}
 			if turn++; turn%stepEvery == 0 {
 				n.stepMembers(ctx)
@@ -301,6 +308,9 @@ func (n *Node) ready() error {
 
 // Addr is where clients reach the node.
 func (n *Node) Addr() net.Addr { return n.port.listener.Addr() }
+
+// ClusterAddr is where other nodes reach this one.
+func (n *Node) ClusterAddr() string { return n.config.Advertise }
 
 // MemoryLimit is how many bytes the process may use before sends are refused.
 func (n *Node) MemoryLimit() uint64 { return n.config.MemoryLimit }

@@ -6,6 +6,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/gateway"
 	"github.com/comanda-mq/comanda/internal/leader"
+	"github.com/comanda-mq/comanda/internal/liveness"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/replica"
 )
@@ -75,14 +76,22 @@ func (n *Node) change(ctx context.Context, c catalog.Command) (catalog.Result, e
 
 // refresh brings the catalog here up to what was confirmed before the call.
 func (n *Node) refresh(ctx context.Context) error {
-	if g, ok := n.host.Group(catalog.MetaGroup); ok {
-		return g.ReadIndex(ctx) // what it has applied by then was learned
+	g, ok := n.host.Group(catalog.MetaGroup)
+	m := n.meta.Load()
+	if !ok || m == nil || len(g.Status().Voters) == 0 { // no replica, or one that has nothing yet
+		return n.watchOnce(ctx, true)
 	}
-	return n.watchOnce(ctx, true)
+	if err := g.ReadIndex(ctx); err != nil {
+		return err
+	}
+	if !m.Trusted() {
+		m.Trust()
+	}
+	return nil // what the replica has applied by now was learned
 }
 
-// members steps the configurations of the groups that are led here towards what
-// the catalog wants.
+// stepMembers brings the configurations of the groups that are led here nearer
+// to what the catalog wants.
 func (n *Node) stepMembers(ctx context.Context) {
 	v := n.view.Load()
 	for _, g := range n.host.Groups() {
@@ -103,10 +112,23 @@ func (n *Node) stepMembers(ctx context.Context) {
 func (n *Node) membersOf(g *replica.Group) *leader.Members {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	m := n.membersBy[g]
-	if m == nil {
+	m := n.membersBy[g.ID()]
+	if m == nil || !m.Of(g) { // a snapshot has made it anew
 		m = leader.NewMembers(g, n.change)
-		n.membersBy[g] = m
+		n.membersBy[g.ID()] = m
 	}
 	return m
+}
+
+// beat carries what the gateway has heard from its workers to the leader of the
+// catalog, with this node's own beat.
+func (n *Node) beat(ctx context.Context, reports []liveness.Report) ([]liveness.Report, error) {
+	b := liveness.Bundle{Node: n.id, Boot: n.boot, Reports: reports}
+	if m := n.meta.Load(); m != nil {
+		heard, err := m.Beat(ctx, b)
+		if message.CodeOf(err) != message.NotLeader {
+			return heard, err
+		}
+	}
+	return n.elsewhere.Group(catalog.MetaGroup).Beat(ctx, b)
 }

@@ -1,0 +1,99 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// A worker names what it holds with every second beat. What this gateway handed
+// to it and two of its claims in a row lack never came to it, or it has forgotten
+// it: it is released, without counting. So an answer that was lost leaves no
+// message leased to a worker that does not know.
+
+// lease names one lease.
+type lease struct {
+	id    message.ID
+	fence uint64
+}
+
+// missesAllowed is how many claims may lack a lease: one may have been sent
+// before the lease came.
+const missesAllowed = 1
+
+// handed are the leases that a stream's worker was given and has not settled,
+// with how many claims in a row lacked each.
+type handed map[lease]int
+
+// give notes what the worker is given.
+func (a *attachment) give(got []queue.Leased) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range got {
+		a.handed[lease{got[i].ID, got[i].Fence}] = 0
+	}
+}
+
+// settled forgets a lease that has ended.
+func (a *attachment) settled(t message.Token) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.handed, lease{t.ID, t.Fence})
+}
+
+// Claim takes what the worker holds, and releases what it does not know of.
+func (a *attachment) Claim(tokens []message.Token) {
+	lost := a.unclaimed(tokens)
+	if len(lost) == 0 {
+		return
+	}
+	go a.g.giveBack(context.Background(), a.ref.ID, lost)
+}
+
+func (a *attachment) unclaimed(tokens []message.Token) (lost []queue.Leased) {
+	claimed := make(map[lease]bool, len(tokens))
+	for _, t := range tokens {
+		claimed[lease{t.ID, t.Fence}] = true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for l, misses := range a.handed {
+		switch {
+		case claimed[l]:
+			a.handed[l] = 0
+		case misses < missesAllowed:
+			a.handed[l]++
+		default:
+			delete(a.handed, l)
+			lost = append(lost, queue.Leased{ID: l.id, Fence: l.fence})
+		}
+	}
+	return lost
+}
+
+// attached finds the stream of a session here.
+func (s *sessions) attached(id uint64) *attachment {
+	if id == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.by[id]
+}
+
+// settled forgets leases that have ended, as their results say.
+func (s *sessions) settled(ss []message.Settlement, results []message.SettleResult) {
+	for i := range ss {
+		if ss[i].Token.Session == 0 || ss[i].Action == message.Extend {
+			continue
+		}
+		if err := results[i].Err; err != nil && err.Code != message.Fenced && err.Code != message.Gone {
+			continue
+		}
+		if a := s.attached(ss[i].Token.Session); a != nil {
+			a.settled(ss[i].Token)
+		}
+	}
+}
+

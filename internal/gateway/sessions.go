@@ -1,0 +1,283 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/liveness"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// Beats of workers are gathered and carried to the monitor in bundles, which are
+// this node's own beats as well.
+const (
+	// bundleEvery is how long a worker's beat waits for others at the most: a
+	// quarter of the shortest time between two of a worker's.
+	bundleEvery = 250 * time.Millisecond
+	// bundleWithin is how long the monitor may take to answer.
+	bundleWithin = 3 * time.Second
+	maxAttached  = 50_000 // streams of workers at one gateway
+)
+
+// sessions are the workers' streams at this gateway.
+type sessions struct {
+	kick chan struct{} // one slot: something that can't wait
+
+	mu      sync.Mutex
+	by      map[uint64]*attachment // by session, its newest stream here
+	reports []liveness.Report      // of the next bundle: what is not a mere beat
+}
+
+// attachment is one stream's hold on a session.
+type attachment struct {
+	g        *Gateway
+	ref      message.SessionRef
+	number   uint64
+	answered chan uint64
+	ended    chan struct{}
+
+	mu       sync.Mutex
+	err      error  // set before ended is closed
+	beat     uint64 // newest that came
+	bundled  uint64 // newest that is in the bundle under way, or was in one
+	reported bool   // Close was called
+	handed   handed
+}
+
+// OpenSession opens a worker's session, or takes it up with a newer stream.
+func (g *Gateway) OpenSession(ctx context.Context, o message.SessionOptions) (message.Attachment, error) {
+	// It gives no right to any queue: each receive is authorised by itself.
+	if err := g.authorize(ctx, auth.Receive, ""); err != nil {
+		return nil, err
+	}
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	r, err := g.propagate(ctx, catalog.Command{OpenSession: &catalog.OpenSession{
+		Worker: o.Worker, Incarnation: o.Incarnation, Node: g.o.NodeID(), TTL: o.TTL, Wait: o.Wait,
+	}})
+	if err != nil {
+		return nil, err
+	}
+	a := &attachment{
+		g: g, ref: message.SessionRef{ID: r.Session.ID, Incarnation: r.Session.Incarnation}, number: o.Attachment,
+		answered: make(chan uint64, 1), ended: make(chan struct{}), handed: handed{},
+	}
+	if err := g.sessions.attach(a); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// attach makes a the session's stream here; one that was here before ends.
+func (s *sessions) attach(a *attachment) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	older := s.by[a.ref.ID]
+	switch {
+	case older != nil && older.number >= a.number:
+		return message.Errorf(message.Conflict, "attachment %d of the session is not newer than %d, which has taken it up", a.number, older.number)
+	case older == nil && len(s.by) >= maxAttached:
+		return message.Errorf(message.ResourceExhausted, "%d workers are connected to this server: connect to another one", len(s.by))
+	case older != nil:
+		older.end(message.Errorf(message.Conflict, "a newer stream of the same worker has taken the session up"))
+	}
+	s.by[a.ref.ID] = a
+	s.report(a, liveness.Beat)
+	return nil
+}
+
+// report adds to the next bundle what the monitor should hear at once. The lock
+// is held.
+func (s *sessions) report(a *attachment, e liveness.Event) {
+	s.reports = append(s.reports, liveness.Report{Session: a.ref.ID, Incarnation: a.ref.Incarnation, Attachment: a.number, Event: e})
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Session is the session's name.
+func (a *attachment) Session() message.SessionRef { return a.ref }
+
+// Beat takes a heartbeat for the next bundle.
+func (a *attachment) Beat(number uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.beat = max(a.beat, number)
+}
+
+// Answered has the newest beat that the monitor has answered.
+func (a *attachment) Answered() <-chan uint64 { return a.answered }
+
+// Ended is closed when the session is over for this stream.
+func (a *attachment) Ended() <-chan struct{} { return a.ended }
+
+// Err says why.
+func (a *attachment) Err() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
+}
+
+// Close says that the stream has ended.
+func (a *attachment) Close(goodbye bool) {
+	s := &a.g.sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.mu.Lock()
+	done := a.reported
+	a.reported = true
+	a.mu.Unlock()
+	if done {
+		return
+	}
+	if s.by[a.ref.ID] == a {
+		delete(s.by, a.ref.ID)
+	}
+	event := liveness.Lost
+	if goodbye {
+		event = liveness.Goodbye
+	}
+	s.report(a, event)
+}
+
+func (a *attachment) end(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err == nil {
+		a.err = err
+		close(a.ended)
+	}
+}
+
+// takeBeat is the report of a beat that came since the last bundle.
+func (a *attachment) takeBeat() (r liveness.Report, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.beat == a.bundled {
+		return r, false
+	}
+	a.bundled = a.beat
+	return liveness.Report{Session: a.ref.ID, Incarnation: a.ref.Incarnation, Attachment: a.number}, true
+}
+
+// answer tells the worker that the beats of the last bundle were answered.
+func (a *attachment) answer() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.bundled == 0 {
+		return
+	}
+	select { // a newer answer replaces one that nobody has taken yet
+	case <-a.answered:
+	default:
+	}
+	a.answered <- a.bundled
+}
+
+// learn ends the streams of sessions that the catalog has ended.
+func (s *sessions) learn(v *catalog.View, changes []catalog.Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if changes == nil {
+		for _, a := range s.by {
+			s.compare(v, a)
+		}
+		return
+	}
+	for _, c := range changes {
+		if c.Session == nil {
+			continue
+		}
+		if a := s.by[c.Session.ID]; a != nil {
+			s.compare(v, a)
+		}
+	}
+}
+
+func (s *sessions) compare(v *catalog.View, a *attachment) {
+	if x, ok := v.Session(a.ref.ID); ok && x.Incarnation <= a.ref.Incarnation && !x.Live() {
+		a.end(message.Errorf(message.SessionEnded, "the worker's session has ended (%s): what it held goes to others", x.Why))
+	}
+}
+
+// Beats carries this node's beat and those of its workers to the monitor, until
+// ctx ends. carry is called with one bundle at a time.
+func (g *Gateway) Beats(ctx context.Context, carry func(context.Context, []liveness.Report) ([]liveness.Report, error)) {
+	ticks, stop := g.o.Clock.Tick(bundleEvery)
+	defer stop()
+	var last time.Time
+	for {
+		urgent := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks:
+		case <-g.sessions.kick:
+			urgent = true
+		}
+		reports := g.sessions.bundle()
+		if now := g.o.Clock.Now(); urgent || len(reports) > 0 || now.Sub(last) >= liveness.NodeBeat-bundleEvery {
+			last = now
+			g.carry(ctx, reports, carry)
+		}
+	}
+}
+
+func (s *sessions) bundle() []liveness.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reports := s.reports
+	s.reports = nil
+	for _, a := range s.by {
+		if r, ok := a.takeBeat(); ok {
+			reports = append(reports, r)
+		}
+	}
+	return reports
+}
+
+func (g *Gateway) carry(ctx context.Context, reports []liveness.Report, carry func(context.Context, []liveness.Report) ([]liveness.Report, error)) {
+	ctx, cancel := context.WithTimeout(ctx, bundleWithin)
+	defer cancel()
+	r := g.retry(ctx)
+	for {
+		heard, err := carry(ctx, reports)
+		if err == nil {
+			g.sessions.answer(heard)
+			return
+		}
+		if !movable(err) && message.CodeOf(err) != message.UnknownOutcome || !r.again() {
+			g.sessions.keep(reports)
+			return
+		}
+	}
+}
+
+func (s *sessions) answer(heard []liveness.Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range heard {
+		if a := s.by[r.Session]; a != nil && a.number == r.Attachment && r.Event == liveness.Beat {
+			a.answer()
+		}
+	}
+}
+
+// keep puts back what must reach the monitor: broken connections and goodbyes.
+// Beats come again by themselves.
+func (s *sessions) keep(reports []liveness.Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var kept []liveness.Report
+	for _, r := range reports {
+		if r.Event != liveness.Beat {
+			kept = append(kept, r)
+		}
+	}
+	s.reports = append(kept, s.reports...)
+}
