@@ -16,13 +16,17 @@ import (
 // worker takes nothing new.
 const spareSettlements = 1_000
 
+// maxAhead requests with settlements may be unanswered: as many as the server
+// reads ahead of its answers, or a heartbeat would wait behind them.
+const maxAhead = 8
+
 type workStream = grpc.BidiStreamingClient[comandav1.WorkRequest, comandav1.WorkResponse]
 
 // attend works on one stream until it breaks, and says why, or until the shift
 // is over. It is the only sender; one goroutine reads.
 func (s *shift) attend() error {
-	ctx, cancel := context.WithCancel(s.cut)
-	defer cancel()
+	ctx, hangUp := context.WithCancelCause(s.cut)
+	defer hangUp(nil)
 	stream, err := s.w.Client.messages.Work(ctx)
 	if err != nil {
 		return callError(err, false)
@@ -32,12 +36,16 @@ func (s *shift) attend() error {
 	go func() {
 		defer close(read)
 		broken = s.read(stream)
+		var e *Error
+		if errors.As(context.Cause(ctx), &e) {
+			broken = e // we hung up
+		}
 	}()
 	defer func() {
-		cancel()
+		hangUp(nil)
 		<-read
 	}()
-	req, over := s.attach(), false
+	req, over := s.attach(hangUp), false
 	for !over {
 		if req == nil {
 			select {
@@ -61,34 +69,39 @@ func (s *shift) attend() error {
 }
 
 // attach makes the first request of a stream.
-func (s *shift) attach() *comandav1.WorkRequest {
+func (s *shift) attach(hangUp func(error)) *comandav1.WorkRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.attached = true
 	if len(s.jobs) == 0 && s.idle != nil {
 		s.idle.Reset(s.w.IdleTimeout)
 	}
-	return &comandav1.WorkRequest{
-		Open:    &comandav1.WorkOpen{Queues: []string{s.w.Queue}, Worker: s.w.Name, Lease: optional(s.w.Lease)},
-		Credits: s.grant(),
+	req := &comandav1.WorkRequest{
+		Open: &comandav1.WorkOpen{Queues: []string{s.w.Queue}, Worker: s.w.Name, Lease: optional(s.w.Lease)},
 	}
+	s.openSession(req, hangUp)
+	req.Credits = s.grant()
+	return req
 }
 
 // detach keeps what a broken stream did not answer for the next one. news says
-// that it broke for another reason than the one before.
-func (s *shift) detach(broken error) (news bool) {
+// that it broke for another reason than the one before, served that it had the
+// session.
+func (s *shift) detach(broken error) (news, served bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	news = broken != nil && (s.broken == nil || s.broken.Error() != broken.Error())
 	s.attached, s.broken = false, broken
-	s.granted = 0
+	s.granted, s.ahead = 0, nil
 	s.outbox = s.unanswered()
-	return news
+	served = s.session.attached
+	s.leaveSession(broken)
+	return news, served
 }
 
 // grant counts the slots that the server does not know of yet. The lock is held.
 func (s *shift) grant() uint32 {
-	if s.stopping || s.unsettled >= spareSettlements+4*s.w.Concurrency {
+	if s.stopping || s.session.lapsed || s.unsettled >= spareSettlements+4*s.w.Concurrency {
 		return 0
 	}
 	n := s.w.Concurrency - len(s.jobs) - s.granted
@@ -114,15 +127,24 @@ func (s *shift) holds() bool {
 func (s *shift) next() (req *comandav1.WorkRequest, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping && len(s.jobs) == 0 && s.unsettled == 0 {
-		return nil, true
+	if x := &s.session; s.stopping && len(s.jobs) == 0 && s.unsettled == 0 {
+		switch {
+		case !x.attached || x.dismissed:
+			return nil, true
+		case !x.farewell:
+			x.farewell = true
+			return &comandav1.WorkRequest{Goodbye: true}, false
+		}
 	}
-	if s.holds() {
-		return nil, false
+	var n int
+	var credits uint32
+	if !s.holds() {
+		credits = s.grant()
+		if len(s.ahead) < maxAhead {
+			n = min(len(s.outbox), maxCallItems)
+		}
 	}
-	n := min(len(s.outbox), maxCallItems)
-	credits := s.grant()
-	if n == 0 && credits == 0 {
+	if n == 0 && credits == 0 && !s.session.due {
 		return nil, false
 	}
 	req = &comandav1.WorkRequest{Credits: credits, Settlements: make([]*comandav1.NumberedSettlement, n)}
@@ -131,9 +153,15 @@ func (s *shift) next() (req *comandav1.WorkRequest, over bool) {
 		s.sent[s.number] = p
 		req.Settlements[i] = &comandav1.NumberedSettlement{Number: s.number, Settlement: p.proto()}
 	}
+	if n > 0 {
+		s.ahead = append(s.ahead, s.number)
+	}
 	rest := copy(s.outbox, s.outbox[n:])
 	clear(s.outbox[rest:])
 	s.outbox = s.outbox[:rest]
+	if s.session.due {
+		s.addBeat(req)
+	}
 	return req, false
 }
 
@@ -155,16 +183,34 @@ func (s *shift) read(stream workStream) error {
 func (s *shift) take(resp *comandav1.WorkResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.checkSession()
+	if ttl := resp.GetTtl().AsDuration(); ttl > 0 && !s.session.attached {
+		s.takenUp(ttl)
+	}
+	if n := resp.GetBeat(); n > 0 {
+		s.heardBeat(n)
+	}
+	if resp.GetGoodbye() {
+		s.session.dismissed = true
+		s.nudge()
+	}
+	full := len(s.ahead) == maxAhead
 	for _, r := range resp.GetSettled() {
 		p := s.sent[r.GetNumber()]
 		if p == nil {
 			continue
 		}
 		delete(s.sent, r.GetNumber())
+		for len(s.ahead) > 0 && s.ahead[0] <= r.GetNumber() {
+			s.ahead = s.ahead[1:]
+		}
 		s.settled(p, itemError(r.GetResult().GetError()))
 		if len(s.sent) == 0 {
 			s.nudge()
 		}
+	}
+	if full && len(s.ahead) < maxAhead {
+		s.nudge()
 	}
 	for _, d := range resp.GetDeliveries() {
 		s.begin(held{d})

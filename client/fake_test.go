@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -35,15 +37,43 @@ type fake struct {
 	// loseAnswer breaks the stream once instead of answering a settlement.
 	loseAnswer atomic.Bool
 
+	// ttl, if set, makes it know sessions; otherwise it is an older server.
+	ttl time.Duration
+	// mute leaves heartbeats unanswered, shut refuses streams.
+	mute, shut atomic.Bool
+
+	// onGoodbye, if set, is called before a goodbye is answered.
+	onGoodbye func()
+	broken    error // why cut breaks the stream; nil: the connection
+
 	mu      sync.Mutex
 	sends   [][]string // the bodies of each call
 	settled []*comandav1.Settlement
 	ready   []*comandav1.Delivery
-	credits int // granted and not used, of the open stream
 	streams int // opened so far
+	seen
 	arrived chan struct{}
 	cut     chan struct{} // closed to break the open stream
 	seq     int
+}
+
+// seen is what the fake has seen of workers.
+type seen struct {
+	opens    []*comandav1.WorkOpen
+	credits  int      // granted and not used, of the open stream
+	beats    int      // heard
+	claims   []string // what each claim held, sorted
+	goodbyes int
+	unary    int // settlements outside of a stream
+}
+
+// saw copies what the fake has seen so far, and how many messages wait.
+func (f *fake) saw() (s seen, waiting int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s = f.seen
+	s.opens, s.claims = slices.Clone(s.opens), slices.Clone(s.claims)
+	return s, len(f.ready)
 }
 
 func refuse(c codes.Code, code, format string, args ...any) error {
@@ -126,6 +156,9 @@ func (f *fake) settle(s *comandav1.Settlement) *comandav1.SettleResult {
 }
 
 func (f *fake) Settle(_ context.Context, req *comandav1.SettleRequest) (*comandav1.SettleResponse, error) {
+	f.mu.Lock()
+	f.unary += len(req.GetSettlements())
+	f.mu.Unlock()
 	resp := &comandav1.SettleResponse{}
 	for _, s := range req.GetSettlements() {
 		resp.Results = append(resp.Results, f.settle(s))
@@ -142,7 +175,11 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 	if first.GetOpen().GetQueues()[0] == "missing" {
 		return refuse(codes.NotFound, "QUEUE_NOT_FOUND", "no queue")
 	}
+	if f.shut.Load() {
+		return status.Error(codes.Unavailable, "shut")
+	}
 	f.mu.Lock()
+	f.opens = append(f.opens, first.GetOpen())
 	f.credits = int(first.GetCredits())
 	f.streams++
 	cut := make(chan struct{})
@@ -168,6 +205,14 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 	if lease == nil {
 		lease = durationpb.New(30 * time.Second)
 	}
+	if f.ttl > 0 {
+		resp := &comandav1.WorkResponse{Ttl: durationpb.New(f.ttl)}
+		f.hear(first, resp)
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+		lease = nil
+	}
 	for {
 		resp := &comandav1.WorkResponse{}
 		select {
@@ -178,6 +223,7 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 			f.mu.Lock()
 			f.credits += int(r.GetCredits())
 			f.mu.Unlock()
+			f.hear(r, resp)
 			for _, s := range r.GetSettlements() {
 				resp.Settled = append(resp.Settled, &comandav1.NumberedSettleResult{Number: s.GetNumber(), Result: f.settle(s.GetSettlement())})
 			}
@@ -186,6 +232,9 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 			}
 		case <-f.arrived:
 		case <-cut:
+			if f.broken != nil {
+				return f.broken
+			}
 			return status.Error(codes.Unavailable, "cut")
 		}
 		f.mu.Lock()
@@ -199,6 +248,29 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 		f.mu.Unlock()
 		if err := stream.Send(resp); err != nil {
 			return err
+		}
+	}
+}
+
+// hear takes what a request says about the worker, and answers.
+func (f *fake) hear(req *comandav1.WorkRequest, resp *comandav1.WorkResponse) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if req.GetGoodbye() {
+		f.goodbyes++
+		f.credits = 0
+		resp.Goodbye = true
+		if f.onGoodbye != nil {
+			f.onGoodbye()
+		}
+	}
+	if n := req.GetBeat(); n > 0 && f.ttl > 0 {
+		f.beats++
+		if !f.mute.Load() {
+			resp.Beat = n
+		}
+		if n%2 == 0 {
+			f.claims = append(f.claims, strings.Join(slices.Sorted(slices.Values(req.GetHolds())), " "))
 		}
 	}
 }

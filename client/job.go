@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -19,13 +20,18 @@ type Job struct {
 	deadline  time.Time     // by this process' clock, from before the server gave it
 	extending bool          // an extension is on its way
 	fenced    bool          // the server said that the lease is over
-	timer     *time.Timer   // calls beat
+	timer     *time.Timer   // calls renew
+	session   uint64        // the incarnation that the lease lasts as long as; 0: it has a deadline, and only then what stands above but fenced
 }
 
 // Extend makes this lease, and its automatic extensions, lease long (1 s–12 h).
 // A handler needs it only to outlive its process for longer than the worker's
-// lease: as long as it runs, its lease is extended by itself.
+// lease: as long as it runs, its lease is extended by itself. A lease of a
+// session has no deadline, so there is nothing to do.
 func (j *Job) Extend(ctx context.Context, lease time.Duration) error {
+	if j.session != 0 {
+		return nil
+	}
 	from := time.Now()
 	if err := j.shift.w.Client.Extend(ctx, j.Token(), lease); err != nil {
 		return err
@@ -49,8 +55,25 @@ func (j *Job) handle() (err error) {
 	return j.shift.w.Handler(j.ctx, j)
 }
 
-// beat extends the lease, or gives it up when its end came first.
-func (j *Job) beat() {
+// stopped says that the handler was cancelled for the worker's sake, not for a
+// fault of its own. The shift's lock is held.
+func (j *Job) stopped() bool {
+	cause := context.Cause(j.ctx)
+	return errors.Is(cause, ErrDrainTimeout) || j.session != 0 && errors.Is(cause, ErrLeaseLost)
+}
+
+// current says that by all the worker knows the lease is still its own. The
+// shift's lock is held.
+func (j *Job) current() bool {
+	if j.session == 0 {
+		return time.Now().Before(j.deadline)
+	}
+	x := &j.shift.session
+	return j.session == x.incarnation && time.Now().Before(x.end())
+}
+
+// renew extends the lease, or gives it up when its end came first.
+func (j *Job) renew() {
 	s := j.shift
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type shift struct {
 	number    uint64        // of the newest settlement sent
 	outbox    []*posted     // goes out with the next requests
 	sent      map[uint64]*posted
+	ahead     []uint64  // of each request that is not answered, the number of its last settlement
 	later     []*posted // failed for a passing reason
 	unsettled int       // ends of leases that the server did not answer for good
 	answered  []answer  // of those, what Worker.Settled is to be told
@@ -41,6 +43,7 @@ type shift struct {
 	failure   error // what Run returns
 	broken    error // why the last stream ended
 	idle      *time.Timer
+	session   session
 }
 
 // posted is a settlement on its way.
@@ -60,6 +63,7 @@ func newShift(ctx context.Context, w *Worker) *shift {
 	s := &shift{
 		w: w, base: context.WithoutCancel(ctx), wake: make(chan struct{}, 1),
 		jobs: map[*Job]bool{}, sent: map[uint64]*posted{},
+		session: newSession(w),
 	}
 	s.cut, s.cutOff = context.WithCancel(s.base)
 	return s
@@ -70,6 +74,7 @@ func (s *shift) run(ctx context.Context) error {
 	watch.Go(func() { s.drainAfter(ctx) })
 	defer watch.Wait()
 	defer s.cutOff()
+	defer s.endSession()
 	if s.w.IdleTimeout > 0 {
 		s.idle = time.AfterFunc(s.w.IdleTimeout, s.stopIfIdle)
 		defer s.idle.Stop()
@@ -78,7 +83,7 @@ func (s *shift) run(ctx context.Context) error {
 	for {
 		began := time.Now()
 		err := s.attend()
-		news := s.detach(err)
+		news, served := s.detach(err)
 		if refused(err) {
 			s.stop(err)
 		}
@@ -88,7 +93,7 @@ func (s *shift) run(ctx context.Context) error {
 		if news {
 			s.w.Logger.WarnContext(ctx, "the worker's stream ended: connecting again", slog.String("queue", s.w.Queue), slog.Any("error", err))
 		}
-		if time.Since(began) > backoffMax {
+		if served || time.Since(began) > backoffMax {
 			pause = backoffBase
 		}
 		s.pause(pause)
@@ -196,20 +201,23 @@ func (s *shift) handsEmpty() bool {
 // begin starts the handler of a delivery, or gives it back if there is no slot
 // for it any more. The lock is held.
 func (s *shift) begin(h held) {
-	lease := h.Lease()
-	if lease <= 0 {
-		lease = s.w.Lease
+	j := &Job{held: h, shift: s}
+	if lease := h.Lease(); lease > 0 || s.session.ttl == 0 {
+		j.lease = cmp.Or(lease, s.w.Lease)
+		j.deadline = time.Now().Add(j.lease)
+	} else {
+		j.session = s.session.incarnation
 	}
-	now := time.Now()
-	j := &Job{held: h, shift: s, lease: lease, deadline: now.Add(lease)}
 	s.granted--
-	if s.stopping || s.granted < 0 {
+	if s.stopping || s.granted < 0 || (j.session != 0 && s.session.lapsed) {
 		s.granted = max(0, s.granted)
 		s.end(j, Settlement{Token: h.Token(), Action: ActionRelease})
 		return
 	}
 	j.ctx, j.cancel = context.WithCancelCause(s.base)
-	j.timer = time.AfterFunc(lease/3, j.beat)
+	if j.session == 0 {
+		j.timer = time.AfterFunc(j.lease/3, j.renew)
+	}
 	s.jobs[j] = true
 	s.taken++
 	if s.taken == s.w.MaxMessages {
@@ -226,12 +234,15 @@ func (s *shift) finish(j *Job, err error) {
 	defer s.tell()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j.timer.Stop()
+	s.checkSession()
+	if j.timer != nil {
+		j.timer.Stop()
+	}
 	delete(s.jobs, j)
 	switch {
 	case j.fenced: // whatever we say about it, the server would refuse it
 		s.answer(j, ErrLeaseLost)
-	case err != nil && errors.Is(context.Cause(j.ctx), ErrDrainTimeout):
+	case err != nil && j.stopped():
 		s.end(j, Settlement{Token: j.Token(), Action: ActionRelease})
 	default:
 		s.end(j, settlementOf(j.Token(), err))
@@ -260,7 +271,7 @@ func (s *shift) settled(p *posted, err error) {
 		p.job.extended(p, err)
 		return
 	}
-	if passing(err) && time.Now().Before(p.job.deadline) {
+	if passing(err) && p.job.current() {
 		s.later = append(s.later, p)
 		if len(s.later) == 1 {
 			time.AfterFunc(settleAgain, s.settleLater)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
+	"strconv"
 	"time"
 )
 
@@ -44,10 +46,21 @@ type Worker struct {
 	// nothing more will become of it: with nil what the handler said is durable.
 	// It must return soon, because answers wait for it.
 	Settled func(job *Job, err error)
-	// Lease is the length of the leases, which are extended at a third of it as
-	// long as the handler runs: 1 s–12 h; default 30 s.
+	// TTL is how long the worker may be silent before the server takes it for dead
+	// and others get its messages: 5 s–5 min; default 10 s. It sends a heartbeat
+	// every fifth of it. When none was answered for four fifths of it the handlers
+	// are cancelled with ErrLeaseLost.
+	TTL time.Duration
+	// OnDisconnect says what a broken connection means: with OnDisconnectReroute,
+	// the default, the messages are others' after a second, and handlers are
+	// cancelled when no server has taken the worker back within 0.8 s; with
+	// OnDisconnectWait only the TTL counts.
+	OnDisconnect OnDisconnect
+	// Lease is the length of the leases of a server that knows no heartbeats. They
+	// are extended at a third of it as long as the handler runs: 1 s–12 h; default
+	// 30 s.
 	Lease time.Duration
-	// Name is the worker's name in histories; default: the peer's address.
+	// Name is the worker's name in histories; default: host:pid.
 	Name string
 	// DrainTimeout is how long handlers may go on after Run's context ended;
 	// default 30 s.
@@ -87,6 +100,9 @@ func (w *Worker) filled() (*Worker, error) {
 	if f.DrainTimeout == 0 {
 		f.DrainTimeout = defaultDrain
 	}
+	if f.Name == "" {
+		f.Name = hostPID()
+	}
 	if f.Logger == nil {
 		f.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -100,10 +116,21 @@ func (w *Worker) filled() (*Worker, error) {
 		return invalid("concurrency is %d: want 1 to %d", f.Concurrency, maxConcurrency)
 	case f.Lease < minLease || f.Lease > maxLease:
 		return invalid("the lease is %s: want %s to %s", f.Lease, minLease, maxLease)
+	case f.TTL != 0 && (f.TTL < minTTL || f.TTL > maxTTL):
+		return invalid("the TTL is %s: want %s to %s", f.TTL, minTTL, maxTTL)
 	case f.DrainTimeout < 0 || f.IdleTimeout < 0 || f.MaxMessages < 0:
 		return invalid("a timeout or a number of messages is negative")
 	}
 	return &f, nil
+}
+
+// hostPID is a worker's name when it gives none.
+func hostPID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return host + ":" + strconv.Itoa(os.Getpid())
 }
 
 // verdict is what a handler's error says about the message.

@@ -1,0 +1,292 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/client"
+)
+
+const ttl = 10 * time.Second
+
+// pass lets time pass, and all that happens in it.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// held is a handler's fate: how long it ran and why it was cancelled.
+type held struct {
+	ran   time.Duration
+	cause error
+}
+
+// holder is a worker whose handlers take an hour, or until they are cancelled.
+func holder(t *testing.T, f *fake) (w *client.Worker, ended chan held) {
+	t.Helper()
+	f.ttl = ttl
+	ended = make(chan held, 10)
+	return &client.Worker{Client: start(t, f), Name: "w", Concurrency: 2, Handler: func(ctx context.Context, _ *client.Job) error {
+		began := time.Now()
+		select {
+		case <-time.After(time.Hour):
+			ended <- held{ran: time.Since(began)}
+			return nil
+		case <-ctx.Done():
+			ended <- held{time.Since(began), context.Cause(ctx)}
+			return context.Cause(ctx)
+		}
+	}}, ended
+}
+
+// A worker opens a session, beats every fifth of its TTL, names with every second
+// beat what it holds, extends nothing, and ends with a goodbye.
+func TestSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w, ended := holder(t, f)
+		w.TTL, w.OnDisconnect, w.DrainTimeout = 11*time.Second, client.OnDisconnectWait, time.Hour
+		f.put("a", "b")
+		stop := work(t, w)
+		pass(59 * time.Minute)
+		if saw, _ := f.saw(); saw.beats != 1+59*60/2 {
+			t.Errorf("%d heartbeats in 59 minutes", saw.beats)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if h := <-ended; h.cause != nil || h.ran != time.Hour {
+			t.Errorf("the handler ended after %s with %v", h.ran, h.cause)
+		}
+		saw, _ := f.saw()
+		if o := saw.opens[0]; len(saw.opens) != 1 || o.GetIncarnation() == 0 || o.GetAttachment() != 1 || o.GetWorker() != "w" ||
+			o.GetTtl().AsDuration() != 11*time.Second || o.GetOnDisconnect() != client.OnDisconnectWait {
+			t.Errorf("opened %v", saw.opens)
+		}
+		got := f.actions()
+		slices.Sort(got)
+		if !slices.Equal(got, []string{"t1 ACK", "t2 ACK"}) || saw.goodbyes != 1 {
+			t.Errorf("settled %v, %d goodbyes", got, saw.goodbyes)
+		}
+		if c := slices.Compact(saw.claims); !slices.Equal(c, []string{"t1 t2"}) {
+			t.Errorf("claimed %q", c)
+		}
+	})
+}
+
+// What is settled but not answered is claimed too, or the server could release it
+// before it gets the settlement.
+func TestUnansweredSettlementsAreClaimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{ttl: ttl, onSettle: func(*comandav1.Settlement) *comandav1.SettleResult {
+			return &comandav1.SettleResult{Error: &comandav1.Error{Code: "NOT_LEADER", Message: "again"}}
+		}}
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.Job) error { return nil }}
+		f.put("a")
+		stop := work(t, w)
+		pass(time.Minute)
+		f.mu.Lock()
+		f.onSettle = nil
+		claims := slices.Compact(slices.Clone(f.claims))
+		f.mu.Unlock()
+		if !slices.Equal(claims, []string{"t1"}) {
+			t.Errorf("claimed %q", claims)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// When heartbeats are not answered any more, although the stream lives, handlers
+// are cancelled at 0.8 × TTL after the newest answered one was sent. The worker
+// then asks again, takes nothing until it is heard, and goes on in its session.
+func TestOwnStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w, ended := holder(t, f)
+		f.put("a")
+		stop := work(t, w)
+		pass(5 * time.Second) // beats were sent at 0, 2 and 4
+		f.mute.Store(true)
+		h := <-ended
+		if h.ran != 12*time.Second || !errors.Is(h.cause, client.ErrLeaseLost) {
+			t.Errorf("cancelled after %s with %v", h.ran, h.cause)
+		}
+		f.put("b")
+		pass(20 * time.Second)
+		if got := f.actions(); !slices.Equal(got, []string{"t1 RELEASE"}) {
+			t.Errorf("settled %v", got)
+		}
+		if saw, _ := f.saw(); len(saw.opens) < 3 || saw.credits != 0 {
+			t.Errorf("%d streams with %d credits", len(saw.opens), saw.credits)
+		}
+		f.mute.Store(false)
+		pass(3 * time.Second)
+		if saw, waiting := f.saw(); waiting != 0 || saw.opens[0].GetIncarnation() != saw.opens[len(saw.opens)-1].GetIncarnation() {
+			t.Errorf("%d messages wait, opened %v", waiting, saw.opens)
+		}
+		w.DrainTimeout = time.Second
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The worker's stop comes no later than it must, whatever moment the silence begins.
+func TestOwnStopAtAnyMoment(t *testing.T) {
+	for after := range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fake{}
+			w, ended := holder(t, f)
+			f.put("a")
+			stop := work(t, w)
+			silent := time.Duration(after)*100*time.Millisecond + 50*time.Millisecond
+			pass(silent)
+			f.mute.Store(true)
+			if h := <-ended; h.ran != 8*time.Second {
+				t.Errorf("silent after %s: cancelled after %s", silent, h.ran)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A handler survives a broken stream if a server takes the worker back in time: the
+// next attachment of the same incarnation.
+func TestTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w, ended := holder(t, f)
+		f.put("a")
+		stop := work(t, w)
+		for range 3 {
+			pass(time.Second)
+			f.shut.Store(true)
+			close(f.cut)
+			pass(500 * time.Millisecond)
+			f.shut.Store(false)
+		}
+		pass(time.Hour)
+		if h := <-ended; h.cause != nil || h.ran != time.Hour {
+			t.Errorf("the handler ended after %s with %v", h.ran, h.cause)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		saw, _ := f.saw()
+		for i, o := range saw.opens {
+			if o.GetIncarnation() != saw.opens[0].GetIncarnation() || i > 0 && o.GetAttachment() <= saw.opens[i-1].GetAttachment() {
+				t.Errorf("opened %v", saw.opens)
+			}
+		}
+		if got := f.actions(); len(saw.opens) != 4 || !slices.Equal(got, []string{"t1 ACK"}) {
+			t.Errorf("%d streams, settled %v", len(saw.opens), got)
+		}
+	})
+}
+
+// When no server takes it back, handlers are cancelled 0.8 s after the stream broke;
+// a worker that waits out disconnections has until its own stop.
+func TestNotTakenBack(t *testing.T) {
+	for on, want := range map[client.OnDisconnect]time.Duration{
+		client.OnDisconnectReroute: 3800 * time.Millisecond, client.OnDisconnectWait: 10 * time.Second,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fake{}
+			w, ended := holder(t, f)
+			w.OnDisconnect = on
+			f.put("a")
+			stop := work(t, w)
+			pass(3 * time.Second)
+			f.shut.Store(true)
+			close(f.cut)
+			if h := <-ended; h.ran != want || !errors.Is(h.cause, client.ErrLeaseLost) {
+				t.Errorf("%v: cancelled after %s with %v", on, h.ran, h.cause)
+			}
+			f.shut.Store(false)
+			pass(3 * time.Second) // back, and heard
+			f.put("b")
+			synctest.Wait()
+			if _, waiting := f.saw(); waiting != 0 {
+				t.Errorf("%v: the worker is back and takes nothing", on)
+			}
+			w.DrainTimeout = time.Second
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A worker that was taken for dead stops its handlers, says nothing more about their
+// messages, and goes on with a higher incarnation.
+func TestSessionEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{broken: refuse(codes.FailedPrecondition, "SESSION_ENDED", "dead")}
+		w, ended := holder(t, f)
+		f.put("a")
+		stop := work(t, w)
+		pass(3 * time.Second)
+		close(f.cut)
+		if h := <-ended; h.ran != 3*time.Second || !errors.Is(h.cause, client.ErrLeaseLost) {
+			t.Errorf("cancelled after %s with %v", h.ran, h.cause)
+		}
+		pass(time.Second)
+		f.put("b")
+		synctest.Wait()
+		saw, waiting := f.saw()
+		if len(saw.opens) != 2 || saw.opens[1].GetIncarnation() <= saw.opens[0].GetIncarnation() || saw.opens[1].GetAttachment() != 1 {
+			t.Errorf("opened %v", saw.opens)
+		}
+		if waiting != 0 || len(f.actions()) != 0 {
+			t.Errorf("%d messages wait, settled %v", waiting, f.actions())
+		}
+		w.DrainTimeout = time.Second
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Two workers of one process never share an incarnation.
+func TestIncarnations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w, _ := holder(t, f)
+		stop, stopOther := work(t, w), work(t, w)
+		if saw, _ := f.saw(); len(saw.opens) != 2 || saw.opens[0].GetIncarnation() == saw.opens[1].GetIncarnation() {
+			t.Errorf("opened %v", saw.opens)
+		}
+		if err := errors.Join(stop(), stopOther()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What comes after the worker has begun to end is given back before the goodbye is
+// over, on the same stream.
+func TestGoodbyeGivesBackWhatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w, _ := holder(t, f)
+		f.onGoodbye = func() { f.ready = append(f.ready, &comandav1.Delivery{Id: "late", Token: "late"}); f.credits = 1 }
+		stop := work(t, w)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		saw, _ := f.saw()
+		if got := f.actions(); !slices.Equal(got, []string{"late RELEASE"}) || saw.unary != 0 {
+			t.Errorf("settled %v, %d of it outside the stream", got, saw.unary)
+		}
+	})
+}
