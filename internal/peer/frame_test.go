@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -195,7 +196,7 @@ func TestByteByByte(t *testing.T) {
 func TestImpossibleFramesEndAConnection(t *testing.T) {
 	large := beginFrame(nil)
 	sealFrame(large, frameRequest, 1)
-	large[0] = 0xff
+	binary.BigEndian.PutUint32(large, maxFrame+1)
 	sealHeader(large)
 	for name, said := range map[string][]byte{
 		"an answer":            sealed(frameAnswer, 1),

@@ -203,6 +203,9 @@ func TestHandshakesUnderWayAreLimited(t *testing.T) {
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Fatalf("one too many got %v", err)
 		}
+		if got := b.Stats(); got.Connections != maxGuests || got.Refused != 1 {
+			t.Fatalf("%+v", got)
+		}
 		time.Sleep(11 * time.Second) // all of them were too slow
 		a := n.run(t, 1, funcs{})
 		if _, err := a.Call(t.Context(), 2, nil); err != nil {

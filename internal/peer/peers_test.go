@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -172,6 +173,9 @@ func TestCallsOfOneNodeAreLimited(t *testing.T) {
 		synctest.Wait()
 		_, err := a.Call(t.Context(), 2, nil)
 		wantCode(t, err, message.ResourceExhausted)
+		if !strings.Contains(err.Error(), "wait for node 2") {
+			t.Errorf("not refused by the caller's side: %v", err)
+		}
 		close(release)
 		calls.Wait()
 		if _, err := a.Call(t.Context(), 2, nil); err != nil {
