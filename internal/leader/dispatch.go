@@ -8,8 +8,10 @@ import (
 	"github.com/comanda-mq/comanda/internal/replica"
 )
 
-// maxCalls is how many receivers may wait for one queue in one group.
-const maxCalls = 20_000
+const (
+	maxCalls  = 20_000  // receivers that wait for one queue in one group
+	maxLeases = 250_000 // messages of one group that are leased at a time
+)
 
 // Wait lets a call wait for messages of its queue in this group. It answers
 // through the call.
@@ -24,6 +26,10 @@ func (g *Group) Wait(c *Call) {
 	case l == nil:
 		g.mu.Unlock()
 		c.deliver(0, nil, message.Errorf(message.WrongShard, "queue number %d is not in group %d", c.Queue, g.raft.ID()))
+		return
+	case len(g.leases.by)+g.leasing >= g.limit:
+		g.mu.Unlock()
+		c.deliver(0, nil, message.Errorf(message.ResourceExhausted, "%d messages of group %d are leased, as many as may be: settle some first", g.limit, g.raft.ID()))
 		return
 	case l.crowded():
 		g.mu.Unlock()
@@ -54,6 +60,7 @@ func (g *Group) Leave(c *Call) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if l := g.queues[c.Queue]; l != nil {
+		l.asked = g.clock.Now()
 		if i := slices.Index(l.calls, c); i >= 0 {
 			l.calls = slices.Delete(l.calls, i, i+1)
 		}
@@ -74,7 +81,9 @@ type fillJob struct {
 }
 
 // dispatch hands out what a line has to those who wait for it, and reads more
-// when it runs low.
+// when it runs low. Leases of a line are proposed by one goroutine at a time:
+// who comes meanwhile leaves it to that one, which looks again. So a lease that is
+// refused while it is proposed, and comes back here, begins nothing inside.
 func (g *Group) dispatch(l *line) {
 	for {
 		g.mu.Lock()
@@ -84,19 +93,38 @@ func (g *Group) dispatch(l *line) {
 		}
 		fills := l.fills()
 		var grants []grant
-		if len(fills) == 0 {
+		if len(fills) == 0 && !l.granting {
 			grants = g.grants(l)
+			l.granting = len(grants) > 0
 		}
 		g.mu.Unlock()
+		if len(fills)+len(grants) == 0 {
+			return
+		}
 		for _, f := range fills {
 			g.fill(l, f)
 		}
-		for i := range grants {
-			g.propose(&grants[i])
+		if len(grants) > 0 {
+			g.proposeGrants(l, grants)
 		}
-		if len(fills) == 0 && len(grants) == 0 {
-			return
-		}
+	}
+}
+
+func (g *Group) proposeGrants(l *line, grants []grant) {
+	for i := range grants {
+		g.propose(&grants[i])
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l.granting = false
+}
+
+// postpone lets a line wait for the next Tick, with those who wait for it: the group
+// has no room for its leases now. The lock is held.
+func (g *Group) postpone(l *line) {
+	if !l.postponed {
+		l.postponed = true
+		g.postponed = append(g.postponed, l)
 	}
 }
 
@@ -132,11 +160,16 @@ func (g *Group) fill(l *line, f fillJob) {
 // grants pairs those who wait with what there is. Whoever gets something waits
 // no more.
 func (g *Group) grants(l *line) (grants []grant) {
-	if l.paused {
+	if l.paused || l.postponed {
 		return nil
 	}
 	var buf [pickAmong]int
 	for available := l.available(); available > 0; available = l.available() {
+		free := g.limit - len(g.leases.by) - g.leasing
+		if free <= 0 {
+			g.postpone(l)
+			break
+		}
 		takers := l.takers(buf[:0])
 		if len(takers) == 0 {
 			l.beckon(available)
@@ -144,7 +177,7 @@ func (g *Group) grants(l *line) (grants []grant) {
 		}
 		i := takers[g.pick(l.calls, takers)]
 		c := l.calls[i]
-		n := c.reserve(share(available, len(l.calls), available))
+		n := c.reserve(min(free, share(available, len(l.calls), available)))
 		if n == 0 {
 			continue // it was given something elsewhere just now
 		}
@@ -154,6 +187,7 @@ func (g *Group) grants(l *line) (grants []grant) {
 		gr.command.Floors = l.floors()
 		grants = append(grants, gr)
 		g.loads[c.Worker] += n // until the lease is known
+		g.leasing += n
 	}
 	return grants
 }
@@ -231,14 +265,16 @@ func (g *Group) propose(gr *grant) {
 		if err != nil {
 			r.Err = message.Errorf(message.CodeOf(err), "%v", err)
 		}
-		g.granted(gr, &r)
+		g.granted(gr, &r, message.CodeOf(err) == message.ResourceExhausted)
 	})
 }
 
-// granted takes in what became of a grant.
-func (g *Group) granted(gr *grant, r *queue.LeaseResult) {
+// granted takes in what became of a grant. full: the group had no room to
+// propose it.
+func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 	l, c := gr.line, gr.call
 	g.mu.Lock()
+	g.leasing -= gr.reserved
 	g.loads[c.Worker] -= gr.reserved - 1
 	g.unload(c.Worker)
 	current := g.leading && g.queues[l.number] == l
@@ -259,6 +295,9 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult) {
 	switch {
 	case !current && err == nil && len(r.Leased) == 0:
 		err = message.Errorf(message.NotLeader, "group %d is no longer led here, or has the queue no more", g.raft.ID())
+	case current && full:
+		g.postpone(l)
+		err = nil // it waits on
 	case current && l.paused:
 		err = nil // paused meanwhile: it waits on
 	}

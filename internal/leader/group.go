@@ -34,8 +34,11 @@ type Group struct {
 	view     *catalog.View
 	// proposed is what was proposed of the catalog's settings: a version, or
 	// ^0 for a drop.
-	proposed map[uint32]uint64
-	again    bool // a proposal of what the catalog says was lost: compare anew
+	proposed  map[uint32]uint64
+	again     bool    // a proposal of what the catalog says was lost: compare anew
+	postponed []*line // see postpone
+	leasing   int     // messages in leases that are proposed
+	limit     int     // of messages that are leased or leasing
 }
 
 // line is a queue as its leader sees it: what may go out, and who waits for it.
@@ -46,6 +49,10 @@ type line struct {
 	cells   []*cell         // those in this group
 	calls   []*Call         // in the order of waiting
 	peeks   []chan struct{} // of other nodes: closed when there is something to take
+
+	asked     time.Time // when a receiver last waited or went; zero: none did
+	granting  bool      // somebody proposes leases of it; see dispatch
+	postponed bool      // nothing of it goes out until the next Tick; see postpone
 }
 
 type cell struct {
@@ -57,7 +64,7 @@ type cell struct {
 
 // New makes the machine of one replica.
 func New(g *replica.Group, c clock.Clock, log *slog.Logger) *Group {
-	l := &Group{raft: g, clock: c, log: log.With("group", g.ID()), machine: queue.New()}
+	l := &Group{raft: g, clock: c, log: log.With("group", g.ID()), machine: queue.New(), limit: maxLeases}
 	l.stamps.clock = c
 	l.forget()
 	return l
@@ -70,6 +77,7 @@ func (g *Group) forget() {
 	g.loads = map[string]int{}
 	g.timed = map[*cell]bool{}
 	g.proposed = map[uint32]uint64{}
+	g.postponed = nil
 }
 
 // Join joins commands to an entry and stamps the time.

@@ -152,9 +152,9 @@ func (g *Group) schedule(c *cell, at int64) {
 	g.timed[c] = true
 }
 
-// Tick ends leases whose deadline has passed, wakes what is due, and stamps the
-// time if something counts on it: often enough that no step is cut (maxStep).
-// It is called each Every.
+// Tick ends leases whose deadline has passed, wakes what is due, hands out what
+// was postponed, and stamps the time if something counts on it: often enough
+// that no step is cut (maxStep). It is called each Every.
 func (g *Group) Tick() {
 	now, since := g.stamps.now()
 	g.mu.Lock()
@@ -180,6 +180,11 @@ func (g *Group) Tick() {
 			wake = append(wake, wakeJob{c, t.after})
 		}
 	}
+	postponed := g.postponed
+	g.postponed = nil
+	for _, l := range postponed {
+		l.postponed = false
+	}
 	g.mu.Unlock()
 	g.proposeAll(settings)
 	g.proposeEnds(ends)
@@ -188,6 +193,9 @@ func (g *Group) Tick() {
 	}
 	for _, w := range wake {
 		g.wake(w, now)
+	}
+	for _, l := range postponed {
+		g.dispatch(l)
 	}
 	if timed && since >= maxStep/2 && len(expired)+len(wake) == 0 {
 		g.raft.Propose(replica.Command(queue.Tick()), func(any, error) {})
