@@ -22,7 +22,7 @@ func (c *Client) CreateQueue(ctx context.Context, queue string, o QueueOptions) 
 	return c.queues.CreateQueue(ctx, &comandav1.CreateQueueRequest{Queue: queue, Settings: o.Settings, Shards: int32(o.Shards)})
 }
 
-// Queue tells a queue's settings and counts.
+// Queue tells a queue's settings and counts, and who receives from it.
 func (c *Client) Queue(ctx context.Context, queue string) (*comandav1.GetQueueResponse, error) {
 	return c.queues.GetQueue(ctx, &comandav1.GetQueueRequest{Queue: queue})
 }
@@ -56,9 +56,11 @@ func (c *Client) Locate(ctx context.Context, queue, key string) (*comandav1.Loca
 	return c.queues.LocateKey(ctx, &comandav1.LocateKeyRequest{Queue: queue, Key: key})
 }
 
-// Shards lists the shards of a queue, or of all queues if queue is empty.
-func (c *Client) Shards(ctx context.Context, queue string) (*comandav1.ListShardsResponse, error) {
-	return c.cluster.ListShards(ctx, &comandav1.ListShardsRequest{Queue: queue})
+// Shards lists the shards of a queue or, if queue is empty, of up to limit queues
+// (default 100, at most 1,000) from the page that the answer before named as its
+// next; "" is the first.
+func (c *Client) Shards(ctx context.Context, queue string, limit int, page string) (*comandav1.ListShardsResponse, error) {
+	return c.cluster.ListShards(ctx, &comandav1.ListShardsRequest{Queue: queue, Max: int32(limit), Page: page})
 }
 
 // Server tells what the server is and how it fares.

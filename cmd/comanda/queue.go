@@ -136,7 +136,7 @@ func newQueueList(a *app) *cobra.Command {
 }
 
 func newQueueShow(a *app) *cobra.Command {
-	return a.queueVerb("show QUEUE", "Show a queue's settings and counts", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+	return a.queueVerb("show QUEUE", "Show a queue's settings and counts, and whether somebody receives from it", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
 		r, err := c.Queue(cmd.Context(), queue)
 		if err != nil {
 			return err

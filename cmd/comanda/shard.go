@@ -8,21 +8,28 @@ import (
 )
 
 func newShard(a *app) *cobra.Command {
-	var queue string
+	var queue, page string
+	var limit int
 	list := &cobra.Command{
 		Use: "list", Short: "List shards, their ranges, leaders and counts", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
-				r, err := c.Shards(cmd.Context(), queue)
+				r, err := c.Shards(cmd.Context(), queue, limit, page)
 				if err != nil {
 					return err
 				}
-				return p.many(objectsOf(r.GetShards()), "id", "from", "to", "group", "leader",
+				err = p.many(objectsOf(r.GetShards()), "id", "from", "to", "group", "leader",
 					"counts.ready", "counts.scheduled", "counts.leased", "counts.dead", "counts.finished")
+				if err != nil {
+					return err
+				}
+				return sayMore(cmd, r.GetNextPage())
 			})
 		},
 	}
 	list.Flags().StringVar(&queue, "queue", "", "only this queue's")
+	list.Flags().IntVar(&limit, "max", 0, "those of at most so many queues: 1 to 1000 (default 100)")
+	list.Flags().StringVar(&page, "page", "", "go on from where a list before ended")
 	return noun("shard", "Look at shards", list)
 }
 

@@ -51,6 +51,8 @@ type Group interface {
 	Propose(ctx context.Context, c queue.Command) (any, error)
 	// Wait lets a call wait for messages; they come through the call.
 	Wait(c *leader.Call)
+	// Receivers tells who receives from a queue.
+	Receivers(ctx context.Context, number uint32) (message.Receivers, error)
 }
 
 // Reader is a replica to read from.

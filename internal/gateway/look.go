@@ -51,13 +51,27 @@ type place struct {
 	Key   []byte `json:"k"`
 }
 
+// pageBytes ends a page of a list before the next group: each gives about as much
+// at the most.
+const pageBytes = 4 << 20
+
+func size(ms []message.Shown) (n int) {
+	for i := range ms {
+		n += message.MessageOverhead + len(ms[i].Key) + len(ms[i].Type) + len(ms[i].LastError)
+		for _, a := range ms[i].Attributes {
+			n += len(a.Name) + len(a.Value)
+		}
+	}
+	return n
+}
+
 // List lists messages of one state. It changes nothing.
 func (g *Gateway) List(ctx context.Context, name string, o message.ListOptions) (message.Listed, error) {
 	if err := g.authorize(ctx, auth.Read, name); err != nil {
 		return message.Listed{}, err
 	}
-	if o.Max < 1 || o.Max > message.MaxBatch {
-		return message.Listed{}, message.Errorf(message.InvalidArgument, "max is %d: want 1 to %d", o.Max, message.MaxBatch)
+	if err := checkLimit(o.Max); err != nil {
+		return message.Listed{}, err
 	}
 	q, err := g.queue(ctx, name)
 	if err != nil {
@@ -70,7 +84,11 @@ func (g *Gateway) List(ctx context.Context, name string, o message.ListOptions) 
 	out := message.Listed{}
 	groups := groupsOf(q)
 	start := max(slices.Index(groups, from.Group), 0)
-	for _, id := range groups[start:] {
+	for i, id := range groups[start:] {
+		if i > 0 && size(out.Messages) >= pageBytes {
+			out.NextPage = writePage(place{Group: id})
+			break
+		}
 		cursor := queue.Cursor{}
 		if id == from.Group {
 			cursor = queue.Cursor{Cell: from.Cell, Key: from.Key}

@@ -127,6 +127,9 @@ func (g *Gateway) Queue(ctx context.Context, name string, o message.ReadOptions)
 	}
 	info := queueInfo(q)
 	fresh, err := g.readShards(ctx, q, o, func(_ *catalog.Shard, s queue.ShardInfo) { info.Counts.Add(s.Counts) })
+	if err == nil && o.Stale == 0 { // only leaders know, and a stale read needs none
+		info.Receivers, err = g.receivers(ctx, q)
+	}
 	return info, fresh, err
 }
 
@@ -153,20 +156,33 @@ func (g *Gateway) Queues(ctx context.Context, limit int, page string) ([]message
 	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
 		return nil, "", err
 	}
-	if limit < 1 || limit > message.MaxBatch {
-		return nil, "", message.Errorf(message.InvalidArgument, "max is %d: want 1 to %d", limit, message.MaxBatch)
+	if err := checkLimit(limit); err != nil {
+		return nil, "", err
 	}
-	qs := g.newest.Load().Queues(page, limit+1)
-	next := ""
-	if len(qs) > limit {
-		qs = qs[:limit]
-		next = qs[limit-1].Name
-	}
+	qs, next := g.page(limit, page)
 	out := make([]message.QueueInfo, len(qs))
 	for i, q := range qs {
 		out[i] = queueInfo(q)
 	}
 	return out, next, nil
+}
+
+func checkLimit(limit int) error {
+	if limit < 1 || limit > message.MaxBatch {
+		return message.Errorf(message.InvalidArgument, "max is %d: want 1 to %d", limit, message.MaxBatch)
+	}
+	return nil
+}
+
+// page is up to limit queues whose names come after the given one, and where the
+// next page begins; empty at the end.
+func (g *Gateway) page(limit int, after string) (qs []*catalog.Queue, next string) {
+	qs = g.newest.Load().Queues(after, limit+1)
+	if len(qs) > limit {
+		qs = qs[:limit]
+		next = qs[limit-1].Name
+	}
+	return qs, next
 }
 
 func queueInfo(q *catalog.Queue) message.QueueInfo {
@@ -215,18 +231,23 @@ func (g *Gateway) members(id uint64) (leading string, followers []string) {
 	return leading, followers
 }
 
-// Shards lists the shards of one queue, or of all with the empty name.
-func (g *Gateway) Shards(ctx context.Context, name string, o message.ReadOptions) ([]message.ShardInfo, message.Freshness, error) {
+// Shards lists the shards of one queue or, with the empty name, of up to limit
+// queues by name, after page.
+func (g *Gateway) Shards(ctx context.Context, name string, limit int, page string, o message.ReadOptions) ([]message.ShardInfo, string, message.Freshness, error) {
+	var none message.Freshness
 	if err := g.authorize(ctx, auth.Read, name); err != nil {
-		return nil, message.Freshness{}, err
+		return nil, "", none, err
 	}
-	var qs []*catalog.Queue
+	if err := checkLimit(limit); err != nil {
+		return nil, "", none, err
+	}
+	qs, next := []*catalog.Queue(nil), ""
 	if name == "" {
-		qs = g.newest.Load().Queues("", message.MaxBatch)
+		qs, next = g.page(limit, page)
 	} else {
 		q, err := g.queue(ctx, name)
 		if err != nil {
-			return nil, message.Freshness{}, err
+			return nil, "", none, err
 		}
 		qs = []*catalog.Queue{q}
 	}
@@ -241,11 +262,11 @@ func (g *Gateway) Shards(ctx context.Context, name string, o message.ReadOptions
 			})
 		})
 		if err != nil {
-			return nil, message.Freshness{}, err
+			return nil, "", none, err
 		}
 		fresh = older(fresh, f)
 	}
-	return out, fresh, nil
+	return out, next, fresh, nil
 }
 
 // Server tells of this server.

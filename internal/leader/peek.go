@@ -39,6 +39,7 @@ func (g *Group) peek(ctx context.Context, number uint32) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	l.asked = g.clock.Now()
 	if i := slices.Index(l.peeks, here); i >= 0 {
 		l.peeks = slices.Delete(l.peeks, i, i+1)
 	}

@@ -79,6 +79,8 @@ func (s *Service) answer(ctx context.Context, kind byte, id uint64, fields []byt
 		return []byte{answered}, g.peek(ctx, uint32(number))
 	case askStatus:
 		return appendJSON([]byte{answered}, g.raft.Status())
+	case askReceivers:
+		return s.receivers(ctx, g, fields)
 	}
 	return nil, errWire
 }

@@ -193,7 +193,16 @@ type QueueInfo struct {
 	Settings Settings // with defaults filled in
 	Paused   bool
 	Shards   int
-	Counts   Counts // only where one queue was asked for
+
+	// Only where one queue was asked for.
+	Counts    Counts
+	Receivers Receivers
+}
+
+// Receivers are those who receive from a queue.
+type Receivers struct {
+	Waiting int       // how many wait for messages now
+	Last    time.Time // when one last waited or asked; zero: none did, that the leader knows
 }
 
 // ShardInfo is a shard as its users see it.

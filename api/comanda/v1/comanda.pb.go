@@ -3046,8 +3046,12 @@ type Queue struct {
 	Settings *QueueSettings         `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
 	Paused   bool                   `protobuf:"varint,3,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Only from GetQueue.
-	Counts        *Counts `protobuf:"bytes,4,opt,name=counts,proto3" json:"counts,omitempty"`
-	Shards        int32   `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
+	Counts *Counts `protobuf:"bytes,4,opt,name=counts,proto3" json:"counts,omitempty"`
+	Shards int32   `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
+	// Only from GetQueue: how many receivers wait for messages now, and when one
+	// last waited or asked. Not set if none did since the queue's leader leads.
+	Receivers     int32                  `protobuf:"varint,6,opt,name=receivers,proto3" json:"receivers,omitempty"`
+	ReceivedAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3115,6 +3119,20 @@ func (x *Queue) GetShards() int32 {
 		return x.Shards
 	}
 	return 0
+}
+
+func (x *Queue) GetReceivers() int32 {
+	if x != nil {
+		return x.Receivers
+	}
+	return 0
+}
+
+func (x *Queue) GetReceivedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReceivedAt
+	}
+	return nil
 }
 
 type CreateQueueRequest struct {
@@ -4192,7 +4210,11 @@ type ListShardsRequest struct {
 	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
 	// How old the answer may be: 0–60 s. Any replica answers, and refuses when it
 	// can't keep that. Default: it holds all that was confirmed before the call.
-	Stale         *durationpb.Duration `protobuf:"bytes,2,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale *durationpb.Duration `protobuf:"bytes,2,opt,name=stale,proto3" json:"stale,omitempty"`
+	// The shards of so many queues: 1–1,000, default 100.
+	Max int32 `protobuf:"varint,3,opt,name=max,proto3" json:"max,omitempty"`
+	// From next_page of the answer before.
+	Page          string `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4239,6 +4261,20 @@ func (x *ListShardsRequest) GetStale() *durationpb.Duration {
 		return x.Stale
 	}
 	return nil
+}
+
+func (x *ListShardsRequest) GetMax() int32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *ListShardsRequest) GetPage() string {
+	if x != nil {
+		return x.Page
+	}
+	return ""
 }
 
 type Shard struct {
@@ -4344,9 +4380,11 @@ func (x *Shard) GetCounts() *Counts {
 }
 
 type ListShardsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shards        []*Shard               `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
-	Freshness     *Freshness             `protobuf:"bytes,2,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Shards    []*Shard               `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
+	Freshness *Freshness             `protobuf:"bytes,2,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	// Empty at the end.
+	NextPage      string `protobuf:"bytes,3,opt,name=next_page,json=nextPage,proto3" json:"next_page,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4393,6 +4431,13 @@ func (x *ListShardsResponse) GetFreshness() *Freshness {
 		return x.Freshness
 	}
 	return nil
+}
+
+func (x *ListShardsResponse) GetNextPage() string {
+	if x != nil {
+		return x.NextPage
+	}
+	return ""
 }
 
 var File_comanda_v1_comanda_proto protoreflect.FileDescriptor
@@ -4623,13 +4668,16 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
 	"\x06leased\x18\x03 \x01(\x03R\x06leased\x12\x12\n" +
 	"\x04dead\x18\x04 \x01(\x03R\x04dead\x12\x1a\n" +
-	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\xae\x01\n" +
+	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\x89\x02\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x16\n" +
 	"\x06paused\x18\x03 \x01(\bR\x06paused\x12*\n" +
 	"\x06counts\x18\x04 \x01(\v2\x12.comanda.v1.CountsR\x06counts\x12\x16\n" +
-	"\x06shards\x18\x05 \x01(\x05R\x06shards\"y\n" +
+	"\x06shards\x18\x05 \x01(\x05R\x06shards\x12\x1c\n" +
+	"\treceivers\x18\x06 \x01(\x05R\treceivers\x12;\n" +
+	"\vreceived_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"receivedAt\"y\n" +
 	"\x12CreateQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x16\n" +
@@ -4705,10 +4753,12 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x04 \x01(\x04R\aapplied\x12\x16\n" +
-	"\x06voters\x18\x05 \x01(\x05R\x06voters\"Z\n" +
+	"\x06voters\x18\x05 \x01(\x05R\x06voters\"\x80\x01\n" +
 	"\x11ListShardsRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12/\n" +
-	"\x05stale\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05stale\"\xc9\x01\n" +
+	"\x05stale\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05stale\x12\x10\n" +
+	"\x03max\x18\x03 \x01(\x05R\x03max\x12\x12\n" +
+	"\x04page\x18\x04 \x01(\tR\x04page\"\xc9\x01\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x12\n" +
@@ -4717,10 +4767,11 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05group\x18\x05 \x01(\rR\x05group\x12\x16\n" +
 	"\x06leader\x18\x06 \x01(\tR\x06leader\x12\x1c\n" +
 	"\tfollowers\x18\a \x03(\tR\tfollowers\x12*\n" +
-	"\x06counts\x18\b \x01(\v2\x12.comanda.v1.CountsR\x06counts\"t\n" +
+	"\x06counts\x18\b \x01(\v2\x12.comanda.v1.CountsR\x06counts\"\x91\x01\n" +
 	"\x12ListShardsResponse\x12)\n" +
 	"\x06shards\x18\x01 \x03(\v2\x11.comanda.v1.ShardR\x06shards\x123\n" +
-	"\tfreshness\x18\x02 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness*{\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\x12\x1b\n" +
+	"\tnext_page\x18\x03 \x01(\tR\bnextPage*{\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -4923,71 +4974,72 @@ var file_comanda_v1_comanda_proto_depIdxs = []int32{
 	71, // 53: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
 	43, // 54: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
 	44, // 55: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	43, // 56: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	45, // 57: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	71, // 58: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	45, // 59: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	32, // 60: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	45, // 61: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	72, // 62: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	72, // 63: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	62, // 64: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	63, // 65: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	64, // 66: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	71, // 67: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	44, // 68: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	66, // 69: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	32, // 70: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	4,  // 71: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,  // 72: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,  // 73: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	6,  // 74: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	10, // 75: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	14, // 76: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	17, // 77: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	19, // 78: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	21, // 79: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	23, // 80: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	25, // 81: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	27, // 82: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	33, // 83: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	37, // 84: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	39, // 85: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	46, // 86: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	48, // 87: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	50, // 88: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	52, // 89: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	54, // 90: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	56, // 91: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	58, // 92: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	60, // 93: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	65, // 94: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	9,  // 95: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	12, // 96: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	16, // 97: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	18, // 98: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	20, // 99: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	22, // 100: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	24, // 101: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	26, // 102: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	31, // 103: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	36, // 104: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	38, // 105: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	41, // 106: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	47, // 107: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	49, // 108: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	51, // 109: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	53, // 110: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	55, // 111: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	57, // 112: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	59, // 113: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	61, // 114: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	67, // 115: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	95, // [95:116] is the sub-list for method output_type
-	74, // [74:95] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	72, // 56: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	43, // 57: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	45, // 58: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	71, // 59: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	45, // 60: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	32, // 61: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	45, // 62: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	72, // 63: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	72, // 64: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	62, // 65: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	63, // 66: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	64, // 67: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	71, // 68: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	44, // 69: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	66, // 70: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	32, // 71: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	4,  // 72: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,  // 73: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,  // 74: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	6,  // 75: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	10, // 76: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	14, // 77: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	17, // 78: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	19, // 79: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	21, // 80: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	23, // 81: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	25, // 82: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	27, // 83: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	33, // 84: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	37, // 85: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	39, // 86: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	46, // 87: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	48, // 88: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	50, // 89: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	52, // 90: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	54, // 91: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	56, // 92: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	58, // 93: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	60, // 94: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	65, // 95: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	9,  // 96: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	12, // 97: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	16, // 98: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	18, // 99: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	20, // 100: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	22, // 101: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	24, // 102: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	26, // 103: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	31, // 104: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	36, // 105: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	38, // 106: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	41, // 107: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	47, // 108: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	49, // 109: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	51, // 110: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	53, // 111: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	55, // 112: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	57, // 113: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	59, // 114: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	61, // 115: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	67, // 116: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	96, // [96:117] is the sub-list for method output_type
+	75, // [75:96] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }

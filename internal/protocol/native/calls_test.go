@@ -121,7 +121,7 @@ func TestCalls(t *testing.T) {
 		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 MaxWorkerDeaths:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0} shards=1`, ""},
 		{
 			"Queues/GetQueue", &comandav1.GetQueueRequest{Queue: "q"}, `queue q`,
-			`{"queue":` + queueJSON + `,"counts":{"ready":"1152921504606846976","scheduled":"2","leased":"3","dead":"4","finished":"5"},"shards":2},` + freshJSON + `}`,
+			`{"queue":` + queueJSON + `,"counts":{"ready":"1152921504606846976","scheduled":"2","leased":"3","dead":"4","finished":"5"},"shards":2,"receivers":6,"received_at":"2026-11-24T12:00:00Z"},` + freshJSON + `}`,
 		},
 		{"Queues/ListQueues", &comandav1.ListQueuesRequest{Max: 2, Page: "p"}, `queues max=2 page=p`, `{"queues":[` + queueJSON + `,"shards":2}],"next_page":"next"}`},
 		{"Queues/ListQueues", &comandav1.ListQueuesRequest{}, `queues max=100 page=`, ""},
@@ -138,9 +138,10 @@ func TestCalls(t *testing.T) {
 				`"memory":{},"groups":[{"group":1,"leader":"n1","term":"4611686018427387904","applied":"9","voters":1}]}`,
 		},
 		{
-			"Cluster/ListShards", &comandav1.ListShardsRequest{Queue: "q"}, `shards q`,
-			`{"shards":[{"id":"q/0","queue":"q","from":"0000000000000000","to":"ffffffffffffffff","group":3,"leader":"n1","counts":{"ready":"7"}}],` + freshJSON + `}`,
+			"Cluster/ListShards", &comandav1.ListShardsRequest{Queue: "q", Max: 2, Page: "p"}, `shards q max=2 page=p`,
+			`{"shards":[{"id":"q/0","queue":"q","from":"0000000000000000","to":"ffffffffffffffff","group":3,"leader":"n1","counts":{"ready":"7"}}],` + freshJSON + `,"next_page":"next"}`,
 		},
+		{"Cluster/ListShards", &comandav1.ListShardsRequest{}, `shards  max=100 page=`, ""},
 	} {
 		f := newFake()
 		if c.resp != "" {
@@ -203,7 +204,6 @@ func TestRefusals(t *testing.T) {
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Backoff: &comandav1.Backoff{Kind: 9}}), "INVALID_ARGUMENT", "backoff kind"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{KeepFinishedFor: broken}), "INVALID_ARGUMENT", "keep_finished_for"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Backoff: &comandav1.Backoff{List: []*durationpb.Duration{broken}}}), "INVALID_ARGUMENT", "backoff list"},
-		{"Queues/GetQueue", &comandav1.GetQueueRequest{Queue: "q", Stale: durationpb.New(time.Second)}, "UNIMPLEMENTED", "stale"},
 	} {
 		f := newFake()
 		_, err := invoke(t, f, c.name, c.req)

@@ -39,17 +39,17 @@ func (s cluster) GetServer(ctx context.Context, _ *comandav1.GetServerRequest) (
 	return resp, nil
 }
 
-// ListShards lists the shards of one queue, or of all.
+// ListShards lists the shards of one queue, or of all, page by page.
 func (s cluster) ListShards(ctx context.Context, req *comandav1.ListShardsRequest) (*comandav1.ListShardsResponse, error) {
 	o, err := readOptions(req.GetStale())
 	if err != nil {
 		return nil, err
 	}
-	shards, fresh, err := s.verbs.Shards(ctx, req.GetQueue(), o)
+	shards, next, fresh, err := s.verbs.Shards(ctx, req.GetQueue(), orDefault(req.GetMax(), defaultPage), req.GetPage(), o)
 	if err != nil {
 		return nil, err
 	}
-	resp := &comandav1.ListShardsResponse{Shards: make([]*comandav1.Shard, len(shards)), Freshness: freshnessTo(fresh)}
+	resp := &comandav1.ListShardsResponse{Shards: make([]*comandav1.Shard, len(shards)), NextPage: next, Freshness: freshnessTo(fresh)}
 	for i, sh := range shards {
 		resp.Shards[i] = &comandav1.Shard{
 			Id: sh.ID, Queue: sh.Queue, From: pointTo(sh.From), To: pointTo(sh.To), Group: uint32(sh.Group),

@@ -198,7 +198,7 @@ func (f *fake) Redrive(_ context.Context, ids []message.ID, reset bool) ([]*mess
 func (f *fake) info(name string) message.QueueInfo {
 	return message.QueueInfo{
 		Name: name, Settings: message.Settings{}.WithDefaults(), Paused: true, Shards: 2,
-		Counts: message.Counts{Ready: 1 << 60, Scheduled: 2, Leased: 3, Dead: 4, Finished: 5},
+		Counts: message.Counts{Ready: 1 << 60, Scheduled: 2, Leased: 3, Dead: 4, Finished: 5}, Receivers: message.Receivers{Waiting: 6, Last: sentAt},
 	}
 }
 
@@ -224,9 +224,9 @@ func (f *fake) Locate(_ context.Context, queue, key string) (message.Location, e
 	return message.Location{Hash: 0xab, Shard: "q/0", Group: 3, Leader: "n1", Followers: []string{"n2"}}, f.called("locate %s %s", queue, key)
 }
 
-func (f *fake) Shards(_ context.Context, queue string, _ message.ReadOptions) ([]message.ShardInfo, message.Freshness, error) {
+func (f *fake) Shards(_ context.Context, queue string, n int, page string, _ message.ReadOptions) ([]message.ShardInfo, string, message.Freshness, error) {
 	return []message.ShardInfo{{ID: "q/0", Queue: "q", From: 0, To: 1<<64 - 1, Group: 3, Leader: "n1", Counts: message.Counts{Ready: 7}}},
-		fresh, f.called("shards %s", queue)
+		"next", fresh, f.called("shards %s max=%d page=%s", queue, n, page)
 }
 
 func (f *fake) Server(context.Context) (message.ServerInfo, error) {

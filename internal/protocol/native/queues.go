@@ -36,6 +36,7 @@ func (s queues) GetQueue(ctx context.Context, req *comandav1.GetQueueRequest) (*
 	}
 	q := queueTo(&info)
 	q.Counts = countsTo(info.Counts)
+	q.Receivers, q.ReceivedAt = int32(info.Receivers.Waiting), timeTo(info.Receivers.Last)
 	return &comandav1.GetQueueResponse{Queue: q, Freshness: freshnessTo(fresh)}, nil
 }
 

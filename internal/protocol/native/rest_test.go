@@ -117,7 +117,6 @@ func TestRESTRefusals(t *testing.T) {
 		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{} {}`, nil, 400, "unexpected"},
 		{"POST /v1/queues/q/receive", strings.Repeat(" ", maxEmptyBody+1), nil, 413, "TOO_LARGE"},
 		{"DELETE /v1/leases/x", "", nil, 400, "token"},
-		{"GET /v1/queues/q?stale=5s", "", nil, 501, "stale"},
 		{"GET /v1/queues/q/messages?key=k", "", nil, 501, "key"},
 		{"POST /v1/queues/q/purge", "", nil, 404, "not found"},
 		{"PATCH /v1/queues/q", "", nil, 405, "method not allowed"},

@@ -37,7 +37,8 @@ type Verbs interface {
 	PauseQueue(ctx context.Context, name string, paused bool) error
 	Locate(ctx context.Context, queue, key string) (message.Location, error)
 
-	// Shards answers for one queue, or for all if queue is empty.
-	Shards(ctx context.Context, queue string, o message.ReadOptions) ([]message.ShardInfo, message.Freshness, error)
+	// Shards answers for one queue or, if queue is empty, for at most n from page
+	// on, and with the next page.
+	Shards(ctx context.Context, queue string, n int, page string, o message.ReadOptions) ([]message.ShardInfo, string, message.Freshness, error)
 	Server(ctx context.Context) (message.ServerInfo, error)
 }
