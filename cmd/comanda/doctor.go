@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +17,9 @@ import (
 const (
 	slowFsync  = 50 * time.Millisecond
 	clockApart = time.Second
+	unattended = time.Minute // without a receiver; nobody polls as rarely
+	maxNamed   = 5           // queues in one finding
+	perPage    = 1_000       // queues in one answer
 )
 
 // finding is one check's outcome.
@@ -24,7 +29,7 @@ type finding struct {
 
 func newDoctor(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "doctor", Short: "Check a server: does it answer, versions, disk, fsync, clock, voters", Args: args(cobra.NoArgs),
+		Use: "doctor", Short: "Check a server: does it answer, versions, disk, fsync, clock, voters, queues without a worker", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				before := time.Now()
@@ -33,7 +38,11 @@ func newDoctor(a *app) *cobra.Command {
 					return err
 				}
 				took := time.Since(before)
-				findings := examine(r, before.Add(took/2), took)
+				workers, err := examineQueues(cmd.Context(), c, r.GetNow().AsTime())
+				if err != nil {
+					return err
+				}
+				findings := append(examine(r, before.Add(took/2), took), workers)
 				os := make([]object, len(findings))
 				failed := false
 				for i, f := range findings {
@@ -79,4 +88,47 @@ func examine(r *comandav1.GetServerResponse, now time.Time, took time.Duration) 
 	}
 	add("voters", r.GetVoters() != 2, "warn", "%d; %d may fail", r.GetVoters(), (r.GetVoters()-1)/2)
 	return fs
+}
+
+// examineQueues looks for queues whose messages wait for a worker that is not
+// there.
+func examineQueues(ctx context.Context, c *client.Client, now time.Time) (finding, error) {
+	var alone []string
+	queues := 0
+	for page := ""; ; {
+		r, err := c.Queues(ctx, perPage, page)
+		if err != nil {
+			return finding{}, err
+		}
+		queues += len(r.GetQueues())
+		for _, listed := range r.GetQueues() {
+			q, err := c.Queue(ctx, listed.GetName())
+			switch {
+			case client.CodeOf(err) == client.CodeQueueNotFound: // deleted meanwhile
+			case err != nil:
+				return finding{}, err
+			case !attended(q.GetQueue(), now):
+				alone = append(alone, fmt.Sprintf("%s (%d ready)", listed.GetName(), q.GetQueue().GetCounts().GetReady()))
+			}
+		}
+		if page = r.GetNextPage(); page == "" {
+			break
+		}
+	}
+	if len(alone) == 0 {
+		return finding{"workers", "ok", fmt.Sprintf("%d queues; none has ready messages and nobody who receives", queues)}, nil
+	}
+	named := strings.Join(alone[:min(maxNamed, len(alone))], ", ")
+	if more := len(alone) - maxNamed; more > 0 {
+		named += fmt.Sprintf(" and %d more", more)
+	}
+	return finding{"workers", "warn", "nobody receives from " + named}, nil
+}
+
+// attended says that a queue needs no worker now, or has one: somebody waits for
+// its messages, holds one, or asked a moment ago.
+func attended(q *comandav1.Queue, now time.Time) bool {
+	counts := q.GetCounts()
+	return q.GetPaused() || counts.GetReady() == 0 || counts.GetLeased() > 0 || q.GetReceivers() > 0 ||
+		(q.GetReceivedAt() != nil && now.Sub(q.GetReceivedAt().AsTime()) < unattended)
 }
