@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/replica"
@@ -24,6 +25,7 @@ type Members struct {
 	// change proposes a change of the catalog.
 	change func(context.Context, catalog.Command) (catalog.Result, error)
 	busy   atomic.Bool // a step is under way
+	handed time.Time   // when another was last asked to lead; of whoever is busy
 }
 
 // NewMembers makes the Members of one group.
@@ -39,7 +41,10 @@ const caughtUp = 256
 
 // Step does the next thing, if there is one and none is under way. It returns
 // when that is done or has failed; then the next Step tries again.
-func (m *Members) Step(ctx context.Context, v *catalog.View) error {
+//
+// prefer is the replica that should lead (0: none is known), now a monotonic
+// time.
+func (m *Members) Step(ctx context.Context, v *catalog.View, prefer uint64, now time.Time) error {
 	st := m.raft.Status()
 	g, ok := v.Group(m.raft.ID())
 	if !ok || !st.Leading || !m.busy.CompareAndSwap(false, true) {
@@ -48,6 +53,7 @@ func (m *Members) Step(ctx context.Context, v *catalog.View) error {
 	defer m.busy.Store(false)
 	voters, learners := wanted(g)
 	if same(voters, st.Voters) && same(learners, st.Learners) {
+		m.giveUpLead(st, prefer, now)
 		return m.confirm(ctx, g, st)
 	}
 	var newcomers []uint64
@@ -63,6 +69,39 @@ func (m *Members) Step(ctx context.Context, v *catalog.View) error {
 		return nil
 	}
 	return m.raft.SetMembers(ctx, voters, learners)
+}
+
+// askAgain is how long after another was asked to lead it is asked again.
+const askAgain = 5 * time.Second
+
+// giveUpLead lets the preferred replica lead, if it is near enough.
+func (m *Members) giveUpLead(st replica.Status, prefer uint64, now time.Time) {
+	if prefer == 0 || prefer == st.Replica || now.Sub(m.handed) < askAgain {
+		return
+	}
+	for _, p := range m.raft.Progress() {
+		if p.Replica == prefer && p.Active && p.Match+caughtUp >= st.Commit {
+			m.handed = now
+			m.raft.TransferLeader(prefer)
+		}
+	}
+}
+
+// HandOver lets another voter lead that is near enough, because this node stops.
+func (m *Members) HandOver() {
+	st := m.raft.Status()
+	if !st.Leading {
+		return
+	}
+	var best replica.Progress
+	for _, p := range m.raft.Progress() {
+		if p.Replica != st.Replica && slices.Contains(st.Voters, p.Replica) && p.Active && p.Match >= best.Match {
+			best = p
+		}
+	}
+	if best.Replica != 0 {
+		m.raft.TransferLeader(best.Replica)
+	}
 }
 
 // ready says that all who shall become voters are near enough.

@@ -335,6 +335,7 @@ func (n *Node) Err() error {
 // calls, lets those in flight end until ctx does, and closes log and rows.
 func (n *Node) Stop(ctx context.Context) error {
 	n.gateway.Drain()
+	n.handOver(ctx)
 	if n.port != nil {
 		n.port.stop(ctx)
 	}

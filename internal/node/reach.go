@@ -2,12 +2,14 @@ package node
 
 import (
 	"context"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/gateway"
 	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/liveness"
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/placement"
 	"github.com/comanda-mq/comanda/internal/replica"
 )
 
@@ -90,10 +92,11 @@ func (n *Node) refresh(ctx context.Context) error {
 	return nil // what the replica has applied by now was learned
 }
 
-// stepMembers brings the configurations of the groups that are led here nearer
-// to what the catalog wants.
+// stepMembers brings the configurations and the leaders of the groups that are
+// led here nearer to what is wanted.
 func (n *Node) stepMembers(ctx context.Context) {
 	v := n.view.Load()
+	prefer := placement.Leaders(v)
 	for _, g := range n.host.Groups() {
 		if !g.Leading() {
 			continue
@@ -102,12 +105,34 @@ func (n *Node) stepMembers(ctx context.Context) {
 		n.beside.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, stepWithin)
 			defer cancel()
-			if err := m.Step(ctx, v); err != nil && ctx.Err() == nil {
+			if err := m.Step(ctx, v, prefer[g.ID()], n.config.Clock.Now()); err != nil && ctx.Err() == nil {
 				n.config.Logger.Debug("a group's configuration is not yet what is wanted", "group", g.ID(), "error", err)
 			}
 		})
 	}
 }
+
+// handOver lets other nodes lead what is led here, because this one stops. What
+// they do not take within a moment they elect a leader for when it has gone.
+func (n *Node) handOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, handOverWithin)
+	defer cancel()
+	for _, g := range n.host.Groups() {
+		if len(g.Status().Voters) > 1 {
+			n.membersOf(g).HandOver()
+		}
+	}
+	for _, g := range n.host.Groups() {
+		for g.Leading() && len(g.Status().Voters) > 1 {
+			if n.pause(ctx, retryRefresh) != nil {
+				return
+			}
+		}
+	}
+}
+
+// handOverWithin is how long a node that stops waits for others to lead.
+const handOverWithin = 2 * time.Second
 
 func (n *Node) membersOf(g *replica.Group) *leader.Members {
 	n.mu.Lock()
