@@ -118,6 +118,11 @@ func TestRepeatedLease(t *testing.T) {
 }
 
 func TestLanes(t *testing.T) {
+	t.Run("kept in memory", func(t *testing.T) { testLanes(t, false) })
+	t.Run("loaded anew", func(t *testing.T) { testLanes(t, true) })
+}
+
+func testLanes(t *testing.T, anew bool) {
 	w := newWorld()
 	w.apply((&queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{To: 15, Path: "0"}}}).Command())
 	send := (&queue.Send{Queue: 1, Messages: make([]queue.Sent, 1)}).Command()
@@ -153,7 +158,7 @@ func TestLanes(t *testing.T) {
 		{lane: queue.Lane{Node: 1, Boot: 3, Seq: 9, Floor: 1}, kept: 2, sent: 6},
 		{lane: queue.Lane{Node: 1, Boot: 2, Seq: 11, Floor: 8}, want: message.Conflict, kept: 2, sent: 6},
 	} {
-		if i%2 == 1 {
+		if anew {
 			w.m = queue.New()
 		}
 		got := code(step.lane)

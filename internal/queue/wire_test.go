@@ -74,6 +74,17 @@ func TestCommandsTravel(t *testing.T) {
 	}
 }
 
+// TestQueueNumbers: a number that no catalog gives would make rows among the
+// group's own, or ids that are another queue's.
+func TestQueueNumbers(t *testing.T) {
+	for number, ok := range map[uint32]bool{0: false, 1: true, message.MaxQueueNumber: true, message.MaxQueueNumber + 1: false} {
+		c := (&queue.Configure{Queue: number, Version: 1, Shards: []queue.Bounds{{To: 15, Path: "0"}}}).Command()
+		if _, err := queue.DecodeCommand(queue.AppendCommand(nil, c)); (err == nil) != ok {
+			t.Errorf("queue number %d: %v", number, err)
+		}
+	}
+}
+
 func everyResult() []any {
 	head := queue.Head{Seq: 5, Key: "k", Hash: hashOf("k"), Type: "t", SentAt: 6, Due: 7, DueWall: 8, Priority: 3, BodySize: 4, Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeNumber, Value: []byte("1")}}}
 	large := bytes.Repeat([]byte("x"), 5000)
@@ -154,6 +165,9 @@ func TestQueries(t *testing.T) {
 		t.Fatalf("the first page is %+v", first)
 	}
 	list.From = first.Next
+	if a := ask(queue.Query{List: &queue.ListQuery{Queue: 1, State: 99, Limit: 2}}); len(a.Messages) > 0 || a.More {
+		t.Errorf("messages of an unknown state: %+v", a)
+	}
 	if rest := ask(queue.Query{List: list}); len(rest.Messages) != 1 || rest.More || rest.Messages[0].ID != sent[2].ID {
 		t.Errorf("the second page is %+v", rest)
 	}
