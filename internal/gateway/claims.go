@@ -96,4 +96,3 @@ func (s *sessions) settled(ss []message.Settlement, results []message.SettleResu
 		}
 	}
 }
-

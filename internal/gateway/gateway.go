@@ -22,12 +22,12 @@ import (
 
 // Options of a Gateway.
 type Options struct {
-	Node  string // this node's name
+	Node string // this node's name
 	// NodeID is this node's id, once it is in a cluster.
 	NodeID func() uint64
-	Boot  uint64 // its boot number: spreads unkeyed messages of different gateways
-	Auth  auth.Authorizer
-	Clock clock.Clock
+	Boot   uint64 // its boot number: spreads unkeyed messages of different gateways
+	Auth   auth.Authorizer
+	Clock  clock.Clock
 	// Leader finds a group wherever it is led, Reader the replica to read from: the
 	// one here, if there is one.
 	Leader func(id uint64) (Group, error)
@@ -70,6 +70,7 @@ type Gateway struct {
 	sending   atomic.Int64                 // bytes of sends under way
 	sendCalls atomic.Int64
 	sessions  sessions
+	lanes     lanes
 	turn      atomic.Uint32 // of the shards that unkeyed messages go to
 	// draining ends when the server stops: receivers that wait are sent away.
 	draining context.Context
@@ -194,15 +195,6 @@ func find(ctx context.Context, g *Gateway, in func(*catalog.View) (*catalog.Queu
 	g.refresh()
 	q, _ := in(g.view.Load())
 	return q, nil
-}
-
-// propose puts a command into a group's log, wherever it is led.
-func (g *Gateway) propose(ctx context.Context, group uint64, c queue.Command) (any, error) {
-	gr, err := g.o.Leader(group)
-	if err != nil {
-		return nil, err
-	}
-	return gr.Propose(ctx, c)
 }
 
 // read answers a query from one of a group's replicas.
