@@ -19,18 +19,18 @@ import (
 )
 
 const (
-	maxFrame       = 17 << 20 // of one gRPC message, both ways
-	window         = 4 << 20  // of one stream, so that a full batch does not wait for credit
-	connWindow     = 16 << 20 // of one connection
-	beat           = 10 * time.Second
-	beatTimeout    = 5 * time.Second
+	maxFrame       = 17 << 20         // of one gRPC message, both ways
+	window         = 4 << 20          // of one stream, so that a full batch does not wait for credit
+	connWindow     = 16 << 20         // of one connection
+	pingAfter      = 10 * time.Second // of silence of a connection
+	pingTimeout    = 5 * time.Second
 	connectTimeout = 5 * time.Second
 	backoffBase    = 50 * time.Millisecond
 	backoffMax     = 2 * time.Second
 )
 
-// Client is a connection to a server, or to whichever of several answers. It
-// is safe for many goroutines, which should share one.
+// Client is a connection to a server, or to several of one cluster, which take
+// turns while they answer. It is safe for many goroutines, which should share one.
 type Client struct {
 	conn     *grpc.ClientConn
 	messages comandav1.MessagesClient
@@ -61,9 +61,9 @@ func WithDialer(dial func(ctx context.Context, addr string) (net.Conn, error)) O
 	return func(o *options) { o.dial = dial }
 }
 
-// New makes a client of the server at addr: host:port, or several with commas,
-// of which the first that answers is used. It does not wait for a connection:
-// the first call opens it, and a lost one is opened again.
+// New makes a client of the server at addr: host:port, or several with commas:
+// calls and streams go in turn to those that are connected. It does not wait for
+// a connection: the first call opens them, and lost ones are opened again.
 func New(addr string, opts ...Option) (*Client, error) {
 	var o options
 	for _, opt := range opts {
@@ -106,7 +106,7 @@ func parseAddresses(addr string) ([]resolver.Address, error) {
 		if _, _, err := net.SplitHostPort(a); err != nil {
 			return nil, &Error{Code: CodeInvalidArgument, Message: fmt.Sprintf("server address %q is not host:port: give for example localhost:7400", a)}
 		}
-		addrs = append(addrs, resolver.Address{Addr: a})
+		addrs = append(addrs, resolver.Address{Addr: a, ServerName: a}) // each is called by its own name
 	}
 	return addrs, nil
 }
@@ -116,12 +116,12 @@ func dial(addrs []resolver.Address, o options) (*grpc.ClientConn, error) {
 	r.InitialState(resolver.State{Addresses: addrs})
 	opts := []grpc.DialOption{
 		grpc.WithResolvers(r),
-		grpc.WithAuthority(addrs[0].Addr),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxFrame), grpc.MaxCallSendMsgSize(maxFrame)),
 		grpc.WithInitialWindowSize(window),
 		grpc.WithInitialConnWindowSize(connWindow),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: beat, Timeout: beatTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
 		// grpc's own backoff grows to two minutes: too long to stay away from a
 		// server that is back after a second.
 		grpc.WithConnectParams(grpc.ConnectParams{

@@ -9,11 +9,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// encoded is a request that is marshalled already.
+// encoded is a request that is marshalled already, for one call or several.
 type encoded mem.BufferSlice
 
-// encode marshals m now, into a buffer that grpc gives back to its pool. After
-// that m may change while the call is under way.
+// free gives the buffer back to its pool, when grpc is done with it too.
+func (e encoded) free() { mem.BufferSlice(e).Free() }
+
+// encode marshals m now. After that m may change while the call is under way.
 func encode(m proto.Message) (encoded, error) {
 	buf := mem.DefaultBufferPool().Get(proto.Size(m))
 	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*buf)[:0], m)
@@ -34,7 +36,9 @@ func newEncodedCodec() encodedCodec {
 
 func (c encodedCodec) Marshal(v any) (mem.BufferSlice, error) {
 	if e, ok := v.(encoded); ok {
-		return mem.BufferSlice(e), nil
+		b := mem.BufferSlice(e)
+		b.Ref() // which grpc frees
+		return b, nil
 	}
 	return nil, fmt.Errorf("a call with an encoded request got a %T", v)
 }

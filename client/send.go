@@ -73,8 +73,9 @@ type (
 
 // Send stores a message and returns its id: then it is on the disks of a
 // majority. A call that fails with ErrUnknownOutcome may have stored it; after
-// any other error, also the end of ctx, it is not stored. The message may be
-// changed again when Send has returned.
+// any other error, also the end of ctx, it is not stored. What surely was not
+// stored because no server or leader was there is tried again, up to three times
+// within 5 s. The message may be changed again when Send has returned.
 func (c *Client) Send(ctx context.Context, queue string, m Message) (id string, err error) {
 	e, err := c.sending(&m)
 	if err != nil {
@@ -193,8 +194,11 @@ func (s *sender) begin(entries []*sending) func(context.Context) error {
 		if err != nil {
 			return &Error{Code: CodeInvalidArgument, Message: "a message cannot be encoded (is each text UTF-8?): " + err.Error()}
 		}
+		defer req.free()
 		var resp comandav1.SendResponse
-		err := s.client.conn.Invoke(ctx, comandav1.Messages_Send_FullMethodName, req, &resp, grpc.ForceCodecV2(s.codec))
+		err := again(ctx, func() error {
+			return s.client.conn.Invoke(ctx, comandav1.Messages_Send_FullMethodName, req, &resp, grpc.ForceCodecV2(s.codec))
+		})
 		if err != nil {
 			return err
 		}

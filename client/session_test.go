@@ -120,6 +120,7 @@ func TestOwnStop(t *testing.T) {
 		if h.ran != 12*time.Second || !errors.Is(h.cause, client.ErrLeaseLost) {
 			t.Errorf("cancelled after %s with %v", h.ran, h.cause)
 		}
+		synctest.Wait() // the stream was given up
 		f.put("b")
 		pass(20 * time.Second)
 		if got := f.actions(); !slices.Equal(got, []string{"t1 RELEASE"}) {
