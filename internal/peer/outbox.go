@@ -20,8 +20,9 @@ type outbox struct {
 	err      error  // why it is closed; nothing is added or taken any more
 }
 
-// keptBuffer is how large a buffer is kept when it was written.
-const keptBuffer = 4 << 20
+// keptBuffer is how large a buffer is kept in any case. A larger one is kept
+// while it is used well: the first ping after a burst lets go of it.
+const keptBuffer = 1 << 20
 
 func (o *outbox) init() {
 	o.work.L, o.room.L = &o.mu, &o.mu
@@ -107,7 +108,7 @@ func (o *outbox) wrote(b []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.writing = 0
-	if cap(b) <= keptBuffer {
+	if cap(b) <= keptBuffer || len(b) >= cap(b)/4 {
 		o.spare = b
 	}
 	o.room.Broadcast()
