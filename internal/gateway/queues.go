@@ -241,7 +241,8 @@ func (g *Gateway) Shards(ctx context.Context, name string, limit int, page strin
 	if err := checkLimit(limit); err != nil {
 		return nil, "", none, err
 	}
-	qs, next := []*catalog.Queue(nil), ""
+	var qs []*catalog.Queue
+	var next string
 	if name == "" {
 		qs, next = g.page(limit, page)
 	} else {
