@@ -116,7 +116,7 @@ func examineQueues(ctx context.Context, c *client.Client, now time.Time) (findin
 		}
 	}
 	if len(alone) == 0 {
-		return finding{"workers", "ok", fmt.Sprintf("%d queues; none has ready messages and nobody who receives", queues)}, nil
+		return finding{"workers", "ok", fmt.Sprintf("none of %d queues waits for a worker", queues)}, nil
 	}
 	named := strings.Join(alone[:min(maxNamed, len(alone))], ", ")
 	if more := len(alone) - maxNamed; more > 0 {

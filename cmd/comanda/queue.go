@@ -141,8 +141,22 @@ func newQueueShow(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return p.one(objectOf(r.GetQueue(), r.GetFreshness()), "name")
+		o := objectOf(r.GetQueue(), r.GetFreshness())
+		if p.format == "table" {
+			sayDefaults(o)
+		}
+		return p.one(o, "name")
 	})
+}
+
+// sayDefaults tells a person what 0 attempts mean.
+func sayDefaults(queue object) {
+	settings, _ := queue.at("settings").(object)
+	for i := range settings {
+		if settings[i].name == "max_attempts" && settings[i].value == int32(0) {
+			settings[i].value = "20, with a key 5"
+		}
+	}
 }
 
 func newQueuePause(a *app) *cobra.Command {

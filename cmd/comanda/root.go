@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -56,10 +57,14 @@ func noun(name, short string, verbs ...*cobra.Command) *cobra.Command {
 // args makes what check refuses a mistake in the usage.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
-		if err := check(cmd, given); err != nil {
+		err := check(cmd, given)
+		switch {
+		case err == nil:
+			return nil
+		case cmd.HasSubCommands():
 			return usageError(err)
 		}
-		return nil
+		return usageError(fmt.Errorf("want: %s", cmd.UseLine()))
 	}
 }
 

@@ -17,8 +17,11 @@ import (
 	"github.com/comanda-mq/comanda/internal/node"
 )
 
-// stopWithin is how long calls in flight may take to end after a signal.
-const stopWithin = 10 * time.Second
+const (
+	defaultListen = "127.0.0.1:7400" // where client commands look
+	// stopWithin is how long calls in flight may take to end after a signal.
+	stopWithin = 10 * time.Second
+)
 
 // newServe is 'comanda serve'.
 func newServe() *cobra.Command {
@@ -57,7 +60,7 @@ func newServe() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.DataDir, "data-dir", "comanda-data", "directory for everything that must survive")
-	f.StringVar(&c.Listen, "listen", "127.0.0.1:7400", "address for clients: gRPC and HTTP on one port")
+	f.StringVar(&c.Listen, "listen", defaultListen, "address for clients: gRPC and HTTP on one port")
 	f.StringVar(&c.NodeName, "node-name", "", "this node's name (default the host's)")
 	f.StringSliceVar(&c.Join, "join", nil, "addresses of nodes of the cluster that this one joins, as HOST:7401")
 	f.StringVar(&c.ClusterListen, "cluster-listen", "", "address for other nodes (default the port after --listen)")
@@ -81,14 +84,17 @@ func serve(ctx context.Context, c node.Config, out io.Writer) error {
 		return err
 	}
 	debug.SetMemoryLimit(int64(n.MemoryLimit())) // collect sooner rather than refuse sends
-	addr := n.Addr().String()
+	addr, server := n.Addr().String(), ""
+	if addr != defaultListen {
+		server = " --server " + addr
+	}
 	_, _ = fmt.Fprintf(out, `comanda %s serves cluster %s from %s
   listening on %s (gRPC, REST)
   try, from another terminal:
-    comanda queue create orders --server %[4]s
+    %[5]s queue create orders%[6]s
     curl -d 'one margherita' http://%[4]s/v1/queues/orders/messages
-    comanda work orders --exec cat --server %[4]s
-`, c.Version, n.ClusterID(), c.DataDir, addr)
+    %[5]s work orders --exec 'cat; echo'%[6]s
+`, c.Version, n.ClusterID(), c.DataDir, addr, os.Args[0], server)
 	select {
 	case <-ctx.Done():
 	case <-n.Ended():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
 )
@@ -19,9 +20,9 @@ func (g *Group) Receivers(_ context.Context, number uint32) (message.Receivers, 
 	case l == nil:
 		return message.Receivers{}, nil
 	case l.wanted():
-		return message.Receivers{Waiting: len(l.calls) + len(l.peeks), Last: g.clock.Now()}, nil
+		l.asked = g.clock.Now()
 	}
-	return message.Receivers{Last: l.asked}, nil
+	return message.Receivers{Waiting: len(l.calls) + len(l.peeks), Last: l.asked.Truncate(time.Millisecond)}, nil
 }
 
 // Receivers has the other node tell who receives from a queue.
