@@ -30,9 +30,14 @@ func takeTimeLeft(b []byte) (left time.Duration, rest []byte, err error) {
 }
 
 // withTimeLeft gives a handler the time that its caller has left.
-func withTimeLeft(ctx context.Context, left time.Duration) (context.Context, context.CancelFunc) {
+func withTimeLeft(ctx context.Context, left time.Duration) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	if left == 0 {
-		return context.WithCancel(ctx)
+		return ctx, cancel
 	}
-	return context.WithTimeout(ctx, left)
+	ctx, stop := context.WithTimeout(ctx, left)
+	return ctx, func(cause error) {
+		cancel(cause)
+		stop()
+	}
 }

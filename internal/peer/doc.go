@@ -51,6 +51,7 @@
 //	ping      0      none, or a withdrawn request       both
 //	messages  0      n × (group uv | data bytes)        dialer
 //	request   call   µs left uv, 0: none | request      dialer
+//	hurry     call   none                               dialer
 //	cancel    call   none                               dialer
 //	answer    call   answer                             acceptor
 //	failure   call   code bytes | text bytes            acceptor

@@ -51,6 +51,7 @@ func nodeName(node uint64) string { return fmt.Sprintf("node %d", node) }
 
 var (
 	errStopped = errors.New("this node is stopping")
+	errGaveUp  = errors.New("the caller has given up")
 	errHungUp  = errors.New("this side has hung up")
 	errSilent  = errors.New("nothing was heard for 3 s")
 	errSlow    = errors.New("the handshake was not done after 10 s")

@@ -19,6 +19,7 @@ const (
 	framePing     kind = iota + 1
 	frameMessages      // a batch of messages
 	frameRequest       // a call: the time left, and the request
+	frameHurry         // the caller of id wants the answer soon
 	frameCancel        // the caller of id has given up
 	frameAnswer        // to the request id, or to a stream
 	frameFailure       // the error that the handler returned instead

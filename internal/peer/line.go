@@ -57,12 +57,12 @@ func (ln *line) call(ctx context.Context, now time.Time, request []byte, hurry <
 	return c.answer, c.err
 }
 
-// hurry cancels a call whose caller waits on for its answer.
+// hurry tells the handler that the answer is wanted soon.
 func (ln *line) hurry(id uint64) {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
 	if ln.calls[id] != nil && ln.err == nil && ln.fitsLocked(headerBytes) {
-		ln.addLocked(frameCancel, id) // behind its request
+		ln.addLocked(frameHurry, id) // behind its request
 	}
 }
 

@@ -245,3 +245,70 @@ func TestDeadlinesTravelAndCancelsToo(t *testing.T) {
 		}
 	})
 }
+
+// A handler is told whether somebody still waits: only a caller that hurries it
+// does.
+func TestHandlersLearnWhoStillWaits(t *testing.T) {
+	for name, c := range map[string]struct {
+		end   func(hurry chan struct{}, giveUp, stop func())
+		waits bool
+		code  message.Code
+	}{
+		"the caller hurries":     {func(hurry chan struct{}, _, _ func()) { close(hurry) }, true, ""},
+		"the caller gives up":    {func(_ chan struct{}, giveUp, _ func()) { giveUp() }, false, message.UnknownOutcome},
+		"the caller's node ends": {func(_ chan struct{}, _, stop func()) { stop() }, false, message.UnknownOutcome},
+		"the time is over":       {func(chan struct{}, func(), func()) { time.Sleep(time.Hour) }, false, message.UnknownOutcome},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork()
+				began, causes := make(chan struct{}), make(chan error, 1)
+				n.run(t, 2, funcs{call: func(ctx context.Context, _ uint64, _ []byte) ([]byte, error) {
+					close(began)
+					<-ctx.Done()
+					causes <- context.Cause(ctx)
+					time.Sleep(time.Second)
+					return []byte("what there is"), nil
+				}})
+				a, stop := run(t, n.options(1, funcs{}))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				hurry, done := make(chan struct{}), make(chan error, 1)
+				go func() {
+					answer, err := a.CallUntil(ctx, 2, nil, hurry)
+					if (err == nil) != (string(answer) == "what there is") {
+						t.Errorf("%q, %v", answer, err)
+					}
+					done <- err
+				}()
+				<-began
+				c.end(hurry, cancel, stop)
+				wantCode(t, <-done, c.code)
+				if cause := <-causes; errors.Is(cause, context.Canceled) != c.waits {
+					t.Errorf("the handler is told: %v", cause)
+				}
+			})
+		})
+	}
+}
+
+// A handler of a node that stops has nobody to answer to either.
+func TestHandlersLearnThatTheirNodeStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		began, causes := make(chan struct{}), make(chan error, 1)
+		_, stop := run(t, n.options(2, funcs{call: func(ctx context.Context, _ uint64, _ []byte) ([]byte, error) {
+			close(began)
+			<-ctx.Done()
+			causes <- context.Cause(ctx)
+			return nil, ctx.Err()
+		}}))
+		a := n.run(t, 1, funcs{})
+		go a.Call(t.Context(), 2, nil)
+		<-began
+		stop()
+		if cause := <-causes; errors.Is(cause, context.Canceled) {
+			t.Errorf("the handler is told: %v", cause)
+		}
+	})
+}

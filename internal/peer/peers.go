@@ -83,7 +83,7 @@ const (
 type Peers struct {
 	o     Options
 	ctx   context.Context // of everything that Run started; ends with it
-	stop  context.CancelFunc
+	stop  context.CancelCauseFunc
 	tasks sync.WaitGroup
 	stats counters
 
@@ -96,7 +96,7 @@ type Peers struct {
 
 // New makes a Peers that is not connected to anybody. It starts nothing.
 func New(o Options) *Peers {
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancelCause(context.Background())
 	return &Peers{
 		o: o, ctx: ctx, stop: stop,
 		links: map[uint64]*link{},
@@ -130,7 +130,7 @@ func (p *Peers) Run(ctx context.Context) error {
 
 // close ends everything that Run started, without waiting.
 func (p *Peers) close() {
-	p.stop()
+	p.stop(errStopped)
 	if p.o.Listener != nil {
 		_ = p.o.Listener.Close() // it is only read from
 	}
@@ -171,7 +171,7 @@ func (p *Peers) Call(ctx context.Context, to uint64, request []byte) ([]byte, er
 // CallUntil is Call with a way to hurry: when hurry is closed the context of the
 // handler ends with context.Canceled as its cause, and the call goes on to wait
 // for what the handler answers then. A context that ends because nobody listens
-// any more has another cause.
+// any more has another cause, unless the caller had hurried before.
 func (p *Peers) CallUntil(ctx context.Context, to uint64, request []byte, hurry <-chan struct{}) ([]byte, error) {
 	l, err := p.link(to)
 	if err != nil {

@@ -131,14 +131,14 @@ type callee struct {
 	running sync.WaitGroup
 
 	mu    sync.Mutex
-	calls map[uint64]context.CancelFunc // by id, those whose handler runs
-	bytes int                           // of their requests
+	calls map[uint64]context.CancelCauseFunc // by id, those whose handler runs
+	bytes int                                // of their requests
 }
 
 // answerCalls serves a connection until it ends and its handlers have returned.
 func (p *Peers) answerCalls(c *conn, from uint64) {
 	ctx, cancel := context.WithCancelCause(p.ctx)
-	s := &callee{p: p, c: c, from: from, ctx: ctx, calls: map[uint64]context.CancelFunc{}}
+	s := &callee{p: p, c: c, from: from, ctx: ctx, calls: map[uint64]context.CancelCauseFunc{}}
 	err := s.listen()
 	p.hangUp(c, err)
 	cancel(err)
@@ -165,8 +165,10 @@ func (s *callee) listen() error {
 			if err := s.request(f); err != nil {
 				return err
 			}
+		case frameHurry:
+			s.cancel(f.id, context.Canceled)
 		case frameCancel:
-			s.cancel(f.id)
+			s.cancel(f.id, errGaveUp)
 		default:
 			return fmt.Errorf("%w: kind %d was not expected", errMalformed, f.kind)
 		}
@@ -191,7 +193,7 @@ func (s *callee) request(f frame) error {
 	s.mu.Unlock()
 	s.running.Go(func() {
 		answer, err := s.p.o.Handler.Call(ctx, s.from, request)
-		cancel()
+		cancel(nil)
 		s.mu.Lock()
 		delete(s.calls, f.id)
 		s.bytes -= len(request)
@@ -202,10 +204,10 @@ func (s *callee) request(f frame) error {
 }
 
 // cancel ends the context of a call.
-func (s *callee) cancel(id uint64) {
+func (s *callee) cancel(id uint64, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if cancel := s.calls[id]; cancel != nil {
-		cancel()
+		cancel(cause)
 	}
 }
