@@ -128,9 +128,17 @@ func (g *Group) On(node uint64) (Replica, bool) {
 	return Replica{}, false
 }
 
-// MinNext is the lowest id that a replica of the group may still get: what a
-// node keeps when it destroys its replica.
-func (g *Group) MinNext() uint64 {
+// MinNext is the lowest id that a node's next replica of the group may have: what
+// the node keeps when it destroys the one that it has.
+func (g *Group) MinNext(node uint64) uint64 {
+	if r, ok := g.On(node); ok {
+		return r.ID
+	}
+	return g.nextReplica()
+}
+
+// nextReplica is the lowest id that was never given.
+func (g *Group) nextReplica() uint64 {
 	next := max(g.NextReplica, 1)
 	for _, r := range g.Replicas {
 		next = max(next, r.ID+1)
@@ -170,7 +178,7 @@ func (m *Machine) setReplicas(c *SetReplicas) Result {
 		return Result{Err: noGroup(c.Group)}
 	}
 	g := *old
-	g.NextReplica, g.Epoch = old.MinNext(), old.Epoch+1
+	g.NextReplica, g.Epoch = old.nextReplica(), old.Epoch+1
 	g.Replicas = slices.Clone(old.Replicas)
 	g.seat(c.Want)
 	err := m.checkSeats(old, c.Want)
@@ -243,7 +251,7 @@ func (m *Machine) confirm(c *Confirm) Result {
 		return Result{Group: old}
 	}
 	g.Confirmed = now
-	g.NextReplica = old.MinNext()
+	g.NextReplica = old.nextReplica()
 	g.Replicas = slices.Clone(old.Replicas)
 	if c.Epoch == old.Epoch {
 		g.Replicas = slices.DeleteFunc(g.Replicas, func(r Replica) bool {

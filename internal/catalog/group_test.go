@@ -47,7 +47,7 @@ func TestReplicaMoves(t *testing.T) {
 	say("[{2 2 voter} {3 3 voter} {4 4 voter}]")
 	w.do(w.want(5, Seat{Node: 1}, Seat{Node: 2}, Seat{Node: 3}))
 	say("[{2 2 voter} {3 3 voter} {4 4 leaving} {5 1 voter}]")
-	if g, _ := w.m.View().Group(2); g.MinNext() != 6 || g.Epoch != 6 || g.Confirmed.Index != 20 {
+	if g, _ := w.m.View().Group(2); g.MinNext(1) != 5 || g.MinNext(9) != 6 || g.Epoch != 6 || g.Confirmed.Index != 20 {
 		t.Fatalf("%+v", g)
 	}
 }
@@ -87,7 +87,7 @@ func TestAddGroup(t *testing.T) {
 	w := towns(3)
 	add := Command{AddGroup: &AddGroup{Origin: "operation 1", Seats: []Seat{{Node: 3}, {Node: 1}, {Node: 2}}}}
 	g := w.do(add).Group
-	if g == nil || g.ID != 6 || fmt.Sprint(g.Replicas) != "[{1 3 voter} {2 1 voter} {3 2 voter}]" || g.MinNext() != 4 {
+	if g == nil || g.ID != 6 || fmt.Sprint(g.Replicas) != "[{1 3 voter} {2 1 voter} {3 2 voter}]" || g.MinNext(9) != 4 {
 		t.Fatalf("%+v", g)
 	}
 	if again := w.do(add); again.Created || again.Group != g {

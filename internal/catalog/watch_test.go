@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -164,7 +165,7 @@ func (h history) check(t *rapid.T, before, v *View, entry []Command) {
 		}
 		for _, r := range g.Replicas {
 			once(fmt.Sprintf("replica %d of group %d", r.ID, g.ID), r.Node)
-			if r.ID >= g.MinNext() {
+			if r.ID >= g.nextReplica() {
 				t.Fatalf("replica %d will be given again", r.ID)
 			}
 		}
@@ -172,8 +173,16 @@ func (h history) check(t *rapid.T, before, v *View, entry []Command) {
 	for _, n := range v.Nodes() {
 		once(fmt.Sprint("node ", n.ID), n.StoreID)
 	}
+	workers := map[string][]*Session{}
 	for _, s := range v.Sessions() {
 		once(fmt.Sprint("session ", s.ID), s.Incarnation)
+		workers[s.Worker] = append(workers[s.Worker], s)
+	}
+	for name, sessions := range workers {
+		slices.SortFunc(sessions, func(a, b *Session) int { return cmp.Compare(a.Incarnation, b.Incarnation) })
+		if !slices.Equal(v.Worker(name), sessions) {
+			t.Fatalf("worker %s has the sessions %v, want %v", name, v.Worker(name), sessions)
+		}
 	}
 	for _, q := range v.Queues("", v.Len()) {
 		next := 0
@@ -218,6 +227,23 @@ func TestTailIsLimited(t *testing.T) {
 	}
 	if tail := w.m.View().tail; tail.bytes > maxStepBytes || len(tail.steps) < 50 {
 		t.Fatalf("%d bytes in %d steps", tail.bytes, len(tail.steps))
+	}
+}
+
+// A node that had a replica of the meta group and follows now does not pass on
+// what it did not see.
+func TestFollowerForgetsHow(t *testing.T) {
+	w := newTown()
+	first := w.m.View()
+	w.do(open("kitchen", 1))
+	second := w.m.View()
+	w.do(open("kitchen", 2))
+	next, _, err := Follow(second, w.m.View().Since(second.Version))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _, err := Follow(first, next.Since(first.Version)); err != nil || !bytes.Equal(again.all(), next.all()) {
+		t.Fatalf("passed on %q, have %q: %v", again.all(), next.all(), err)
 	}
 }
 

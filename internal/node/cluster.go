@@ -297,7 +297,7 @@ func (n *Node) destroy(g *catalog.Group, r *replica.Group) error {
 	if g.ID == catalog.MetaGroup {
 		n.meta.Store(nil)
 	}
-	return n.host.Destroy(g.ID, max(g.MinNext(), r.Replica()+1))
+	return n.host.Destroy(g.ID, max(g.MinNext(n.id), r.Replica()+1))
 }
 
 // watch follows the catalog while there is no replica of it here.

@@ -117,7 +117,7 @@ func (w *town) step() bool {
 		before, _ := w.view().Group(c.SetReplicas.Group)
 		w.do(c)
 		after, _ := w.view().Group(c.SetReplicas.Group)
-		w.seats += int(after.MinNext() - before.MinNext())
+		w.seats += int(after.MinNext(0) - before.MinNext(0))
 	}
 	return len(plan) > 0
 }
