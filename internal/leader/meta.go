@@ -143,15 +143,12 @@ func (m *Meta) Tick() {
 	now := m.clock.Now()
 	m.mu.Lock()
 	var commands []catalog.Command
-	if m.monitor != nil {
+	if m.monitor != nil && m.under == 0 { // what is proposed once is proposed again only seconds later
 		commands = m.monitor.Tick(now)
 		if now.Sub(m.planned) >= planEvery {
 			m.planned = now
 			commands = append(commands, placement.Plan(m.view.Load())...)
 		}
-	}
-	if m.under > 0 {
-		commands = nil // what is not done yet is found again
 	}
 	m.under += len(commands)
 	m.mu.Unlock()
