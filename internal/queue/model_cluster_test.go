@@ -68,6 +68,7 @@ func (w *trial) endSession(t *rapid.T) {
 	if l := w.sessions[s.ID]; l != nil && (l.incarnation < s.Incarnation || (l.incarnation == s.Incarnation && !l.ended)) {
 		*l = life{incarnation: s.Incarnation, version: s.CatalogVersion, ended: true}
 	}
+	w.sameEnds(t)
 	var want []queue.SessionInfo
 	for _, id := range slices.Sorted(maps.Keys(w.sessions)) {
 		l := w.sessions[id]
@@ -75,6 +76,19 @@ func (w *trial) endSession(t *rapid.T) {
 	}
 	if got := queue.Sessions(w.rows); !slices.Equal(got, want) {
 		t.Fatalf("sessions are %+v, want %+v", got, want)
+	}
+}
+
+// sameEnds wants the rows to say of each lease whether its session has ended.
+func (w *trial) sameEnds(t *rapid.T) {
+	for n := range message.Cells {
+		for _, d := range queue.Deadlines(w.rows, 1, n) {
+			for _, k := range w.order {
+				if k.state == message.Leased && k.id.Point().Cell() == n && k.id.Seq() == d.Seq && d.Ended == w.holds(k) {
+					t.Fatalf("the lease of %s: ended=%v, and the session stands: %v", k.name, d.Ended, w.holds(k))
+				}
+			}
+		}
 	}
 }
 

@@ -215,6 +215,7 @@ func (w *trial) lease(t *rapid.T) {
 	for _, x := range r.Leased {
 		w.leased(t, x, session)
 	}
+	w.sameEnds(t)
 }
 
 // leased checks the promises at the moment of a lease.

@@ -155,6 +155,7 @@ type Deadline struct {
 	LeaseRef
 	At                   int64
 	Session, Incarnation uint64
+	Ended                bool // the session has ended here: Expire ends the lease
 	Worker               string
 }
 
@@ -168,9 +169,12 @@ func Deadlines(rows Reader, number uint32, n int) []Deadline {
 	})
 	var k keys
 	for i := range out {
-		if row, ok := rows.Get(spaceOf(number, n), k.seq(rowState, out[i].Seq)); ok && out[i].At > 0 {
+		d := &out[i]
+		if d.Session != 0 {
+			d.Ended = !liveSession(rows, &k, d.Session, d.Incarnation)
+		} else if row, ok := rows.Get(spaceOf(number, n), k.seq(rowState, d.Seq)); ok {
 			if at := decodeStanding(row).deadline; at > 0 {
-				out[i].At = at
+				d.At = at
 			}
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// maxSessions is how many sessions a group knows at the most, ended ones that
-// were not forgotten included.
+// maxSessions is how many sessions a group knows at the most. Ended ones make
+// room for others.
 const maxSessions = 1 << 16
 
 // Session names a worker's session as somebody saw it in the catalog. Leases
@@ -113,8 +113,8 @@ func (m *Machine) attach(s Session) *message.Error {
 		return message.Errorf(message.SessionEnded, "session %d, incarnation %d, has ended: stop its work and open a new one", s.ID, s.Incarnation)
 	case s.CatalogVersion < m.meta.catalog:
 		return message.Errorf(message.Unavailable, "session %d was looked up in version %d of the catalog and this group knows of version %d: look again", s.ID, s.CatalogVersion, m.meta.catalog)
-	case known == nil && len(m.sessions) >= maxSessions:
-		return message.Errorf(message.ResourceExhausted, "%d sessions hold leases in this group already, or did a moment ago", maxSessions)
+	case known == nil && !m.roomForSession():
+		return message.Errorf(message.ResourceExhausted, "%d sessions are attached to this group already", maxSessions)
 	}
 	if known != nil && !known.ended {
 		m.effect(Effect{Kind: SessionEnded, Session: s.ID, Incarnation: known.Incarnation})
@@ -143,10 +143,40 @@ func (m *Machine) expireSession(d *decoder) {
 	m.effect(Effect{Kind: SessionEnded, Session: s.ID, Incarnation: s.Incarnation})
 }
 
+// roomForSession drops all tombstones if it must. Without one a late request is
+// still refused, by the catalog version that came with the session's end, and
+// what the session held is still not its own.
+func (m *Machine) roomForSession() bool {
+	if len(m.sessions) >= maxSessions {
+		m.forgetSessions(m.meta.catalog)
+	}
+	return len(m.sessions) < maxSessions
+}
+
+// forgetSessions drops the tombstones up to a version of the catalog.
+func (m *Machine) forgetSessions(upTo uint64) {
+	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
+		if s := m.sessions[id]; s.ended && s.CatalogVersion <= upTo {
+			delete(m.sessions, id)
+			m.rows.Delete(groupSpace, m.keys.seq(rowSession, id))
+		}
+	}
+}
+
 // live says that a lease's session has not ended.
 func (m *Machine) live(l *lease) bool {
 	s := m.sessions[l.session]
 	return s != nil && s.Incarnation == l.incarnation && !s.ended
+}
+
+func liveSession(rows Reader, k *keys, id, incarnation uint64) bool {
+	key := k.seq(rowSession, id)
+	row, ok := rows.Get(groupSpace, key)
+	if !ok {
+		return false
+	}
+	s := decodeSessionRow(key, row)
+	return s.Incarnation == incarnation && !s.ended
 }
 
 func (m *Machine) forgetAll(d *decoder) {
@@ -155,12 +185,7 @@ func (m *Machine) forgetAll(d *decoder) {
 	if d.bad {
 		return
 	}
-	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
-		if s := m.sessions[id]; s.ended && s.CatalogVersion <= c.Sessions {
-			delete(m.sessions, id)
-			m.rows.Delete(groupSpace, m.keys.seq(rowSession, id))
-		}
-	}
+	m.forgetSessions(c.Sessions)
 	for _, node := range c.Nodes {
 		m.dropLane(node)
 	}
@@ -183,7 +208,7 @@ func (m *Machine) lose(h *held) {
 // SessionInfo is a session that is attached to a group, or has ended there.
 type SessionInfo struct {
 	Session
-	Ended bool // its leases are to be ended, if there are any
+	Ended bool // a tombstone
 }
 
 // Sessions reads the sessions that a group knows, by id.

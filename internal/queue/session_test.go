@@ -61,7 +61,8 @@ func TestSessionEffects(t *testing.T) {
 	}
 }
 
-// TestSessionsAreBounded: tombstones count as well, until they are forgotten.
+// TestSessionsAreBounded: tombstones make room for others, and what they kept
+// out stays out.
 func TestSessionsAreBounded(t *testing.T) {
 	w := newWorld()
 	w.apply((&queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{To: 15, Path: "0"}}}).Command())
@@ -72,14 +73,16 @@ func TestSessionsAreBounded(t *testing.T) {
 	if r := w.apply(many...)[1<<16-1].(queue.LeaseResult); r.Err != nil {
 		t.Fatal(r.Err)
 	}
-	w.apply((&queue.ExpireSession{Session: queue.Session{ID: 1, Incarnation: 1, CatalogVersion: 2}}).Command())
 	more := leaseOf(1<<16+1, 1, 3)
 	if r := w.apply(more)[0].(queue.LeaseResult); r.Err == nil || r.Err.Code != message.ResourceExhausted {
 		t.Errorf("session 65537: %v", r.Err)
 	}
-	w.apply((&queue.Forget{Sessions: 2}).Command())
+	w.apply((&queue.ExpireSession{Session: queue.Session{ID: 1, Incarnation: 1, CatalogVersion: 2}}).Command())
 	if r := w.apply(more)[0].(queue.LeaseResult); r.Err != nil {
-		t.Errorf("after one was forgotten: %v", r.Err)
+		t.Errorf("after one had ended: %v", r.Err)
+	}
+	if r := w.apply(leaseOf(1, 1, 2))[0].(queue.LeaseResult); r.Err == nil {
+		t.Error("a session without a tombstone came back")
 	}
 }
 
