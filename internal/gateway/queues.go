@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"math"
+	"strings"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/auth"
@@ -268,6 +270,91 @@ func (g *Gateway) Shards(ctx context.Context, name string, limit int, page strin
 		fresh = older(fresh, f)
 	}
 	return out, next, fresh, nil
+}
+
+// SplitShard makes two shards of one, QUEUE/PATH, at the boundary of cells that
+// is nearest to the middle of its messages, and returns them. Nothing stops
+// meanwhile.
+func (g *Gateway) SplitShard(ctx context.Context, id string) ([]message.ShardInfo, error) {
+	name, path, _ := strings.Cut(id, "/")
+	if err := g.authorize(ctx, auth.Manage, name); err != nil {
+		return nil, err
+	}
+	q, err := g.queue(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := q.ShardPath(path)
+	if !ok {
+		return nil, message.Errorf(message.NotFound, "queue %s has no shard %q: see them with 'comanda shard list %s'", name, path, name)
+	}
+	a, _, err := g.read(ctx, s.Group, queue.Query{Queue: q.Number}, 0)
+	if err != nil {
+		return nil, err
+	}
+	at := s.From + 1
+	if a.Queue != nil {
+		at = middle(a.Queue, s)
+	}
+	c := queue.Split{Queue: q.Number, From: s.From, To: s.To, Epoch: s.Epoch, At: at}
+	if _, err := g.propose(ctx, s.Group, c.Command()); err != nil {
+		return nil, err
+	}
+	return g.children(ctx, q, path)
+}
+
+// middle is the cell before which a shard's messages are cut most evenly; of
+// cells that are as good, the one nearest to the middle of the shard.
+func middle(info *queue.Info, s *catalog.Shard) int {
+	var cells []int64
+	for i := range info.Shards {
+		if x := &info.Shards[i]; x.From == s.From && x.To == s.To {
+			cells = x.Cells
+		}
+	}
+	var total int64
+	for _, n := range cells {
+		total += n
+	}
+	half := (s.From + s.To + 1) / 2
+	best, before := half, int64(0)
+	least := int64(math.MaxInt64)
+	for i, n := range cells[:max(len(cells)-1, 0)] {
+		before += n
+		at, odds := s.From+i+1, max(2*before-total, total-2*before)
+		if odds < least || (odds == least && max(at-half, half-at) < max(best-half, half-best)) {
+			best, least = at, odds
+		}
+	}
+	return best
+}
+
+// children waits until the catalog knows a split.
+func (g *Gateway) children(ctx context.Context, q *catalog.Queue, path string) (out []message.ShardInfo, err error) {
+	ctx, cancel := context.WithTimeout(ctx, takeOver)
+	defer cancel()
+	for r := g.retry(ctx); ; {
+		now, err := g.queueNumber(ctx, q.Number)
+		if err == nil && now == nil {
+			err = message.NoQueue(q.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if _, still := now.ShardPath(path); !still {
+			all, _, _, err := g.Shards(ctx, q.Name, message.MaxBatch, "", message.ReadOptions{})
+			for _, s := range all {
+				if strings.HasPrefix(s.ID, q.Name+"/"+path+".") {
+					out = append(out, s)
+				}
+			}
+			return out, err
+		}
+		if !r.again() {
+			return nil, message.Errorf(message.Unavailable, "shard %s/%s is split, and the catalog does not show it yet: look with 'comanda shard list %s'", q.Name, path, q.Name)
+		}
+		g.refresh()
+	}
 }
 
 // Server tells of this server.

@@ -20,6 +20,7 @@ type Group struct {
 	raft    *replica.Group
 	log     *slog.Logger
 	clock   clock.Clock
+	change  Change
 	machine *queue.Machine // the apply worker's
 	stamps  stamps
 
@@ -36,6 +37,7 @@ type Group struct {
 	// ^0 for a drop.
 	proposed  map[uint32]uint64
 	again     bool    // a proposal of what the catalog says was lost: compare anew
+	resharded bool    // the catalog may lack a split that was made here
 	postponed []*line // see postpone
 	leasing   int     // messages in leases that are proposed
 	limit     int     // of messages that are leased or leasing
@@ -46,9 +48,10 @@ type line struct {
 	number  uint32
 	version uint64
 	paused  bool
-	cells   []*cell         // those in this group
-	calls   []*Call         // in the order of waiting
-	peeks   []chan struct{} // of other nodes: closed when there is something to take
+	shards  []queue.ShardInfo // those in this group
+	cells   []*cell           // those in this group
+	calls   []*Call           // in the order of waiting
+	peeks   []chan struct{}   // of other nodes: closed when there is something to take
 
 	asked     time.Time // when a receiver last waited or went; zero: none did
 	granting  bool      // somebody proposes leases of it; see dispatch
@@ -62,9 +65,12 @@ type cell struct {
 	timers timers
 }
 
+// Change proposes a change of the catalog to its leader, wherever that is.
+type Change func(context.Context, catalog.Command) (catalog.Result, error)
+
 // New makes the machine of one replica.
-func New(g *replica.Group, c clock.Clock, log *slog.Logger) *Group {
-	l := &Group{raft: g, clock: c, log: log.With("group", g.ID()), machine: queue.New(), limit: maxLeases}
+func New(g *replica.Group, c clock.Clock, change Change, log *slog.Logger) *Group {
+	l := &Group{raft: g, clock: c, change: change, log: log.With("group", g.ID()), machine: queue.New(), limit: maxLeases}
 	l.stamps.clock = c
 	l.forget()
 	return l
@@ -168,7 +174,8 @@ func (g *Group) configure(info *queue.Info) *line {
 			}
 		}
 	}
-	l.version, l.paused = info.Version, info.Paused
+	l.version, l.paused, l.shards = info.Version, info.Paused, info.Shards
+	g.resharded = true // perhaps
 	return l
 }
 

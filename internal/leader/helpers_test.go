@@ -59,7 +59,7 @@ func (r *rig) start() {
 	r.t.Helper()
 	o := replica.Options{
 		Machine: func(g *replica.Group) replica.StateMachine {
-			r.Group = New(g, r.clock, slog.New(slog.DiscardHandler))
+			r.Group = New(g, r.clock, nil, slog.New(slog.DiscardHandler))
 			return r.Group
 		},
 		Now: r.clock.Now, Logger: slog.New(slog.DiscardHandler),

@@ -23,13 +23,13 @@ import (
 type Members struct {
 	raft *replica.Group
 	// change proposes a change of the catalog.
-	change func(context.Context, catalog.Command) (catalog.Result, error)
+	change Change
 	busy   atomic.Bool // a step is under way
 	handed time.Time   // when another was last asked to lead; of whoever is busy
 }
 
 // NewMembers makes the Members of one group.
-func NewMembers(g *replica.Group, change func(context.Context, catalog.Command) (catalog.Result, error)) *Members {
+func NewMembers(g *replica.Group, change Change) *Members {
 	return &Members{raft: g, change: change}
 }
 

@@ -1,6 +1,10 @@
 package leader
 
 import (
+	"context"
+	"strings"
+	"time"
+
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
@@ -22,6 +26,7 @@ func (g *Group) Learn(view *catalog.View, changes []catalog.Change) {
 	g.mu.Lock()
 	first := g.view == nil
 	g.view = view
+	g.resharded = true // perhaps
 	var settings []setting
 	var ends []queue.ExpireSession
 	switch {
@@ -107,5 +112,56 @@ func (g *Group) proposeAll(settings []setting) {
 			delete(g.proposed, s.queue)
 			g.again = true
 		})
+	}
+}
+
+// recordWithin is how long the catalog may take to record a split.
+const recordWithin = 5 * time.Second
+
+// unrecorded are the splits that were made here and that the catalog lacks, of
+// each shard the first one. The group's log is the truth about them, the catalog
+// a copy: whoever leads brings it up to date. The lock is held.
+func (g *Group) unrecorded() (splits []catalog.Command) {
+	if g.view == nil {
+		return nil
+	}
+	for number, l := range g.queues {
+		q, ok := g.view.QueueNumber(number)
+		if !ok {
+			continue
+		}
+		for _, s := range q.Shards {
+			if at, ok := l.splitAt(s.Path); ok && s.Group == g.raft.ID() {
+				splits = append(splits, catalog.Command{SplitShard: &catalog.SplitShard{Queue: number, Path: s.Path, Epoch: s.Epoch, At: at}})
+			}
+		}
+	}
+	return splits
+}
+
+// splitAt is the first cell of a shard's second half, if it was split.
+func (l *line) splitAt(path string) (at int, ok bool) {
+	for _, s := range l.shards {
+		if s.Path == path+".1" || strings.HasPrefix(s.Path, path+".1.") {
+			return s.From, true // shards are by their first cell
+		}
+	}
+	return 0, false
+}
+
+// record has the catalog record a split; when that fails, the next Tick tries
+// again.
+func (g *Group) record(c catalog.Command) {
+	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
+	defer cancel()
+	r, err := g.change(ctx, c)
+	if err == nil && r.Err != nil {
+		err = r.Err
+	}
+	if err != nil {
+		g.log.Debug("the catalog has not recorded a split yet", "error", err)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.resharded = true
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 
+	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
 )
@@ -168,6 +169,11 @@ func (g *Group) Tick() {
 		g.again = false
 		settings, ends = g.reconcileAll(), g.expireSessions(nil)
 	}
+	var splits []catalog.Command
+	if g.resharded {
+		g.resharded = false
+		splits = g.unrecorded()
+	}
 	expired := g.sessions.sweep() // what was lost on its way the last time
 	for d := g.leases.due(now, sweep); len(d) > 0; d = g.leases.due(now, sweep) {
 		expired = append(expired, d)
@@ -188,6 +194,9 @@ func (g *Group) Tick() {
 	g.mu.Unlock()
 	g.proposeAll(settings)
 	g.proposeEnds(ends)
+	for _, c := range splits {
+		go g.record(c)
+	}
 	for _, d := range expired {
 		g.expire(d)
 	}

@@ -148,6 +148,13 @@ func TestThreeNodes(t *testing.T) {
 	for i := range 30 {
 		send(ms[i%3], fmt.Sprint("k", i))
 	}
+	halves, err := ms[1].Gateway().SplitShard(ctx, "orders/0.2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(halves) != 2 || halves[0].ID != "orders/0.2.0" || halves[1].ID != "orders/0.2.1" {
+		t.Fatalf("halves %+v", halves)
+	}
 	ms[0].stop()
 	for i := range 30 {
 		send(ms[1+i%2], fmt.Sprint("k", i))

@@ -129,7 +129,7 @@ func (n *Node) machine(g *replica.Group) replica.StateMachine {
 		n.meta.Store(m)
 		return n.config.watch(g, m)
 	}
-	l := leader.New(g, n.config.Clock, n.config.Logger)
+	l := leader.New(g, n.config.Clock, n.change, n.config.Logger)
 	if v := n.view.Load(); v != nil {
 		l.Learn(v, nil)
 	}

@@ -15,7 +15,7 @@ import (
 func TestTimersOfAWholeNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const while = 10 * time.Minute
-		n := begin(t, Config{FS: vfs.NewMem(), DataDir: "data", Listener: newPipes()})
+		n := begin(t, Config{FS: vfs.NewMem(), DataDir: "data", Listener: newPipes(), ClusterListener: newPipes()})
 		w := &workload{t: t, g: n.Gateway()}
 		w.create("leased", 1, message.Settings{})
 		w.create("delayed", 1, message.Settings{})

@@ -21,6 +21,7 @@ type ShardInfo struct {
 	Bounds
 	Epoch  uint64
 	Counts message.Counts
+	Cells  []int64 `json:",omitempty"` // messages that have not ended, by cell
 }
 
 // Queues reads all queues of a group, by number.
@@ -66,7 +67,9 @@ func (q *Info) readShards(rows Reader) {
 	for i := range q.Shards {
 		s := &q.Shards[i]
 		for n := s.From; n <= s.To; n++ {
-			s.Counts.Add(readCell(rows, q.Number, n).counts)
+			c := readCell(rows, q.Number, n).counts
+			s.Counts.Add(c)
+			s.Cells = append(s.Cells, c.Ready+c.Scheduled+c.Leased)
 		}
 	}
 }
