@@ -86,7 +86,7 @@ func TestOnlyTheNewcomersKeysMove(t *testing.T) {
 }
 
 // What moves with bounded load when one joins or leaves: about its share. The
-// log has the table of docs/scale.md.
+// log has the table.
 func TestAboutOneNthMoves(t *testing.T) {
 	const keys = 20_000
 	t.Logf("%8s %10s %12s %12s %8s", "members", "max/mean", "moves: join", "leave", "1/n")

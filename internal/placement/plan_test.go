@@ -115,7 +115,7 @@ func TestFewChangeAtATime(t *testing.T) {
 }
 
 // Adding a node moves about its share of the seats; afterwards nobody has more
-// than 1.25 of its share. The log has the table of docs/scale.md.
+// than 1.25 of its share. The log has the table.
 func TestAddedNodeTakesItsShare(t *testing.T) {
 	const groups = 60
 	w := newTown(t, groups-1)
