@@ -57,8 +57,8 @@ type EndSession struct {
 	Why         string `json:"why"` // for people: goodbye, connection lost, silent for 10 s
 }
 
-// ForgetSessions forgets the sessions that ended at or below a version: every
-// group has seen it.
+// ForgetSessions forgets the sessions that ended at or below a version. The
+// monitor asks for it.
 type ForgetSessions struct {
 	UpTo uint64 `json:"up_to"`
 }

@@ -30,6 +30,11 @@ const (
 	// proposeAgain is when a verdict that the catalog has not taken up is proposed
 	// once more.
 	proposeAgain = 5 * time.Second
+	// The catalog may forget an ended session after forgetAfter, and before if more
+	// than maxEnded are remembered. That is for people who ask what became of a
+	// worker: what the catalog has not is not live either.
+	forgetAfter = 10 * time.Minute
+	maxEnded    = 10_000
 )
 
 // BeatEvery is how often a worker beats.
@@ -75,6 +80,13 @@ type Monitor struct {
 	resumed  time.Duration // when the watch began, or went on after a pause
 	nodes    map[uint64]*node
 	sessions map[uint64]*session
+	ended    []ended // sessions that are not forgotten yet, by version
+}
+
+// ended is when the catalog heard of a session's end.
+type ended struct {
+	version uint64
+	at      time.Duration
 }
 
 type node struct {
@@ -114,6 +126,7 @@ func Lead(view *catalog.View, now time.Time) *Monitor {
 	for _, s := range view.Sessions() {
 		m.learnSession(s)
 	}
+	slices.SortFunc(m.ended, func(a, b ended) int { return cmp.Compare(a.version, b.version) })
 	return m
 }
 
@@ -126,7 +139,7 @@ func (m *Monitor) Learn(changes []catalog.Change, now time.Time) {
 			delete(m.nodes, c.Node.ID)
 		case c.Node != nil:
 			m.learnNode(c.Node)
-		case c.Session != nil:
+		case c.Session != nil && !c.Deleted:
 			m.learnSession(c.Session)
 		}
 	}
@@ -151,6 +164,7 @@ func (m *Monitor) learnNode(n *catalog.Node) {
 func (m *Monitor) learnSession(s *catalog.Session) {
 	if _, ok := m.sessions[s.ID]; !s.Live() {
 		delete(m.sessions, s.ID)
+		m.ended = append(m.ended, ended{s.Ended, m.now})
 	} else if !ok {
 		m.sessions[s.ID] = &session{incarnation: s.Incarnation, ttl: s.TTL, wait: s.Wait, seen: m.now}
 	}
@@ -246,7 +260,19 @@ func (m *Monitor) Tick(now time.Time) []catalog.Command {
 		s.proposed = verdict{true, m.now}
 		verdicts = append(verdicts, catalog.Command{EndSession: &catalog.EndSession{ID: id, Incarnation: s.incarnation, Why: s.dead}})
 	}
+	if upTo := m.forget(); upTo > 0 {
+		verdicts = append(verdicts, catalog.Command{ForgetSessions: &catalog.ForgetSessions{UpTo: upTo}})
+	}
 	return verdicts
+}
+
+// forget says up to which version sessions that ended may be forgotten; 0: none.
+// One that gets lost is made good by the next.
+func (m *Monitor) forget() (upTo uint64) {
+	for len(m.ended) > 0 && (m.now-m.ended[0].at >= forgetAfter || len(m.ended) > maxEnded) {
+		upTo, m.ended = m.ended[0].version, m.ended[1:]
+	}
+	return upTo
 }
 
 // judge says which state a node is in. Only a beat that was really heard makes

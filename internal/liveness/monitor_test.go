@@ -284,6 +284,45 @@ func TestThousandDieAtOnce(t *testing.T) {
 	}
 }
 
+// Ended sessions are remembered for 10 min, as long as they are not too many.
+func TestEndedAreForgotten(t *testing.T) {
+	w := newWorld(t)
+	left := func() int { return len(w.catalog.View().Sessions()) }
+	end := func() {
+		x := w.open(0, false)
+		w.propose(catalog.Command{EndSession: &catalog.EndSession{ID: x.ID, Incarnation: x.Incarnation, Why: "goodbye"}})
+	}
+	end()
+	w.pass(5*time.Minute, 1, 2)
+	end()
+	w.pass(5*time.Minute-tick, 1, 2)
+	if left() != 2 {
+		t.Fatalf("%d of 2 are remembered for 10 min", left())
+	}
+	w.pass(tick, 1, 2)
+	if left() != 1 {
+		t.Fatalf("%d are remembered, 1 of them for 5 min", left())
+	}
+	w.lead()
+	w.pass(10*time.Minute-tick, 1, 2)
+	if left() != 1 {
+		t.Fatal("a new leader forgets what it has not watched")
+	}
+	w.pass(tick, 1, 2)
+	if left() != 0 {
+		t.Fatal("a new leader forgets nothing")
+	}
+	for i := range maxEnded + 2 {
+		end()
+		if i%500 == 0 {
+			w.pass(tick, 1, 2)
+		}
+	}
+	if w.pass(tick, 1, 2); left() != maxEnded {
+		t.Errorf("%d are remembered", left())
+	}
+}
+
 func TestManyNodesAreSuspectAtOnce(t *testing.T) {
 	w := newWorld(t)
 	for i := range uint64(maxVerdicts) {

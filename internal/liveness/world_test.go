@@ -71,7 +71,7 @@ func (w *world) propose(c catalog.Command) catalog.Result {
 
 // open opens session n: its id and incarnation are the next ones.
 func (w *world) open(ttl time.Duration, wait bool) *catalog.Session {
-	s := w.propose(catalog.Command{OpenSession: &catalog.OpenSession{Worker: "w", Incarnation: w.index + 1, Node: 1, TTL: ttl, Wait: wait}}).Session
+	s := w.propose(catalog.Command{OpenSession: &catalog.OpenSession{Worker: fmt.Sprint("w", w.index%100), Incarnation: w.index + 1, Node: 1, TTL: ttl, Wait: wait}}).Session
 	if s == nil {
 		w.t.Fatal("no session")
 	}
