@@ -46,7 +46,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 			fit := fitting(got)
 			g.giveBack(ctx, o.Session.ID, got[fit:])
 			return g.deliveries(q, o, got[:fit]), nil
-		case !movable(refusal) && !(o.Session.ID != 0 && refusal.Code == message.Unavailable):
+		case !movable(refusal) && (o.Session.ID == 0 || refusal.Code != message.Unavailable):
 			return nil, refusal // a session may have been looked up in a catalog that was too old
 		case !r.again():
 			return nil, stuck(refusal)
