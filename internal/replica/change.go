@@ -44,7 +44,7 @@ type change struct {
 }
 
 // Progress tells, on a replica that leads, how far each replica of the group is,
-// as of the last tick; nil elsewhere.
+// as of the last tick or change; nil elsewhere.
 func (g *Group) Progress() []Progress {
 	if p := g.progress.Load(); p != nil {
 		return slices.Clone(*p)
@@ -196,6 +196,9 @@ func (g *Group) noteConf(conf *raftpb.ConfState) {
 	now := *g.role.Load()
 	now.setConf(conf)
 	g.role.Store(&now)
+	if g.lead != 0 {
+		g.notePeers()
+	}
 	c := g.change
 	if c != nil && len(now.outgoing) == 0 && sameIDs(c.voters, now.voters) && sameIDs(c.learners, now.learners) {
 		g.endChange(nil)

@@ -1,9 +1,11 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -86,8 +88,10 @@ func TestOneChangeAtATime(t *testing.T) {
 	first := make(chan error, 1)
 	go func() { first <- leader.group().SetMembers(t.Context(), []uint64{1, 2, 3}, []uint64{4}) }()
 	until(t, "it is in the log", func() bool { return leader.lastIndex() > last })
-	if err := leader.group().SetMembers(t.Context(), []uint64{1, 2, 3}, []uint64{5}); message.CodeOf(err) != message.Unavailable {
-		t.Errorf("a second change got %v", err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := leader.group().SetMembers(ctx, []uint64{1, 2, 3}, []uint64{5}); message.CodeOf(err) != message.Unavailable {
+		t.Fatalf("a second change got %v", err)
 	}
 	c.watch(nil)
 	if err := <-first; err != nil {
@@ -182,9 +186,12 @@ func TestTrap08WhoIsBehindDoesNotTakeTheLead(t *testing.T) {
 	old.group().TransferLeader(next.id)
 	<-asked
 	c.watch(nil)
-	c.add("c") // the old leader goes on when the time is over
-	if s := c.leader().group().Status(); s.Term != term {
-		t.Errorf("term %d came although only a replica that is behind was asked", s.Term)
+	// The old leader goes on when the time is over.
+	if o := <-propose(old.group(), "c"); o.err != nil {
+		t.Errorf("only a replica that is behind was asked, and the leader gave up: %v", o.err)
+	}
+	if s := old.group().Status(); s.Term != term {
+		t.Errorf("then term %d came", s.Term)
 	}
 	open()
 	c.agree()

@@ -71,7 +71,6 @@ type Group struct {
 	reads     reads
 	durable   uint64 // index that the rows were seen to hold durably
 	cut       uint64 // index up to which the log may forget; at most durable
-	confIndex uint64 // of the last change of the configuration since the start
 	peers     []peer // as of the last tick, where this replica leads
 	fed       fed
 	change    *change // under way here

@@ -101,7 +101,9 @@ func (g *Group) noteRole(s *raft.SoftState) {
 	}
 	if lead != g.lead {
 		g.forgetPeers()
-		g.lead = lead
+		if g.lead = lead; lead != 0 {
+			g.notePeers()
+		}
 		g.queue.push(task{role: true, lead: lead})
 	}
 	g.reads.again() // who was asked may not be leader any more
@@ -166,7 +168,6 @@ func (g *Group) handOver(entries []*raftpb.Entry) {
 	for _, e := range entries {
 		t := task{entry: e, ours: g.landed(e)}
 		if e.GetType() != raftpb.EntryNormal {
-			g.confIndex = e.GetIndex() // before raft looks for a snapshot
 			conf := g.raft.ApplyConfChange(decodeConfChange(e))
 			t.conf = appendConf(nil, conf)
 			g.noteConf(conf)

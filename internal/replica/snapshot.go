@@ -25,9 +25,7 @@ type sending struct {
 
 // snapshot gives raft the metadata of a snapshot that a follower needs. The
 // rows are those of a view that stays as it is; they are read while they are
-// sent, beside the loop. While another one is sent raft has to wait, and so it
-// has while the worker has not applied the newest change of the configuration:
-// who was just added must find itself in it.
+// sent, beside the loop. While another one is sent raft has to wait.
 func (g *Group) snapshot() (*raftpb.Snapshot, error) {
 	h := g.host
 	if h.sending != nil || h.o.Transport == nil {
@@ -43,12 +41,9 @@ func (g *Group) snapshot() (*raftpb.Snapshot, error) {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	at, conf, err := decodeApplied(row)
-	if err != nil || at.Index < g.confIndex {
+	if err != nil {
 		view.Close()
-		if err != nil {
-			panic(&logFailure{fmt.Errorf("replica: group %d: %w", g.id, err)})
-		}
-		return nil, raft.ErrSnapshotTemporarilyUnavailable
+		panic(&logFailure{fmt.Errorf("replica: group %d: %w", g.id, err)})
 	}
 	h.sending = &sending{group: g, index: at.Index, view: view}
 	return &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{ConfState: conf, Index: &at.Index, Term: &at.Term}}, nil

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,9 @@ import (
 func (c *cluster) members(voters, learners []uint64) {
 	c.t.Helper()
 	until(c.t, fmt.Sprintf("voters %v and learners %v", voters, learners), func() bool {
-		err := c.leader().group().SetMembers(c.t.Context(), voters, learners)
+		ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+		defer cancel()
+		err := c.leader().group().SetMembers(ctx, voters, learners)
 		switch message.CodeOf(err) {
 		case "":
 			return true
@@ -185,7 +188,8 @@ func TestGrowFromOneToThreeUnderLoad(t *testing.T) {
 }
 
 // A follower that was away while the log that it needs was cut comes back by a
-// snapshot. One that is damaged on its way is refused, and the next one taken.
+// snapshot. One that is damaged on its way is refused, and the next one taken;
+// that its answer is lost does no harm.
 func TestFollowerComesBackBySnapshot(t *testing.T) {
 	c := newCluster(t)
 	c.add("a")
@@ -213,7 +217,18 @@ func TestFollowerComesBackBySnapshot(t *testing.T) {
 		all[len(all)/damaged-1] ^= 1
 		return bytes.NewReader(all)
 	})
+	lost := false
+	c.watch(func(from uint64, m *raftpb.Message) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if lost || from != away.id || m.GetType() != raftpb.MsgAppResp || m.GetIndex() < 30 || m.GetReject() {
+			return true
+		}
+		lost = true
+		return false
+	})
 	c.isolate(away.id, false)
+	until(t, "it has the snapshot", func() bool { return away.host.Stats().SnapshotsReceived == 1 })
 	c.add("b")
 	c.agree()
 	if got := away.count("a"); got != 31 {
@@ -310,6 +325,13 @@ func TestTrap05TheAnswerComesAfterTheRecord(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var cuts []*disk
+	sent := 0
+	c.watchSnapshots(func(_ Outgoing, body io.Reader) io.Reader {
+		mu.Lock()
+		defer mu.Unlock()
+		sent++
+		return body
+	})
 	d := c.nodes[2].fs.(*disk)
 	c.watch(func(from uint64, m *raftpb.Message) bool {
 		mu.Lock()
@@ -320,11 +342,15 @@ func TestTrap05TheAnswerComesAfterTheRecord(t *testing.T) {
 		return true
 	})
 	c.members([]uint64{1}, []uint64{2})
-	c.agreeOn(1, 2)
+	until(t, "it answers", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(cuts) > 0
+	})
 	mu.Lock()
 	defer mu.Unlock()
-	if len(cuts) != 1 {
-		t.Fatal("it did not answer")
+	if sent != 1 {
+		t.Errorf("%d snapshots were sent", sent)
 	}
 	n := newNode(t, cuts[0])
 	n.id = 2
@@ -390,6 +416,7 @@ func TestTrap05LateSnapshotTakesNothingAway(t *testing.T) {
 	if got := c.nodes[2].group().Status().Commit; got >= at.Index {
 		t.Fatalf("it knows that %d are committed", got)
 	}
+	until(t, "the first one's receipt has ended", func() bool { return !c.nodes[2].host.receiving.Load() })
 	err = c.nodes[2].host.ReceiveSnapshot(t.Context(), testGroup, late, rows)
 	if message.CodeOf(err) != message.Conflict {
 		t.Errorf("it was answered with %v", err)
@@ -397,6 +424,7 @@ func TestTrap05LateSnapshotTakesNothingAway(t *testing.T) {
 	if got := c.nodes[2].lastIndex(); got < c.nodes[1].group().Status().Commit {
 		t.Fatalf("index %d is confirmed with its promise, and its log ends at %d", c.nodes[1].group().Status().Commit, got)
 	}
+	c.nodes[2].clean()
 	until(t, "the snapshot tells it what is committed", func() bool { return c.nodes[2].group().Status().Commit >= at.Index })
 }
 
@@ -424,6 +452,12 @@ func TestTrap06SnapshotForAnOlderReplica(t *testing.T) {
 		t.Errorf("it was answered with %v", err)
 	}
 	c.nodes[2].host.Receive(testGroup, proto.Clone(old).(*raftpb.Message))
+	// One that comes without its rows is lost as well.
+	bare := proto.Clone(old).(*raftpb.Message)
+	bare.To, bare.Snapshot.Metadata.ConfState = new(uint64(5)), &raftpb.ConfState{Voters: []uint64{1}, Learners: []uint64{5}}
+	c.nodes[2].host.Receive(testGroup, bare)
+	c.nodes[2].lastIndex() // the loop has looked
+	c.nodes[2].lastIndex()
 	if s := c.nodes[2].group().Status(); s.Applied != 0 || s.Term != 0 {
 		t.Errorf("the replica is at %+v", s)
 	}
@@ -513,11 +547,81 @@ func (n *node) forgetSome() {
 	n.firstIndex()
 }
 
+// A replica that begins anew from a snapshot applies nothing before the worker of
+// its former life has ended, so that a machine never meets two at once.
+func TestNewLifeWaitsForTheOld(t *testing.T) {
+	c := newCluster(t)
+	c.add("a")
+	c.agree()
+	stuck := c.others(c.leader())[0]
+	old, gate := stuck.machine(), make(chan struct{})
+	old.mu.Lock()
+	old.gate = gate
+	old.mu.Unlock()
+	c.add("a")
+	until(t, "its worker is stuck", func() bool { return stuck.group().behind() })
+	c.isolate(stuck.id, true)
+	for range 20 {
+		c.add("a")
+	}
+	until(t, "it does not count as active", func() bool { return !active(c.leader(), stuck.id) })
+	c.leader().forget()
+	c.isolate(stuck.id, false)
+	until(t, "it has the snapshot", func() bool { return stuck.host.Stats().SnapshotsReceived == 1 })
+	c.add("a")
+	until(t, "it knows of it", func() bool { return stuck.group().behind() })
+	now := stuck.machine()
+	now.mu.Lock()
+	if now == old || len(now.seen) > 0 {
+		t.Errorf("it saw %v", now.seen)
+	}
+	now.mu.Unlock()
+	close(gate)
+	c.agree()
+	if got := stuck.count("a"); got != 23 {
+		t.Errorf("%d of 23 are there", got)
+	}
+}
+
+// While a snapshot is on its way the log from its index on is kept, also over
+// the budget, so that its receiver needs no second one.
+func TestLogIsKeptForASnapshot(t *testing.T) {
+	c := newGrowing(t, func(o *Options) {
+		o.Log.SegmentBytes, o.LogBudget = 512<<10, 1<<20
+	})
+	c.add("a")
+	began, gate := make(chan uint64, 1), make(chan struct{})
+	c.watchSnapshots(func(o Outgoing, body io.Reader) io.Reader {
+		began <- o.Message.GetSnapshot().GetMetadata().GetIndex()
+		<-gate
+		return body
+	})
+	c.members([]uint64{1}, []uint64{2})
+	index := <-began
+	leader := c.nodes[1]
+	live := func() (bytes int64) {
+		leader.inLoop(func() { bytes = leader.host.liveBytes() })
+		return bytes
+	}
+	for i := 0; live() <= leader.host.o.LogBudget; i++ {
+		c.add(fmt.Sprint(i%10) + strings.Repeat("x", 20_000))
+	}
+	leader.forgetSome()
+	if first := leader.firstIndex(); first > index+1 {
+		t.Errorf("the log begins at %d while a snapshot at %d is on its way", first, index)
+	}
+	close(gate)
+	c.agreeOn(1, 2)
+	if got := c.nodes[2].host.Stats().SnapshotsReceived; got != 1 {
+		t.Errorf("it took %d snapshots", got)
+	}
+}
+
 // A snapshot that does not get on while the log grows is given up at twice the
 // log's budget, with words that say so, and the log is cut.
 func TestSnapshotEndsWhenTheLogGrowsTooMuch(t *testing.T) {
 	c := newGrowing(t, func(o *Options) {
-		o.Log.SegmentBytes, o.LogBudget = 16<<10, 64<<10
+		o.Log.SegmentBytes, o.LogBudget = 512<<10, 1<<20
 	})
 	c.add("a")
 	failed := make(chan error, 1)
@@ -538,7 +642,7 @@ func TestSnapshotEndsWhenTheLogGrowsTooMuch(t *testing.T) {
 		})
 	})
 	c.members([]uint64{1}, []uint64{2})
-	body := strings.Repeat("x", 2_000)
+	body := strings.Repeat("x", 20_000)
 	var reason error
 	for i := range 2_000 {
 		c.add(fmt.Sprint(i%10) + body)

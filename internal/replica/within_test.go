@@ -42,8 +42,9 @@ func TestReadWithinKeepsItsBound(t *testing.T) {
 	c.add("a")
 	leader := c.leader()
 	reader := c.others(leader)[0]
+	patience := 10 * time.Second
 	read := func(maxAge time.Duration) (time.Duration, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		return reader.group().ReadWithin(ctx, maxAge)
 	}
@@ -80,8 +81,25 @@ func TestReadWithinKeepsItsBound(t *testing.T) {
 	if got := reader.peek("a"); got != 2 {
 		t.Errorf("a read of age 0 shows %d of 2", got)
 	}
+	// An age counts from the question on, not from the answer.
+	c.watch(func(_ uint64, m *raftpb.Message) bool {
+		if m.GetType() == raftpb.MsgReadIndexResp {
+			watch.move(time.Second)
+		}
+		return true
+	})
+	watch.move(3 * time.Second)
+	if age, err := read(2 * time.Second); err != nil || age < time.Second {
+		t.Errorf("asked a second before its answer came, a read is %v old (%v)", age, err)
+	}
+	c.watch(nil)
+	until(t, "a newer read", func() bool {
+		age, err := read(0)
+		return err == nil && age == 0
+	})
 	c.isolate(reader.id, true)
 	watch.move(6 * time.Second)
+	patience = 200 * time.Millisecond // nobody will answer
 	if age, err := read(5 * time.Second); message.CodeOf(err) != message.Unavailable {
 		t.Errorf("cut off for 6 s, a read within 5 s got %v, %v", age, err)
 	}
@@ -124,7 +142,9 @@ func TestTrap14StalledDiskStopsTheHeartbeats(t *testing.T) {
 	c.add("a")
 	c.agree()
 	old := c.leader()
-	reached, letGo := old.fs.(*disk).hold()
+	reached, release := old.fs.(*disk).hold()
+	letGo := sync.OnceFunc(release)
+	t.Cleanup(letGo)
 	stalled := propose(old.group(), "a")
 	<-reached
 	reads := make(chan error, 1)
