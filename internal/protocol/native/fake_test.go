@@ -138,6 +138,10 @@ func (f *fake) Receive(ctx context.Context, queue string, o message.ReceiveOptio
 	}
 }
 
+func (f *fake) OpenSession(context.Context, message.SessionOptions) (message.Attachment, error) {
+	return nil, f.called("open session")
+}
+
 func (f *fake) Settle(ctx context.Context, ss []message.Settlement) ([]message.SettleResult, error) {
 	if f.settling != nil {
 		select {

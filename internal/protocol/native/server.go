@@ -29,12 +29,9 @@ const (
 	pingTimeout = 10 * time.Second
 )
 
-// Options of a Server; all fields but Sessions and MaxStreams are needed.
+// Options of a Server; all fields but MaxStreams are needed.
 type Options struct {
 	Verbs Verbs
-	// Sessions, if set, opens sessions for workers that ask for one; without it
-	// their leases have deadlines.
-	Sessions Sessions
 	// Allowed tells the server's own names from foreign ones; see AllowHosts.
 	Allowed func(host string) bool
 	Logger  *slog.Logger
@@ -45,7 +42,6 @@ type Options struct {
 // Server translates between clients and Verbs. It holds no state but open calls.
 type Server struct {
 	verbs      Verbs
-	sessions   Sessions
 	allowed    func(host string) bool
 	log        *slog.Logger
 	maxStreams uint32
@@ -55,7 +51,7 @@ type Server struct {
 
 // New makes a Server; it starts nothing.
 func New(o Options) *Server {
-	s := &Server{verbs: o.Verbs, sessions: o.Sessions, allowed: o.Allowed, log: o.Logger, maxStreams: o.MaxStreams}
+	s := &Server{verbs: o.Verbs, allowed: o.Allowed, log: o.Logger, maxStreams: o.MaxStreams}
 	if s.maxStreams == 0 {
 		s.maxStreams = maxStreams
 	}

@@ -17,16 +17,9 @@ const (
 	maxHolds = 64 << 10
 )
 
-// Sessions is what this protocol asks for about workers' sessions; its rules are
-// those of Verbs.
-type Sessions interface {
-	// OpenSession opens or takes up a worker's session for one stream.
-	OpenSession(ctx context.Context, o message.SessionOptions) (message.Attachment, error)
-}
-
 // openSession opens the session that the stream asks for.
 func (w *work) openSession(open *comandav1.WorkOpen) error {
-	if open.GetIncarnation() == 0 || w.sessions == nil {
+	if open.GetIncarnation() == 0 {
 		return nil
 	}
 	ttl, err := durationOf("ttl", open.GetTtl(), message.DefaultTTL)
@@ -42,7 +35,7 @@ func (w *work) openSession(open *comandav1.WorkOpen) error {
 	}
 	ctx, cancel := context.WithTimeout(w.ctx, openTimeout)
 	defer cancel()
-	w.session, err = w.sessions.OpenSession(ctx, o)
+	w.session, err = w.verbs.OpenSession(ctx, o)
 	if err != nil {
 		w.session = nil
 		return err

@@ -87,7 +87,7 @@ func (a *attachment) Claim(tokens []message.Token) {
 // openSession opens a stream with a session.
 func openSession(ctx context.Context, t *testing.T, s *sessions, credits uint32) comandav1.Messages_WorkClient {
 	t.Helper()
-	server := New(Options{Verbs: s, Sessions: s, Allowed: AllowHosts("comanda.test:7400"), Logger: discard})
+	server := New(Options{Verbs: s, Allowed: AllowHosts("comanda.test:7400"), Logger: discard})
 	stream, err := comandav1.NewMessagesClient(serve(t, server, "localhost")).Work(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -130,21 +130,6 @@ func TestSessionOpensFirst(t *testing.T) {
 		}
 		if o := s.received[0]; o.Session != s.Session() || o.Lease != 0 {
 			t.Errorf("leased with %+v", o)
-		}
-		closeWork(t, stream)
-	})
-}
-
-// A worker that asks a server without sessions for one gets leases with deadlines.
-func TestWithoutSessionsLeasesHaveDeadlines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFake()
-		f.fill("q", 1, nil)
-		first := openRequest(1, "q")
-		first.Open.Incarnation, first.Open.Attachment, first.Beat = 9, 1, 1
-		stream := startWork(t.Context(), t, f, first)
-		if resp := next(t, stream); resp.GetTtl() != nil || resp.GetDeliveries()[0].GetLease().AsDuration() != message.DefaultLease {
-			t.Errorf("the first response is %v", resp)
 		}
 		closeWork(t, stream)
 	})
@@ -312,7 +297,7 @@ func TestSessionRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSessions()
-				server := New(Options{Verbs: s, Sessions: s, Allowed: AllowHosts("comanda.test:7400"), Logger: discard})
+				server := New(Options{Verbs: s, Allowed: AllowHosts("comanda.test:7400"), Logger: discard})
 				stream, err := comandav1.NewMessagesClient(serve(t, server, "localhost")).Work(t.Context())
 				if err != nil {
 					t.Fatal(err)

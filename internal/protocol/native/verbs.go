@@ -18,6 +18,8 @@ type Verbs interface {
 	// Receive waits for a first message up to o.Wait. When ctx ends it hands out
 	// nothing.
 	Receive(ctx context.Context, queue string, o message.ReceiveOptions) ([]message.Delivery, error)
+	// OpenSession opens or takes up a worker's session for one stream.
+	OpenSession(ctx context.Context, o message.SessionOptions) (message.Attachment, error)
 	// Settle answers with one result a settlement, in order.
 	Settle(ctx context.Context, s []message.Settlement) ([]message.SettleResult, error)
 	// OpenToken reads a token's text and refuses what this cluster did not write.
