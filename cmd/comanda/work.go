@@ -22,11 +22,12 @@ import (
 const (
 	exitReject = 65 // of a child: the message can't be handled (EX_DATAERR)
 	pipeWait   = 5 * time.Second
+	termWait   = 2 * time.Second // between SIGTERM and SIGKILL
 )
 
 func newWork(a *app) *cobra.Command {
 	var w client.Worker
-	var command string
+	var command, onDisconnect string
 	cmd := &cobra.Command{
 		Use:   "work QUEUE --exec 'CMD'",
 		Short: "Run a command for each message of a queue",
@@ -35,16 +36,28 @@ func newWork(a *app) *cobra.Command {
 The command runs in 'sh -c' with the body on its standard input and the rest in
 COMANDA_ID, COMANDA_KEY, COMANDA_TYPE, COMANDA_ATTEMPT, COMANDA_TOKEN,
 COMANDA_FENCE and COMANDA_QUEUE. Exit code 0 acks the message, 65 rejects it, any
-other has it tried again and keeps the end of standard error in its history. The
-command is killed when the lease is lost, and (on Linux) when the worker dies.
+other has it tried again and keeps the end of standard error in its history.
 
-SIGTERM and Ctrl-C drain: what runs may finish, nothing new begins. The second
-one ends at once.`,
+When the lease is lost the command is killed at once, with all that it started:
+others may have its message. So it is when the worker dies, even by kill -9.
+(On Linux; on other systems only the command's own process, and only while the
+worker lives.)
+
+SIGTERM and Ctrl-C drain: what runs may finish, nothing new begins. After --drain
+commands get SIGTERM, and SIGKILL 2 s later. The second signal ends at once.`,
 		Example: "  comanda work orders --exec './bake.sh' -c 8",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if command == "" {
 				return usageError(errors.New("--exec is missing: say what to run for each message"))
+			}
+			switch onDisconnect {
+			case "reroute":
+				w.OnDisconnect = client.OnDisconnectReroute
+			case "wait":
+				w.OnDisconnect = client.OnDisconnectWait
+			default:
+				return usageError(fmt.Errorf("--on-disconnect is %q: want reroute or wait", onDisconnect))
 			}
 			return a.call(cmd, func(c *client.Client, _ printer) error {
 				ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -62,7 +75,9 @@ one ends at once.`,
 	f.IntVarP(&w.Concurrency, "concurrency", "c", 1, "how many commands run at a time")
 	f.IntVar(&w.MaxMessages, "max", 0, "end after so many messages (default: don't)")
 	f.DurationVar(&w.IdleTimeout, "idle-exit", 0, "end when nothing was to do for so long (default: don't)")
-	f.DurationVar(&w.Lease, "lease", 0, "length of the leases, extended as long as a command runs (default 30s)")
+	f.DurationVar(&w.TTL, "ttl", 0, "silence after which others get the messages: 5s to 5m (default 10s)")
+	f.StringVar(&onDisconnect, "on-disconnect", "reroute", "a broken connection: reroute after 1s, or wait for the --ttl")
+	f.DurationVar(&w.Lease, "lease", 0, "length of the leases of a server that knows no heartbeats (default 30s)")
 	f.DurationVar(&w.DrainTimeout, "drain", 0, "how long commands may go on after a signal (default 30s)")
 	f.StringVar(&w.Name, "worker", hostPID(), "name in histories")
 	return cmd
@@ -91,8 +106,12 @@ func (r *runner) handle(ctx context.Context, j *client.Job) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, "sh", "-c", r.command)
-	bindToWorker(cmd)
-	cmd.WaitDelay = pipeWait // a grandchild may keep the pipes open
+	child, err := bindToWorker(ctx, cmd)
+	if err != nil {
+		return fmt.Errorf("start the command: %w", err)
+	}
+	defer child.ended()
+	cmd.WaitDelay = termWait + pipeWait // a grandchild may keep the pipes open
 	cmd.Env = append(os.Environ(),
 		"COMANDA_ID="+j.ID(), "COMANDA_KEY="+envText(j.Key()), "COMANDA_TYPE="+envText(j.Type()),
 		"COMANDA_ATTEMPT="+strconv.Itoa(j.Attempt()), "COMANDA_TOKEN="+j.Token(),
