@@ -21,17 +21,18 @@ func newQueue(a *app) *cobra.Command {
 
 // settingsFlags are the settings of a queue as flags.
 type settingsFlags struct {
-	maxAttempts, keepFinished  int32
-	backoff                    string
-	backoffInitial, backoffMax time.Duration
-	backoffList                []time.Duration
-	keepFinishedFor            time.Duration
-	maxMessageBytes            string
+	maxAttempts, maxWorkerDeaths, keepFinished int32
+	backoff                                    string
+	backoffInitial, backoffMax                 time.Duration
+	backoffList                                []time.Duration
+	keepFinishedFor                            time.Duration
+	maxMessageBytes                            string
 }
 
 func (s *settingsFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.Int32Var(&s.maxAttempts, "max-attempts", 0, "failed attempts before a message is dead (default 20, with a key 5)")
+	f.Int32Var(&s.maxWorkerDeaths, "max-worker-deaths", 0, "workers that may die with a message before it is dead as well (default 3)")
 	f.StringVar(&s.backoff, "backoff", "", "exponential, fixed or list (default exponential)")
 	f.DurationVar(&s.backoffInitial, "backoff-initial", 0, "first delay, or the fixed one (default 1s)")
 	f.DurationVar(&s.backoffMax, "backoff-max", 0, "largest delay of an exponential backoff (default 1h)")
@@ -42,7 +43,7 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 }
 
 func (s *settingsFlags) settings() (*client.QueueSettings, error) {
-	q := &client.QueueSettings{MaxAttempts: s.maxAttempts, KeepFinished: s.keepFinished}
+	q := &client.QueueSettings{MaxAttempts: s.maxAttempts, MaxWorkerDeaths: s.maxWorkerDeaths, KeepFinished: s.keepFinished}
 	if s.keepFinishedFor != 0 {
 		q.KeepFinishedFor = durationpb.New(s.keepFinishedFor)
 	}

@@ -53,6 +53,9 @@ func reason(d *queue.Detail) string {
 		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Rejected {
 			return "rejected by its worker"
 		}
+		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.WorkerLost {
+			return fmt.Sprintf("worker_lost: dead after %d of its workers died", d.Deaths)
+		}
 		return fmt.Sprintf("dead after %d failed attempts", d.Attempts)
 	case message.Leased, message.Finished:
 	}
@@ -63,7 +66,7 @@ func stamp(wall int64) string { return time.UnixMilli(wall).UTC().Format("2006-0
 
 var outcomes = map[queue.Outcome]string{
 	queue.Acked: "acked", queue.Nacked: "nacked", queue.Rejected: "rejected",
-	queue.Released: "released", queue.Expired: "expired", queue.Redriven: "redriven",
+	queue.Released: "released", queue.Expired: "expired", queue.Redriven: "redriven", queue.WorkerLost: "worker_lost",
 }
 
 // timeline unrolls the history: sent, then each lease and how it ended.

@@ -152,6 +152,9 @@ func movable(err error) bool {
 	}
 }
 
+// repeatable says that a read may succeed when it is made again.
+func repeatable(err error) bool { return movable(err) || message.CodeOf(err) == message.Unavailable }
+
 // stuck is what a verb answers whose route did not become right in time.
 func stuck(err *message.Error) *message.Error {
 	return message.Errorf(message.Unavailable, "the queue's group can't be reached just now; nothing was done: try again (%s)", err.Text)
@@ -204,7 +207,7 @@ func (g *Gateway) read(ctx context.Context, group uint64, q queue.Query, within 
 	r := g.retry(ctx)
 	for {
 		a, f, err := g.readOnce(ctx, group, &q, within)
-		if err == nil || !movable(err) {
+		if err == nil || !repeatable(err) {
 			return a, f, err
 		}
 		if !r.again() {

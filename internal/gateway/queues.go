@@ -80,7 +80,7 @@ func (g *Gateway) configured(ctx context.Context, group uint64, q *catalog.Queue
 		if err == nil && a.Queue != nil && a.Queue.Version >= q.Version {
 			return nil
 		}
-		if err != nil && !movable(err) {
+		if err != nil && !repeatable(err) {
 			return err
 		}
 		if now, ok := g.newest.Load().QueueNumber(q.Number); !ok && g.newest.Load().Version >= q.Version {

@@ -138,6 +138,9 @@ func (g *Group) build(view queue.Reader, term uint64) {
 		for _, c := range l.cells {
 			for _, d := range queue.Deadlines(view, l.number, c.number) {
 				key := leaseKey{l.number, d.Cell, d.Seq}
+				if d.Ended {
+					g.sessions.end(d.Session, d.Incarnation)
+				}
 				g.bind(g.leases.set(key, d.Fence, d.At), d.Session, d.Incarnation)
 				g.hold(key, d.Worker)
 			}

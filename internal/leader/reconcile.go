@@ -34,6 +34,7 @@ func (g *Group) Learn(view *catalog.View, changes []catalog.Change) {
 	case first || changes == nil:
 		settings, ends = g.reconcileAll(), g.expireSessions(nil)
 	default:
+		g.forgetNodes(changes)
 		ends = g.expireSessions(changes)
 		for _, c := range changes {
 			if c.Queue != nil {
@@ -44,6 +45,21 @@ func (g *Group) Learn(view *catalog.View, changes []catalog.Change) {
 	g.mu.Unlock()
 	g.proposeAll(settings)
 	g.proposeEnds(ends)
+}
+
+// forgetNodes has the group forget what it keeps for the retries of nodes that
+// were removed. If that is lost, no more is lost than its room. The lock is held,
+// and a proposal that is refused answers at once, without taking it.
+func (g *Group) forgetNodes(changes []catalog.Change) {
+	var c queue.Forget
+	for _, x := range changes {
+		if x.Node != nil && x.Node.State == catalog.Removed {
+			c.Nodes = append(c.Nodes, x.Node.ID)
+		}
+	}
+	if len(c.Nodes) > 0 {
+		g.raft.Propose(replica.Command(c.Command()), func(any, error) {})
+	}
 }
 
 // reconcileAll compares everything that the group has with the catalog.

@@ -40,7 +40,7 @@ type process struct {
 func launch(t *testing.T, binary, dir string, args ...string) *process {
 	t.Helper()
 	p := &process{addr: freeAddr(t), said: &output{}, ended: make(chan struct{})}
-	p.cmd = exec.Command(binary, append([]string{"serve", "--data-dir", dir, "--listen", p.addr}, args...)...)
+	p.cmd = exec.Command(binary, append([]string{"serve", "--data-dir", dir, "--listen", p.addr, "--cluster-listen", "127.0.0.1:0"}, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

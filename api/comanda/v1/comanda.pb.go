@@ -2893,6 +2893,9 @@ type QueueSettings struct {
 	KeepFinishedFor *durationpb.Duration `protobuf:"bytes,4,opt,name=keep_finished_for,json=keepFinishedFor,proto3" json:"keep_finished_for,omitempty"`
 	// Largest body; default 1 MiB, ≤ 16 MiB.
 	MaxMessageBytes int32 `protobuf:"varint,5,opt,name=max_message_bytes,json=maxMessageBytes,proto3" json:"max_message_bytes,omitempty"`
+	// Workers that may die with a message before it is dead as well; default 3,
+	// ≤ 1,000.
+	MaxWorkerDeaths int32 `protobuf:"varint,6,opt,name=max_worker_deaths,json=maxWorkerDeaths,proto3" json:"max_worker_deaths,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2958,6 +2961,13 @@ func (x *QueueSettings) GetKeepFinishedFor() *durationpb.Duration {
 func (x *QueueSettings) GetMaxMessageBytes() int32 {
 	if x != nil {
 		return x.MaxMessageBytes
+	}
+	return 0
+}
+
+func (x *QueueSettings) GetMaxWorkerDeaths() int32 {
+	if x != nil {
+		return x.MaxWorkerDeaths
 	}
 	return 0
 }
@@ -4656,13 +4666,14 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.comanda.v1.BackoffKindR\x04kind\x123\n" +
 	"\ainitial\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x12+\n" +
 	"\x03max\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03max\x12-\n" +
-	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\xf9\x01\n" +
+	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\xa5\x02\n" +
 	"\rQueueSettings\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12-\n" +
 	"\abackoff\x18\x02 \x01(\v2\x13.comanda.v1.BackoffR\abackoff\x12#\n" +
 	"\rkeep_finished\x18\x03 \x01(\x05R\fkeepFinished\x12E\n" +
 	"\x11keep_finished_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0fkeepFinishedFor\x12*\n" +
-	"\x11max_message_bytes\x18\x05 \x01(\x05R\x0fmaxMessageBytes\"\x84\x01\n" +
+	"\x11max_message_bytes\x18\x05 \x01(\x05R\x0fmaxMessageBytes\x12*\n" +
+	"\x11max_worker_deaths\x18\x06 \x01(\x05R\x0fmaxWorkerDeaths\"\x84\x01\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\x03R\x05ready\x12\x1c\n" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +

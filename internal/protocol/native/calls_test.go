@@ -43,7 +43,7 @@ const shownJSON = `{"id":"00000010-0000-8000-8000-000000000001","queue":"q","sta
 const freshJSON = `"freshness":{"served_by":"n1","role":"leader","age_ms":5}`
 
 const queueJSON = `{"name":"q","settings":{"backoff":{"kind":"BACKOFF_KIND_EXPONENTIAL","initial":"1s","max":"3600s"},` +
-	`"keep_finished":10000,"keep_finished_for":"3600s","max_message_bytes":1048576},"paused":true`
+	`"keep_finished":10000,"keep_finished_for":"3600s","max_message_bytes":1048576,"max_worker_deaths":3},"paused":true`
 
 // Each RPC asks its verb for what the request says, and answers with what the
 // verb says.

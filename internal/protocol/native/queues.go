@@ -114,6 +114,7 @@ func settingsOf(in *comandav1.QueueSettings) (message.Settings, error) {
 	}
 	s := message.Settings{
 		MaxAttempts:     int(in.GetMaxAttempts()),
+		MaxWorkerDeaths: int(in.GetMaxWorkerDeaths()),
 		KeepFinished:    int(in.GetKeepFinished()),
 		MaxMessageBytes: int(in.GetMaxMessageBytes()),
 	}
@@ -154,6 +155,7 @@ func settingsTo(s message.Settings) *comandav1.QueueSettings {
 	}
 	return &comandav1.QueueSettings{
 		MaxAttempts:     int32(s.MaxAttempts),
+		MaxWorkerDeaths: int32(s.MaxWorkerDeaths),
 		Backoff:         b,
 		KeepFinished:    int32(s.KeepFinished),
 		KeepFinishedFor: durationpb.New(s.KeepFinishedFor),
