@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -103,10 +104,10 @@ func (n *Node) join(ctx context.Context) error {
 		Handler: answers{n},
 	})
 	running, stop := context.WithCancel(ctx)
+	var talk sync.WaitGroup
+	talk.Go(func() { _ = guest.Run(running) }) // without a listener nothing can fail
+	defer talk.Wait()
 	defer stop()
-	ended := make(chan error, 1)
-	go func() { ended <- guest.Run(running) }()
-	defer func() { stop(); <-ended }()
 	request := encodeNode(nodeRequest{Join: new(n.describe())})
 	for {
 		var last error
@@ -131,7 +132,7 @@ func (n *Node) join(ctx context.Context) error {
 				return fmt.Errorf("join the cluster at %w", last)
 			}
 		}
-		n.config.Logger.Warn("no node of the cluster lets this one in yet; trying again", "error", last)
+		n.config.Logger.WarnContext(ctx, "no node of the cluster lets this one in yet; trying again", "error", last)
 		if err := n.pause(ctx, joinEvery); err != nil {
 			return fmt.Errorf("join the cluster at %w", errors.Join(last, err))
 		}
@@ -168,7 +169,7 @@ func (n *Node) meet(ctx context.Context) error {
 	n.part = stop
 	n.beside.Go(func() {
 		if err := peers.Run(running); err != nil {
-			n.config.Logger.Error("other nodes can't reach this one any more", "error", err)
+			n.config.Logger.ErrorContext(running, "other nodes can't reach this one any more", "error", err)
 		}
 	})
 	n.transport.peers.Store(peers)
@@ -213,7 +214,7 @@ func (n *Node) know(ctx context.Context) error {
 		}
 		if n.config.Clock.Now().Sub(began) > joinCall {
 			began = n.config.Clock.Now()
-			n.config.Logger.Warn("waiting for the other nodes of the cluster", "error", err)
+			n.config.Logger.WarnContext(ctx, "waiting for the other nodes of the cluster", "error", err)
 		}
 	}
 }
@@ -243,7 +244,7 @@ func (n *Node) keepReplicas(ctx context.Context) {
 		case <-n.news:
 		}
 		if err := n.reconcile(); err != nil && ctx.Err() == nil {
-			n.config.Logger.Error("the replicas here are not what the catalog wants", "error", err)
+			n.config.Logger.ErrorContext(ctx, "the replicas here are not what the catalog wants", "error", err)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/peer"
 )
@@ -116,13 +117,9 @@ func (m *membership) note(addresses map[uint64]string) error {
 	return m.write()
 }
 
-// Boot numbers as they are told to others carry 16 bits that each process draws:
-// two processes that started from copies of one directory have the same number,
-// and not the same bits.
-const bootBits = 16
-
+// newBoot is a boot number as it is told to others.
 func newBoot(boot uint64) uint64 {
-	return boot<<bootBits | uint64(rand.Uint32N(1<<bootBits)) //nolint:gosec // it tells processes apart, no more
+	return boot<<catalog.BootBits | uint64(rand.Uint32N(1<<catalog.BootBits)) //nolint:gosec // it tells processes apart, no more
 }
 
 // admit refuses a node whose boot number says that it runs on an old copy of its
@@ -138,8 +135,8 @@ func (m *membership) admit(who peer.Identity) error {
 		return message.Errorf(message.Conflict, "node id %d is this node's own: two servers run on copies of one data directory; stop one, and let it join with an empty one", who.Node)
 	case who.Boot == p.Boot:
 		return nil
-	case who.Boot>>bootBits <= p.Boot>>bootBits:
-		return message.Errorf(message.Conflict, "node %d comes with boot number %d, and was seen with %d: its data directory is an old copy, or two servers run on copies of it; stop it, and let it join anew with an empty --data-dir", who.Node, who.Boot>>bootBits, p.Boot>>bootBits)
+	case who.Boot>>catalog.BootBits <= p.Boot>>catalog.BootBits:
+		return message.Errorf(message.Conflict, "node %d comes with boot number %d, and was seen with %d: its data directory is an old copy, or two servers run on copies of it; stop it, and let it join anew with an empty --data-dir", who.Node, who.Boot>>catalog.BootBits, p.Boot>>catalog.BootBits)
 	}
 	p.Boot = who.Boot
 	m.set(p)

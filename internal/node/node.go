@@ -278,7 +278,7 @@ func (n *Node) led(ctx context.Context) error {
 			if len(g.Status().Voters) == 1 {
 				return fmt.Errorf("group %d has no leader: %w", g.ID(), err)
 			}
-			n.config.Logger.Warn("a group has no leader yet", "group", g.ID(), "error", err)
+			n.config.Logger.WarnContext(ctx, "a group has no leader yet", "group", g.ID(), "error", err)
 		}
 	}
 	return nil

@@ -106,7 +106,7 @@ func (n *Node) stepMembers(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, stepWithin)
 			defer cancel()
 			if err := m.Step(ctx, v, prefer[g.ID()], n.config.Clock.Now()); err != nil && ctx.Err() == nil {
-				n.config.Logger.Debug("a group's configuration is not yet what is wanted", "group", g.ID(), "error", err)
+				n.config.Logger.DebugContext(ctx, "a group's configuration is not yet what is wanted", "group", g.ID(), "error", err)
 			}
 		})
 	}
