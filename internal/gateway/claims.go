@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 
+	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 )
@@ -42,13 +43,52 @@ func (a *attachment) settled(t message.Token) {
 	delete(a.handed, lease{t.ID, t.Fence})
 }
 
-// Claim takes what the worker holds, and releases what it does not know of.
+// waits notes the groups at which the worker waits for messages.
+func (a *attachment) waits(groups []uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, id := range groups {
+		a.groups[id] = true
+	}
+}
+
+// Claim takes what the worker holds. It releases what the worker was given and
+// does not know of, and has the leaders release what never came here.
 func (a *attachment) Claim(tokens []message.Token) {
 	lost := a.unclaimed(tokens)
-	if len(lost) == 0 {
-		return
+	claim, groups := a.claim(tokens)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
+		defer cancel()
+		a.g.giveBack(ctx, a.ref.ID, lost)
+		for _, id := range groups {
+			// One that is lost on its way does no harm: the next comes soon.
+			if gr, err := a.g.o.Leader(id); err == nil {
+				_ = gr.Claim(ctx, claim)
+			}
+		}
+	}()
+}
+
+// claim is all that the worker or this gateway knows that the session holds, and
+// the groups that may have more.
+func (a *attachment) claim(tokens []message.Token) (c leader.Claim, groups []uint64) {
+	c = leader.Claim{Session: a.ref.ID, Incarnation: a.ref.Incarnation, Holds: map[uint32][]queue.LeaseRef{}}
+	hold := func(id message.ID, fence uint64) {
+		c.Holds[id.Queue()] = append(c.Holds[id.Queue()], queue.LeaseRef{Cell: id.Point().Cell(), Seq: id.Seq(), Fence: fence})
 	}
-	go a.g.giveBack(context.Background(), a.ref.ID, lost)
+	for _, t := range tokens {
+		hold(t.At(), t.Fence)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for l := range a.handed {
+		hold(l.id, l.fence)
+	}
+	for id := range a.groups {
+		groups = append(groups, id)
+	}
+	return c, groups
 }
 
 func (a *attachment) unclaimed(tokens []message.Token) (lost []queue.Leased) {

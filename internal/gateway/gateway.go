@@ -36,8 +36,9 @@ type Options struct {
 	Change func(context.Context, catalog.Command) (catalog.Result, error)
 	// Refresh brings the catalog here up to what was confirmed before the call.
 	Refresh func(context.Context) error
-	// Status tells of any group that has a replica here.
-	Status func(id uint64) (replica.Status, bool)
+	// Status tells of a group what a replica of it knows, the one here if there is
+	// one.
+	Status func(ctx context.Context, id uint64) (replica.Status, bool)
 	// Admit refuses sends while disk or memory is short.
 	Admit func() error
 	// Server tells of the process.
@@ -51,6 +52,8 @@ type Group interface {
 	Propose(ctx context.Context, c queue.Command) (any, error)
 	// Wait lets a call wait for messages; they come through the call.
 	Wait(c *leader.Call)
+	// Claim compares what a session knows to hold with what it holds.
+	Claim(ctx context.Context, c leader.Claim) error
 	// Receivers tells who receives from a queue.
 	Receivers(ctx context.Context, number uint32) (message.Receivers, error)
 }

@@ -208,29 +208,8 @@ func (g *Gateway) Locate(ctx context.Context, name, key string) (message.Locatio
 	}
 	h := q.Hash(key)
 	s := q.Shard(h.Point().Cell())
-	leading, followers := g.members(s.Group)
+	leading, followers := g.members(ctx, s.Group)
 	return message.Location{Hash: h.Hi, Shard: q.Name + "/" + s.Path, Group: s.Group, Leader: leading, Followers: followers}, nil
-}
-
-// members names the nodes of a group: who leads it, and who follows.
-func (g *Gateway) members(id uint64) (leading string, followers []string) {
-	v := g.newest.Load()
-	group, ok := v.Group(id)
-	if !ok {
-		return "", nil
-	}
-	st, _ := g.o.Status(id)
-	for _, r := range group.Replicas {
-		n, ok := v.Node(r.Node)
-		switch {
-		case !ok:
-		case r.ID == st.Leader:
-			leading = n.Name
-		default:
-			followers = append(followers, n.Name)
-		}
-	}
-	return leading, followers
 }
 
 // Shards lists the shards of one queue or, with the empty name, of up to limit
@@ -258,7 +237,7 @@ func (g *Gateway) Shards(ctx context.Context, name string, limit int, page strin
 	var fresh message.Freshness
 	for _, q := range qs {
 		f, err := g.readShards(ctx, q, o, func(s *catalog.Shard, info queue.ShardInfo) {
-			leading, followers := g.members(s.Group)
+			leading, followers := g.members(ctx, s.Group)
 			out = append(out, message.ShardInfo{
 				ID: q.Name + "/" + info.Path, Queue: q.Name, Group: s.Group, Leader: leading, Followers: followers, Counts: info.Counts,
 				From: uint64(message.CellPoint(info.From)), To: uint64(message.CellPoint(info.To)) + (1<<64/message.Cells - 1),
@@ -272,11 +251,10 @@ func (g *Gateway) Shards(ctx context.Context, name string, limit int, page strin
 	return out, next, fresh, nil
 }
 
-// SplitShard makes two shards of one, QUEUE/PATH, at the boundary of cells that
-// is nearest to the middle of its messages, and returns them. Nothing stops
-// meanwhile.
-func (g *Gateway) SplitShard(ctx context.Context, id string) ([]message.ShardInfo, error) {
-	name, path, _ := strings.Cut(id, "/")
+// SplitShard makes two shards of the queue's shard with that path, at the boundary
+// of cells that is nearest to the middle of its messages, and returns them.
+// Nothing stops meanwhile.
+func (g *Gateway) SplitShard(ctx context.Context, name, path string) ([]message.ShardInfo, error) {
 	if err := g.authorize(ctx, auth.Manage, name); err != nil {
 		return nil, err
 	}
@@ -355,24 +333,4 @@ func (g *Gateway) children(ctx context.Context, q *catalog.Queue, path string) (
 		}
 		g.refresh()
 	}
-}
-
-// Server tells of this server.
-func (g *Gateway) Server(ctx context.Context) (message.ServerInfo, error) {
-	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
-		return message.ServerInfo{}, err
-	}
-	info := g.o.Server()
-	v := g.newest.Load()
-	info.ClusterID, info.Node = v.Cluster.ID, g.o.Node
-	for _, group := range v.Groups() {
-		leading, _ := g.members(group.ID)
-		gi := message.GroupInfo{Group: group.ID, Leader: leading, Voters: len(group.Replicas)}
-		if st, ok := g.o.Status(group.ID); ok {
-			gi.Term, gi.Applied, gi.Voters = st.Term, st.Applied, len(st.Voters)
-			info.Voters = gi.Voters
-		}
-		info.Groups = append(info.Groups, gi)
-	}
-	return info, nil
 }

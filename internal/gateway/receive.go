@@ -89,6 +89,9 @@ func (g *Gateway) receive(wait context.Context, q *catalog.Queue, o message.Rece
 	if o.Session.ID != 0 {
 		call.Lease.Session = queue.Session{ID: o.Session.ID, Incarnation: o.Session.Incarnation, CatalogVersion: g.newest.Load().Version}
 	}
+	if a := g.sessions.attached(o.Session.ID); a != nil {
+		a.waits(ids)
+	}
 	for _, gr := range groups {
 		gr.Wait(call)
 	}

@@ -45,6 +45,7 @@ type attachment struct {
 	bundled  uint64 // newest that is in the bundle under way, or was in one
 	reported bool   // Close was called
 	handed   handed
+	groups   map[uint64]bool // at which it waits
 }
 
 // OpenSession opens a worker's session, or takes it up with a newer stream.
@@ -64,7 +65,7 @@ func (g *Gateway) OpenSession(ctx context.Context, o message.SessionOptions) (me
 	}
 	a := &attachment{
 		g: g, ref: message.SessionRef{ID: r.Session.ID, Incarnation: r.Session.Incarnation}, number: o.Attachment,
-		answered: make(chan uint64, 1), ended: make(chan struct{}), handed: handed{},
+		answered: make(chan uint64, 1), ended: make(chan struct{}), handed: handed{}, groups: map[uint64]bool{},
 	}
 	if err := g.sessions.attach(a); err != nil {
 		return nil, err

@@ -28,6 +28,8 @@ type Caller interface {
 // group was found.
 type Elsewhere struct {
 	Caller Caller
+	// Self is this node, which is never asked.
+	Self func() uint64
 	// Nodes lists the other nodes that have a replica of a group, the one that is
 	// thought to lead it first.
 	Nodes func(group uint64) []uint64
@@ -87,7 +89,7 @@ func (e *Elsewhere) note(group, node uint64) {
 	if e.found == nil {
 		e.found = map[uint64]uint64{}
 	}
-	if node == 0 {
+	if node == 0 || node == e.Self() {
 		delete(e.found, group)
 	} else {
 		e.found[group] = node

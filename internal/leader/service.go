@@ -49,16 +49,8 @@ func (s *Service) Answer(ctx context.Context, request []byte) []byte {
 }
 
 func (s *Service) answer(ctx context.Context, kind byte, id uint64, fields []byte) ([]byte, error) {
-	if kind == askCatalog || kind == askBeat {
-		m := s.Meta()
-		switch {
-		case m == nil:
-			return nil, message.Errorf(message.NotLeader, "the catalog has no replica here")
-		case kind == askBeat:
-			return s.beat(ctx, m, fields)
-		default:
-			return s.change(ctx, m, fields)
-		}
+	if id == catalog.MetaGroup {
+		return s.answerMeta(ctx, kind, fields)
 	}
 	g, ok := s.Group(id)
 	if !ok {
@@ -79,8 +71,27 @@ func (s *Service) answer(ctx context.Context, kind byte, id uint64, fields []byt
 		return []byte{answered}, g.peek(ctx, uint32(number))
 	case askStatus:
 		return appendJSON([]byte{answered}, g.raft.Status())
+	case askClaim:
+		return s.claim(ctx, g, fields)
 	case askReceivers:
 		return s.receivers(ctx, g, fields)
+	}
+	return nil, errWire
+}
+
+// answerMeta answers what is asked of the meta group.
+func (s *Service) answerMeta(ctx context.Context, kind byte, fields []byte) ([]byte, error) {
+	m := s.Meta()
+	if m == nil {
+		return nil, message.Errorf(message.NotLeader, "the catalog has no replica here")
+	}
+	switch kind {
+	case askBeat:
+		return s.beat(ctx, m, fields)
+	case askCatalog:
+		return s.change(ctx, m, fields)
+	case askStatus:
+		return appendJSON([]byte{answered}, m.raft.Status())
 	}
 	return nil, errWire
 }

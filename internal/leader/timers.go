@@ -32,6 +32,7 @@ type deadline struct {
 	// What it is bound to, and that its end is on its way because that has ended.
 	session, incarnation uint64
 	ending               bool
+	missed               int // claims in a row that lacked it
 }
 
 // leases are all leases of the group, the next deadline first.

@@ -27,6 +27,7 @@ const (
 	askCatalog   = 6 // a change of the catalog → its result
 	askBeat      = 7 // a bundle of beats → those that may be answered
 	askReceivers = 8 // a queue → who receives from it
+	askClaim     = 9 // what a session knows to hold → nothing
 )
 
 const (

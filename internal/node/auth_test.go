@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"maps"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -42,7 +43,7 @@ func TestEveryRPCIsAuthorized(t *testing.T) {
 	w.send(t.Context(), "q", 1, message.New{})
 	other := w.receive(t.Context(), "q", 1, message.MaxLease)[0]
 	w.settle(t.Context(), other, message.Settlement{Action: message.Reject})
-	requests := validRequests(leased, other.ID)
+	requests := validRequests(leased, other.ID, n.config.NodeName)
 	before := r.changes()
 	g.closed.Store(true)
 	conn := dial(t, n)
@@ -64,13 +65,11 @@ func TestEveryRPCIsAuthorized(t *testing.T) {
 		t.Errorf("sums of the rows before: %v, after: %v", before, after)
 	}
 	g.closed.Store(false)
-	for _, m := range []protoreflect.Name{"Extend", "Ack", "ShowMessage", "RedriveMessages", "DeleteQueue"} { // they would have succeeded
-		service := "Messages"
-		if m == "DeleteQueue" {
-			service = "Queues"
-		}
-		if err := call(t, conn, services.ByName(protoreflect.Name(service)).Methods().ByName(m), requests[m]); err != nil {
-			t.Errorf("%s, allowed: %v", m, err)
+	for _, name := range []string{"Messages.Extend", "Messages.Ack", "Messages.ShowMessage", "Messages.RedriveMessages", "Cluster.SplitShard", "Cluster.DrainNode", "Queues.DeleteQueue"} { // they would have succeeded
+		service, m, _ := strings.Cut(name, ".")
+		method := services.ByName(protoreflect.Name(service)).Methods().ByName(protoreflect.Name(m))
+		if err := call(t, conn, method, requests[method.Name()]); err != nil {
+			t.Errorf("%s, allowed: %v", name, err)
 		}
 	}
 	conn.Close()
@@ -78,7 +77,7 @@ func TestEveryRPCIsAuthorized(t *testing.T) {
 }
 
 // validRequests has a request for each RPC, by its short name.
-func validRequests(leased message.Delivery, dead message.ID) map[protoreflect.Name]proto.Message {
+func validRequests(leased message.Delivery, dead message.ID, node string) map[protoreflect.Name]proto.Message {
 	token := leased.Token
 	return map[protoreflect.Name]proto.Message{
 		"Send":            &comandav1.SendRequest{Queue: "q", Messages: []*comandav1.NewMessage{{Body: []byte("b")}}},
@@ -102,6 +101,10 @@ func validRequests(leased message.Delivery, dead message.ID) map[protoreflect.Na
 		"LocateKey":       &comandav1.LocateKeyRequest{Queue: "q", Key: "k"},
 		"GetServer":       &comandav1.GetServerRequest{},
 		"ListShards":      &comandav1.ListShardsRequest{},
+		"SplitShard":      &comandav1.SplitShardRequest{Queue: "q", Shard: "0"},
+		"ListNodes":       &comandav1.ListNodesRequest{},
+		"DrainNode":       &comandav1.DrainNodeRequest{Node: node},
+		"RemoveNode":      &comandav1.RemoveNodeRequest{Node: node},
 	}
 }
 

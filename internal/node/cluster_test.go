@@ -148,7 +148,7 @@ func TestThreeNodes(t *testing.T) {
 	for i := range 30 {
 		send(ms[i%3], fmt.Sprint("k", i))
 	}
-	halves, err := ms[1].Gateway().SplitShard(ctx, "orders/0.2")
+	halves, err := ms[1].Gateway().SplitShard(ctx, "orders", "0.2")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 		news: make(chan struct{}, 1), changing: make(chan struct{}), ended: make(chan struct{}),
 	}
 	n.transport = &transport{view: n.view.Load}
-	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Nodes: n.others}
+	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Self: func() uint64 { return n.id }, Nodes: n.others}
 	n.service = &leader.Service{Node: c.NodeName, Group: n.dataGroup, Meta: n.meta.Load, Leads: n.leaderNode}
 	if n.dir, err = openDirectory(c.FS, c.DataDir); err != nil {
 		return nil, err
@@ -92,7 +92,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	n.boot = newBoot(n.host.Boot())
 	n.gateway = gateway.New(gateway.Options{
 		Node: c.NodeName, NodeID: func() uint64 { return n.id }, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
-		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Status: n.status,
+		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Status: n.ask,
 		Admit: n.resources.admit, Server: n.info,
 	})
 	// From here on everything ends with the host.

@@ -65,6 +65,20 @@ func (n *Node) leaderNode(group uint64) uint64 {
 	return n.transport.nodeOf(group, st.Leader)
 }
 
+// askWithin is how long another node may take to tell of a group.
+const askWithin = time.Second
+
+// ask tells of a group what its replica here knows or, without one, another's.
+func (n *Node) ask(ctx context.Context, group uint64) (replica.Status, bool) {
+	if st, ok := n.status(group); ok {
+		return st, true
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	st, err := n.elsewhere.Group(group).Status(ctx)
+	return st, err == nil
+}
+
 // change proposes a change of the catalog to its leader, once.
 func (n *Node) change(ctx context.Context, c catalog.Command) (catalog.Result, error) {
 	if m := n.meta.Load(); m != nil {

@@ -1,0 +1,81 @@
+package leader
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+// Claim is what a worker and its gateway know that its session holds. A lease of
+// the session that two claims in a row lack was lost on its way, with the answer
+// that named it: it is released, without counting.
+type Claim struct {
+	Session     uint64                      `json:"session"`
+	Incarnation uint64                      `json:"incarnation"`
+	Holds       map[uint32][]queue.LeaseRef `json:"holds"` // by queue
+}
+
+// missesAllowed is how many claims in a row may lack a lease: one may have been
+// made while the lease was on its way.
+const missesAllowed = 1
+
+// Claim compares what a session claims with what it holds in this group.
+func (g *Group) Claim(_ context.Context, c Claim) error {
+	lost, err := g.unclaimed(c)
+	for number, leases := range lost {
+		r := queue.ReleaseLeases{Queue: number, Leases: leases}
+		g.raft.Propose(replica.Command(r.Command()), func(any, error) {}) // the next claim finds what is lost
+	}
+	return err
+}
+
+func (g *Group) unclaimed(c Claim) (map[uint32][]queue.LeaseRef, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.leading {
+		return nil, message.Errorf(message.NotLeader, "group %d is not led here", g.raft.ID())
+	}
+	b := g.sessions.by[c.Session]
+	if b == nil || b.incarnation != c.Incarnation {
+		return nil, nil
+	}
+	claimed := map[leaseKey]uint64{}
+	for number, leases := range c.Holds {
+		for _, l := range leases {
+			claimed[leaseKey{number, l.Cell, l.Seq}] = l.Fence
+		}
+	}
+	lost := map[uint32][]queue.LeaseRef{}
+	for key, d := range b.leases {
+		switch {
+		case claimed[key] == d.fence || d.ending:
+			d.missed = 0
+		case d.missed < missesAllowed:
+			d.missed++
+		default:
+			lost[key.queue] = append(lost[key.queue], queue.LeaseRef{Cell: key.cell, Seq: key.seq, Fence: d.fence})
+		}
+	}
+	return lost, nil
+}
+
+// Claim has the other node compare what a session claims.
+func (r *Remote) Claim(ctx context.Context, c Claim) error {
+	fields, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	_, err = r.at.ask(ctx, r.id, append(appendRequest(nil, askClaim, r.id), fields...), nil)
+	return err
+}
+
+func (s *Service) claim(ctx context.Context, g *Group, fields []byte) ([]byte, error) {
+	var c Claim
+	if err := json.Unmarshal(fields, &c); err != nil {
+		return nil, errWire
+	}
+	return []byte{answered}, g.Claim(ctx, c)
+}

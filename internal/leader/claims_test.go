@@ -1,0 +1,39 @@
+package leader
+
+import (
+	"testing"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// A lease whose answer was lost is released when two claims in a row lack it; one
+// that is claimed stays, also when a claim in between lacked it.
+func TestLeaseThatNobodyClaimsIsReleased(t *testing.T) {
+	r := newRig(t)
+	r.send(2, 0)
+	c := NewCall(1, message.ReceiveOptions{Max: 2, Lease: time.Minute, Worker: "w"}, 1)
+	c.Lease.Session = queue.Session{ID: 7, Incarnation: 9, CatalogVersion: 1}
+	r.Wait(c)
+	got, refusal := c.Collect(t.Context())
+	if refusal != nil || len(got) != 2 {
+		t.Fatalf("%d leased, %v", len(got), refusal)
+	}
+	kept := queue.LeaseRef{Cell: got[0].Ref.Cell, Seq: got[0].Ref.Seq, Fence: got[0].Fence}
+	lost := queue.LeaseRef{Cell: got[1].Ref.Cell, Seq: got[1].Ref.Seq, Fence: got[1].Fence}
+	claim := func(leases ...queue.LeaseRef) {
+		t.Helper()
+		if err := r.Claim(t.Context(), Claim{Session: 7, Incarnation: 9, Holds: map[uint32][]queue.LeaseRef{1: leases}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claim(kept)
+	r.want("after one claim", 0, 0, 2)
+	claim(kept, lost)
+	claim(kept)
+	r.want("claimed in between", 0, 0, 2)
+	claim(kept)
+	r.propose(queue.Tick()) // behind the release
+	r.want("after two in a row", 1, 0, 1)
+}
