@@ -27,7 +27,8 @@ type Options struct {
 	// LogBudget is how many bytes of segments may be in use before rows are
 	// flushed to let go of them; 0: 256 MiB.
 	LogBudget int64
-	// SnapshotRate is how many bytes of a snapshot are sent in a second; 0: 64 MiB.
+	// SnapshotRate is how many bytes of a snapshot are sent in a second, a tenth
+	// of it each tick; 0: 64 MiB.
 	SnapshotRate int64
 	// Machine makes the state machine of a replica, before any of its entries is
 	// applied: at the start, when it is created, and when it begins anew from a
@@ -281,6 +282,9 @@ func (h *Host) gather(ticked bool) {
 	h.marked = h.marked[:0]
 	h.mu.Unlock()
 	if ticked {
+		if h.sending != nil {
+			h.sending.tick()
+		}
 		for _, g := range *h.groups.Load() {
 			h.addToRound(g)
 		}

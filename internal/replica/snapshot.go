@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -19,6 +20,7 @@ type sending struct {
 	index uint64 // of the last entry in it; the log from there on is kept
 	to    uint64
 	view  *state.View
+	ticks chan struct{} // one slot
 	// abort ends it with a reason; nil until the message has left raft.
 	abort context.CancelCauseFunc
 }
@@ -45,7 +47,7 @@ func (g *Group) snapshot() (*raftpb.Snapshot, error) {
 		view.Close()
 		panic(&logFailure{fmt.Errorf("replica: group %d: %w", g.id, err)})
 	}
-	h.sending = &sending{group: g, index: at.Index, view: view}
+	h.sending = &sending{group: g, index: at.Index, view: view, ticks: make(chan struct{}, 1)}
 	return &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{ConfState: conf, Index: &at.Index, Term: &at.Term}}, nil
 }
 
@@ -54,10 +56,11 @@ func (g *Group) sendSnapshot(m *raftpb.Message) {
 	h, s := g.host, g.host.sending
 	ctx, abort := context.WithCancelCause(context.Background())
 	s.to, s.abort = m.GetTo(), abort
-	body := &pacer{ctx: ctx, rows: s.view.Export(), rate: h.o.SnapshotRate, now: h.o.Now, began: h.o.Now()}
+	rows, perTick := s.view.Export(), max(h.o.SnapshotRate/int64(time.Second/TickEvery), 1)
+	body := &pacer{ctx: ctx, rows: rows, ticks: s.ticks, perTick: perTick, left: perTick}
 	h.spawn(func() {
 		err := h.o.Transport.SendSnapshot(ctx, Outgoing{g.id, m}, body)
-		err = errors.Join(err, body.rows.Close())
+		err = errors.Join(err, rows.Close())
 		s.view.Close()
 		abort(nil)
 		h.call(g, func(stopped error) {
@@ -111,35 +114,37 @@ func (h *Host) spawn(f func()) {
 	h.workers.Go(f)
 }
 
-// pacer reads rows at a bounded rate, until it is aborted.
+// pacer reads rows, so many bytes between two ticks, until it is aborted.
 type pacer struct {
-	ctx   context.Context
-	rows  *state.Export
-	rate  int64 // bytes a second
-	now   func() time.Time
-	began time.Time
-	sent  int64
+	ctx     context.Context
+	rows    io.Reader
+	ticks   <-chan struct{}
+	perTick int64
+	left    int64 // until the next tick
 }
 
-// pacedBytes is what goes between two looks at the clock.
-const pacedBytes = 64 << 10
-
 func (p *pacer) Read(b []byte) (int, error) {
-	due := time.Duration(float64(p.sent) / float64(p.rate) * float64(time.Second))
-	if wait := due - p.now().Sub(p.began); wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
+	if p.left <= 0 {
 		select {
-		case <-timer.C:
+		case <-p.ticks:
+			p.left = p.perTick
 		case <-p.ctx.Done():
 		}
 	}
 	if p.ctx.Err() != nil {
 		return 0, context.Cause(p.ctx)
 	}
-	n, err := p.rows.Read(b[:min(len(b), pacedBytes)])
-	p.sent += int64(n)
+	n, err := p.rows.Read(b[:min(int64(len(b)), p.left)])
+	p.left -= int64(n)
 	return n, err
+}
+
+// tick lets a snapshot that is being sent go on.
+func (s *sending) tick() {
+	select {
+	case s.ticks <- struct{}{}:
+	default:
+	}
 }
 
 func errLogFull(group uint64, budget int64) error {

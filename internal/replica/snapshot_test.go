@@ -2,6 +2,8 @@ package replica
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -233,4 +235,29 @@ func TestSnapshotEndsWhenTheLogGrowsTooMuch(t *testing.T) {
 	}
 	c.watchSnapshots(nil)
 	c.agreeOn(1, 2)
+}
+
+// Between two ticks no more is read than the rate allows, and an abort ends the
+// waiting for the next one.
+func TestSnapshotIsPacedByTicks(t *testing.T) {
+	ctx, abort := context.WithCancelCause(t.Context())
+	ticks := make(chan struct{}, 1)
+	rows := strings.NewReader(strings.Repeat("x", 10_000))
+	p := &pacer{ctx: ctx, rows: rows, ticks: ticks, perTick: 1_000, left: 1_000}
+	for i := range 3 {
+		if _, err := io.ReadFull(p, make([]byte, 1_000)); err != nil {
+			t.Fatal(err)
+		}
+		if got := 10_000 - rows.Len(); got != 1_000*(i+1) {
+			t.Fatalf("after %d ticks %d were read", i, got)
+		}
+		ticks <- struct{}{}
+	}
+	if n, err := p.Read(make([]byte, 5_000)); n != 1_000 || err != nil {
+		t.Errorf("one read gave %d, %v", n, err)
+	}
+	abort(errStopped)
+	if _, err := p.Read(make([]byte, 1)); !errors.Is(err, errStopped) {
+		t.Errorf("after the abort: %v", err)
+	}
 }
