@@ -21,7 +21,7 @@ type Node struct {
 	Listen  string            `json:"listen"`           // where clients reach it
 	Peer    string            `json:"peer,omitempty"`   // where other nodes reach it
 	StoreID uint64            `json:"store,omitempty"`  // of its data directory
-	Boot    uint64            `json:"boot,omitempty"`   // boot number of its last start; grows
+	Boot    uint64            `json:"boot,omitempty"`   // of its last start: its boot number and BootBits that it drew
 	Labels  map[string]string `json:"labels,omitempty"` // of --label
 	Version string            `json:"binary,omitempty"` // of its binary
 	// State is what the monitor thinks of it; Draining is the operator's wish
@@ -29,6 +29,11 @@ type Node struct {
 	State    NodeState `json:"state,omitempty"`
 	Draining bool      `json:"draining,omitempty"`
 }
+
+// BootBits is how many bits of Node.Boot each process draws: two processes that
+// started from copies of one directory have the same number, and not the same
+// bits.
+const BootBits = 16
 
 // NodeState is what the monitor thinks of a node.
 type NodeState uint8

@@ -231,7 +231,24 @@ type GroupInfo struct {
 	Leader  string
 	Term    uint64
 	Applied uint64
-	Voters  int
+	// Voters and Learners there are now; WantedVoters are to be, AliveVoters of
+	// those are on nodes that are alive.
+	Voters, Learners, WantedVoters, AliveVoters int
+}
+
+// NodeInfo is a node as its users see it.
+type NodeInfo struct {
+	ID        uint64
+	Name      string
+	State     string // alive, suspect or down
+	Draining  bool   // it is to hold nothing
+	Boot      uint64 // how often its data directory was started
+	Labels    map[string]string
+	Listen    string // where clients reach it
+	Advertise string // where other nodes reach it
+	Version   string
+	Replicas  int // groups that it has a replica of
+	Leads     int // groups that it leads
 }
 
 // ServerInfo is what a server tells of itself.

@@ -4139,12 +4139,19 @@ func (x *MemoryStatus) GetUsedBytes() uint64 {
 }
 
 type GroupStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
-	Leader        string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
-	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
-	Applied       uint64                 `protobuf:"varint,4,opt,name=applied,proto3" json:"applied,omitempty"`
-	Voters        int32                  `protobuf:"varint,5,opt,name=voters,proto3" json:"voters,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Group   uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Leader  string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term    uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Applied uint64                 `protobuf:"varint,4,opt,name=applied,proto3" json:"applied,omitempty"`
+	// Replicas that vote now: an entry is confirmed when most of them have it.
+	Voters int32 `protobuf:"varint,5,opt,name=voters,proto3" json:"voters,omitempty"`
+	// Replicas that copy and do not vote.
+	Learners int32 `protobuf:"varint,6,opt,name=learners,proto3" json:"learners,omitempty"`
+	// How many are to vote. More than voters: the others are still catching up.
+	WantedVoters int32 `protobuf:"varint,7,opt,name=wanted_voters,json=wantedVoters,proto3" json:"wanted_voters,omitempty"`
+	// How many of those that are to vote are on nodes that are alive.
+	AliveVoters   int32 `protobuf:"varint,8,opt,name=alive_voters,json=aliveVoters,proto3" json:"alive_voters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4210,6 +4217,27 @@ func (x *GroupStatus) GetApplied() uint64 {
 func (x *GroupStatus) GetVoters() int32 {
 	if x != nil {
 		return x.Voters
+	}
+	return 0
+}
+
+func (x *GroupStatus) GetLearners() int32 {
+	if x != nil {
+		return x.Learners
+	}
+	return 0
+}
+
+func (x *GroupStatus) GetWantedVoters() int32 {
+	if x != nil {
+		return x.WantedVoters
+	}
+	return 0
+}
+
+func (x *GroupStatus) GetAliveVoters() int32 {
+	if x != nil {
+		return x.AliveVoters
 	}
 	return 0
 }
@@ -4448,6 +4476,505 @@ func (x *ListShardsResponse) GetNextPage() string {
 		return x.NextPage
 	}
 	return ""
+}
+
+type SplitShardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Its path: 0.1 of the shard orders/0.1.
+	Shard         string `protobuf:"bytes,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitShardRequest) Reset() {
+	*x = SplitShardRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitShardRequest) ProtoMessage() {}
+
+func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
+func (*SplitShardRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *SplitShardRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *SplitShardRequest) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+type SplitShardResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The two that it became.
+	Shards        []*Shard `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitShardResponse) Reset() {
+	*x = SplitShardResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitShardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitShardResponse) ProtoMessage() {}
+
+func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
+func (*SplitShardResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *SplitShardResponse) GetShards() []*Shard {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+type Node struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Given once: a removed node that comes back gets another.
+	Id   uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// alive, suspect (silent for 3 s) or down (silent for 10 s).
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// It is to hold nothing.
+	Draining bool `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`
+	// How often its data directory was started.
+	Boot   uint64            `protobuf:"varint,5,opt,name=boot,proto3" json:"boot,omitempty"`
+	Labels map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Where clients reach it.
+	Listen string `protobuf:"bytes,7,opt,name=listen,proto3" json:"listen,omitempty"`
+	// Where other nodes reach it.
+	Advertise string `protobuf:"bytes,8,opt,name=advertise,proto3" json:"advertise,omitempty"`
+	Version   string `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	// How many groups it has a replica of, and how many it leads.
+	Replicas      int32 `protobuf:"varint,10,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Leads         int32 `protobuf:"varint,11,opt,name=leads,proto3" json:"leads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *Node) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Node) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Node) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Node) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Node) GetBoot() uint64 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
+func (x *Node) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Node) GetListen() string {
+	if x != nil {
+		return x.Listen
+	}
+	return ""
+}
+
+func (x *Node) GetAdvertise() string {
+	if x != nil {
+		return x.Advertise
+	}
+	return ""
+}
+
+func (x *Node) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Node) GetReplicas() int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Node) GetLeads() int32 {
+	if x != nil {
+		return x.Leads
+	}
+	return 0
+}
+
+type ListNodesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesRequest) Reset() {
+	*x = ListNodesRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesRequest) ProtoMessage() {}
+
+func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
+func (*ListNodesRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
+}
+
+type ListNodesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By id.
+	Nodes         []*Node `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesResponse) Reset() {
+	*x = ListNodesResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesResponse) ProtoMessage() {}
+
+func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
+func (*ListNodesResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ListNodesResponse) GetNodes() []*Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Take a drain back.
+	Undo          bool `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *DrainNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DrainNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *DrainNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+type RemoveNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Groups for which no other node has a place go on with one voter: what they
+	// confirm from then on is on one disk.
+	AcceptOneDisk bool `protobuf:"varint,2,opt,name=accept_one_disk,json=acceptOneDisk,proto3" json:"accept_one_disk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeRequest) Reset() {
+	*x = RemoveNodeRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeRequest) ProtoMessage() {}
+
+func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *RemoveNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RemoveNodeRequest) GetAcceptOneDisk() bool {
+	if x != nil {
+		return x.AcceptOneDisk
+	}
+	return false
+}
+
+type RemoveNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeResponse) Reset() {
+	*x = RemoveNodeResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeResponse) ProtoMessage() {}
+
+func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
+func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
 var File_comanda_v1_comanda_proto protoreflect.FileDescriptor
@@ -4758,13 +5285,16 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\vlimit_bytes\x18\x01 \x01(\x04R\n" +
 	"limitBytes\x12\x1d\n" +
 	"\n" +
-	"used_bytes\x18\x02 \x01(\x04R\tusedBytes\"\x81\x01\n" +
+	"used_bytes\x18\x02 \x01(\x04R\tusedBytes\"\xe5\x01\n" +
 	"\vGroupStatus\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x04 \x01(\x04R\aapplied\x12\x16\n" +
-	"\x06voters\x18\x05 \x01(\x05R\x06voters\"\x80\x01\n" +
+	"\x06voters\x18\x05 \x01(\x05R\x06voters\x12\x1a\n" +
+	"\blearners\x18\x06 \x01(\x05R\blearners\x12#\n" +
+	"\rwanted_voters\x18\a \x01(\x05R\fwantedVoters\x12!\n" +
+	"\falive_voters\x18\b \x01(\x05R\valiveVoters\"\x80\x01\n" +
 	"\x11ListShardsRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12/\n" +
 	"\x05stale\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05stale\x12\x10\n" +
@@ -4782,7 +5312,40 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x12ListShardsResponse\x12)\n" +
 	"\x06shards\x18\x01 \x03(\v2\x11.comanda.v1.ShardR\x06shards\x123\n" +
 	"\tfreshness\x18\x02 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\x12\x1b\n" +
-	"\tnext_page\x18\x03 \x01(\tR\bnextPage*{\n" +
+	"\tnext_page\x18\x03 \x01(\tR\bnextPage\"?\n" +
+	"\x11SplitShardRequest\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\tR\x05shard\"?\n" +
+	"\x12SplitShardResponse\x12)\n" +
+	"\x06shards\x18\x01 \x03(\v2\x11.comanda.v1.ShardR\x06shards\"\xe3\x02\n" +
+	"\x04Node\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1a\n" +
+	"\bdraining\x18\x04 \x01(\bR\bdraining\x12\x12\n" +
+	"\x04boot\x18\x05 \x01(\x04R\x04boot\x124\n" +
+	"\x06labels\x18\x06 \x03(\v2\x1c.comanda.v1.Node.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06listen\x18\a \x01(\tR\x06listen\x12\x1c\n" +
+	"\tadvertise\x18\b \x01(\tR\tadvertise\x12\x18\n" +
+	"\aversion\x18\t \x01(\tR\aversion\x12\x1a\n" +
+	"\breplicas\x18\n" +
+	" \x01(\x05R\breplicas\x12\x14\n" +
+	"\x05leads\x18\v \x01(\x05R\x05leads\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x12\n" +
+	"\x10ListNodesRequest\";\n" +
+	"\x11ListNodesResponse\x12&\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x10.comanda.v1.NodeR\x05nodes\":\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"9\n" +
+	"\x11DrainNodeResponse\x12$\n" +
+	"\x04node\x18\x01 \x01(\v2\x10.comanda.v1.NodeR\x04node\"O\n" +
+	"\x11RemoveNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12&\n" +
+	"\x0faccept_one_disk\x18\x02 \x01(\bR\racceptOneDisk\"\x14\n" +
+	"\x12RemoveNodeResponse*{\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -4831,13 +5394,19 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\n" +
 	"PauseQueue\x12\x1d.comanda.v1.PauseQueueRequest\x1a\x1e.comanda.v1.PauseQueueResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x18/v1/queues/{queue}/pause\x12q\n" +
 	"\vResumeQueue\x12\x1e.comanda.v1.ResumeQueueRequest\x1a\x1f.comanda.v1.ResumeQueueResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x19/v1/queues/{queue}/resume\x12k\n" +
-	"\tLocateKey\x12\x1c.comanda.v1.LocateKeyRequest\x1a\x1d.comanda.v1.LocateKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/locate2\xc8\x01\n" +
+	"\tLocateKey\x12\x1c.comanda.v1.LocateKeyRequest\x1a\x1d.comanda.v1.LocateKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/locate2\xf4\x04\n" +
 	"\aCluster\x12\\\n" +
 	"\tGetServer\x12\x1c.comanda.v1.GetServerRequest\x1a\x1d.comanda.v1.GetServerResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/server\x12_\n" +
 	"\n" +
 	"ListShards\x12\x1d.comanda.v1.ListShardsRequest\x1a\x1e.comanda.v1.ListShardsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/shardsB8Z6github.com/comanda-mq/comanda/api/comanda/v1;comandav1b\x06proto3"
+	"/v1/shards\x12|\n" +
+	"\n" +
+	"SplitShard\x12\x1d.comanda.v1.SplitShardRequest\x1a\x1e.comanda.v1.SplitShardResponse\"/\x82\xd3\xe4\x93\x02)\"'/v1/queues/{queue}/shards/{shard}/split\x12[\n" +
+	"\tListNodes\x12\x1c.comanda.v1.ListNodesRequest\x1a\x1d.comanda.v1.ListNodesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/nodes\x12h\n" +
+	"\tDrainNode\x12\x1c.comanda.v1.DrainNodeRequest\x1a\x1d.comanda.v1.DrainNodeResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x16/v1/nodes/{node}/drain\x12e\n" +
+	"\n" +
+	"RemoveNode\x12\x1d.comanda.v1.RemoveNodeRequest\x1a\x1e.comanda.v1.RemoveNodeResponse\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/nodes/{node}B8Z6github.com/comanda-mq/comanda/api/comanda/v1;comandav1b\x06proto3"
 
 var (
 	file_comanda_v1_comanda_proto_rawDescOnce sync.Once
@@ -4852,7 +5421,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(Action)(0),                     // 0: comanda.v1.Action
 	(OnDisconnect)(0),               // 1: comanda.v1.OnDisconnect
@@ -4922,135 +5491,157 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*ListShardsRequest)(nil),       // 65: comanda.v1.ListShardsRequest
 	(*Shard)(nil),                   // 66: comanda.v1.Shard
 	(*ListShardsResponse)(nil),      // 67: comanda.v1.ListShardsResponse
-	nil,                             // 68: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 69: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 70: comanda.v1.Message.AttributesEntry
-	(*durationpb.Duration)(nil),     // 71: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 72: google.protobuf.Timestamp
+	(*SplitShardRequest)(nil),       // 68: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 69: comanda.v1.SplitShardResponse
+	(*Node)(nil),                    // 70: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 71: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 72: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 73: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 74: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 75: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 76: comanda.v1.RemoveNodeResponse
+	nil,                             // 77: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 78: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 79: comanda.v1.Message.AttributesEntry
+	nil,                             // 80: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 81: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 82: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	68, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	71, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	72, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	72, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
-	5,  // 4: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
-	7,  // 5: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
-	8,  // 6: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	71, // 7: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	71, // 8: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	69, // 9: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	72, // 10: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	71, // 11: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
-	11, // 12: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
-	0,  // 13: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	71, // 14: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	71, // 15: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
-	13, // 16: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
-	7,  // 17: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
-	2,  // 18: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
-	15, // 19: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	71, // 20: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
-	2,  // 21: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	71, // 22: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	71, // 23: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
-	28, // 24: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
-	29, // 25: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	71, // 26: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	71, // 27: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
-	1,  // 28: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
-	13, // 29: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
-	15, // 30: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
-	11, // 31: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
-	30, // 32: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	71, // 33: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	71, // 34: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	71, // 35: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	72, // 36: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	72, // 37: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	72, // 38: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	70, // 39: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
-	34, // 40: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
-	35, // 41: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
-	32, // 42: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	71, // 43: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	35, // 44: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
-	32, // 45: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	7,  // 46: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	40, // 47: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	3,  // 48: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	71, // 49: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	71, // 50: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	71, // 51: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	42, // 52: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	71, // 53: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	43, // 54: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	44, // 55: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	72, // 56: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	43, // 57: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	45, // 58: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	71, // 59: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	45, // 60: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	32, // 61: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	45, // 62: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	72, // 63: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	72, // 64: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	62, // 65: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	63, // 66: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	64, // 67: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	71, // 68: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	44, // 69: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	66, // 70: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	32, // 71: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	4,  // 72: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,  // 73: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,  // 74: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	6,  // 75: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	10, // 76: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	14, // 77: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	17, // 78: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	19, // 79: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	21, // 80: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	23, // 81: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	25, // 82: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	27, // 83: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	33, // 84: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	37, // 85: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	39, // 86: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	46, // 87: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	48, // 88: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	50, // 89: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	52, // 90: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	54, // 91: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	56, // 92: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	58, // 93: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	60, // 94: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	65, // 95: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	9,  // 96: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	12, // 97: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	16, // 98: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	18, // 99: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	20, // 100: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	22, // 101: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	24, // 102: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	26, // 103: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	31, // 104: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	36, // 105: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	38, // 106: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	41, // 107: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	47, // 108: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	49, // 109: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	51, // 110: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	53, // 111: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	55, // 112: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	57, // 113: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	59, // 114: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	61, // 115: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	67, // 116: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	96, // [96:117] is the sub-list for method output_type
-	75, // [75:96] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	77,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	81,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	82,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	82,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	5,   // 4: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
+	7,   // 5: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
+	8,   // 6: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
+	81,  // 7: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	81,  // 8: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	78,  // 9: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	82,  // 10: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	81,  // 11: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	11,  // 12: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
+	0,   // 13: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
+	81,  // 14: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	81,  // 15: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	13,  // 16: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
+	7,   // 17: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
+	2,   // 18: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
+	15,  // 19: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
+	81,  // 20: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	2,   // 21: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
+	81,  // 22: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	81,  // 23: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	28,  // 24: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
+	29,  // 25: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
+	81,  // 26: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	81,  // 27: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	1,   // 28: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
+	13,  // 29: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
+	15,  // 30: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
+	11,  // 31: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
+	30,  // 32: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
+	81,  // 33: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	81,  // 34: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	81,  // 35: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	82,  // 36: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	82,  // 37: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	82,  // 38: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	79,  // 39: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	34,  // 40: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
+	35,  // 41: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
+	32,  // 42: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
+	81,  // 43: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	35,  // 44: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
+	32,  // 45: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
+	7,   // 46: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	40,  // 47: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	3,   // 48: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	81,  // 49: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	81,  // 50: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	81,  // 51: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	42,  // 52: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	81,  // 53: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	43,  // 54: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	44,  // 55: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	82,  // 56: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	43,  // 57: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	45,  // 58: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	81,  // 59: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	45,  // 60: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	32,  // 61: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	45,  // 62: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	82,  // 63: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	82,  // 64: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	62,  // 65: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	63,  // 66: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	64,  // 67: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	81,  // 68: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	44,  // 69: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	66,  // 70: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	32,  // 71: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	66,  // 72: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	80,  // 73: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	70,  // 74: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	70,  // 75: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	4,   // 76: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,   // 77: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,   // 78: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	6,   // 79: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	10,  // 80: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	14,  // 81: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	17,  // 82: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	19,  // 83: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	21,  // 84: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	23,  // 85: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	25,  // 86: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	27,  // 87: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	33,  // 88: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	37,  // 89: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	39,  // 90: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	46,  // 91: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	48,  // 92: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	50,  // 93: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	52,  // 94: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	54,  // 95: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	56,  // 96: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	58,  // 97: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	60,  // 98: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	65,  // 99: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	68,  // 100: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	71,  // 101: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	73,  // 102: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	75,  // 103: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	9,   // 104: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	12,  // 105: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	16,  // 106: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	18,  // 107: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	20,  // 108: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	22,  // 109: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	24,  // 110: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	26,  // 111: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	31,  // 112: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	36,  // 113: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	38,  // 114: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	41,  // 115: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	47,  // 116: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	49,  // 117: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	51,  // 118: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	53,  // 119: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	55,  // 120: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	57,  // 121: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	59,  // 122: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	61,  // 123: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	67,  // 124: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	69,  // 125: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	72,  // 126: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	74,  // 127: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	76,  // 128: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	104, // [104:129] is the sub-list for method output_type
+	79,  // [79:104] is the sub-list for method input_type
+	79,  // [79:79] is the sub-list for extension type_name
+	79,  // [79:79] is the sub-list for extension extendee
+	0,   // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -5069,7 +5660,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   67,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

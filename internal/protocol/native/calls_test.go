@@ -45,6 +45,8 @@ const freshJSON = `"freshness":{"served_by":"n1","role":"leader","age_ms":5}`
 const queueJSON = `{"name":"q","settings":{"backoff":{"kind":"BACKOFF_KIND_EXPONENTIAL","initial":"1s","max":"3600s"},` +
 	`"keep_finished":10000,"keep_finished_for":"3600s","max_message_bytes":1048576,"max_worker_deaths":3},"paused":true`
 
+const nodeJSON = `{"id":"7","name":"n1","state":"suspect","draining":true,"boot":"3","labels":{"zone":"a"},"listen":"l:1","advertise":"p:2","version":"v","replicas":5,"leads":2}`
+
 // Each RPC asks its verb for what the request says, and answers with what the
 // verb says.
 func TestCalls(t *testing.T) {
@@ -135,13 +137,22 @@ func TestCalls(t *testing.T) {
 		{
 			"Cluster/GetServer", &comandav1.GetServerRequest{}, `server`,
 			`{"version":"v","node":"n1","started_at":"2026-11-24T12:00:00Z","disk":{"free_bytes":"9223372036854775809","fsync_p99_us":"1000"},` +
-				`"memory":{},"groups":[{"group":1,"leader":"n1","term":"4611686018427387904","applied":"9","voters":1}]}`,
+				`"memory":{},"groups":[{"group":1,"leader":"n1","term":"4611686018427387904","applied":"9","voters":1,"learners":2,"wanted_voters":3,"alive_voters":4}]}`,
 		},
 		{
 			"Cluster/ListShards", &comandav1.ListShardsRequest{Queue: "q", Max: 2, Page: "p"}, `shards q max=2 page=p`,
 			`{"shards":[{"id":"q/0","queue":"q","from":"0000000000000000","to":"ffffffffffffffff","group":3,"leader":"n1","counts":{"ready":"7"}}],` + freshJSON + `,"next_page":"next"}`,
 		},
 		{"Cluster/ListShards", &comandav1.ListShardsRequest{}, `shards  max=100 page=`, ""},
+		{
+			"Cluster/SplitShard", &comandav1.SplitShardRequest{Queue: "q", Shard: "0"}, `split q 0`,
+			`{"shards":[{"id":"q/0.0","queue":"q","from":"0000000000000000","to":"0000000000000007","group":3,"leader":"n1","followers":["n2"],"counts":{}}]}`,
+		},
+		{"Cluster/ListNodes", &comandav1.ListNodesRequest{}, `nodes`, `{"nodes":[` + nodeJSON + `]}`},
+		{"Cluster/DrainNode", &comandav1.DrainNodeRequest{Node: "n1"}, `drain n1 undo=false`, `{"node":` + nodeJSON + `}`},
+		{"Cluster/DrainNode", &comandav1.DrainNodeRequest{Node: "n1", Undo: true}, `drain n1 undo=true`, ""},
+		{"Cluster/RemoveNode", &comandav1.RemoveNodeRequest{Node: "n1"}, `remove n1 accept-one-disk=false`, `{}`},
+		{"Cluster/RemoveNode", &comandav1.RemoveNodeRequest{Node: "n1", AcceptOneDisk: true}, `remove n1 accept-one-disk=true`, ""},
 	} {
 		f := newFake()
 		if c.resp != "" {

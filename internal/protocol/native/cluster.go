@@ -4,6 +4,7 @@ import (
 	"context"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
 )
 
 // GetServer tells what the server is and how it does.
@@ -33,7 +34,8 @@ func (s cluster) GetServer(ctx context.Context, _ *comandav1.GetServerRequest) (
 	}
 	for _, g := range i.Groups {
 		resp.Groups = append(resp.Groups, &comandav1.GroupStatus{
-			Group: uint32(g.Group), Leader: g.Leader, Term: g.Term, Applied: g.Applied, Voters: int32(g.Voters),
+			Group: uint32(g.Group), Leader: g.Leader, Term: g.Term, Applied: g.Applied,
+			Voters: int32(g.Voters), Learners: int32(g.Learners), WantedVoters: int32(g.WantedVoters), AliveVoters: int32(g.AliveVoters),
 		})
 	}
 	return resp, nil
@@ -49,12 +51,62 @@ func (s cluster) ListShards(ctx context.Context, req *comandav1.ListShardsReques
 	if err != nil {
 		return nil, err
 	}
-	resp := &comandav1.ListShardsResponse{Shards: make([]*comandav1.Shard, len(shards)), NextPage: next, Freshness: freshnessTo(fresh)}
+	return &comandav1.ListShardsResponse{Shards: shardsTo(shards), NextPage: next, Freshness: freshnessTo(fresh)}, nil
+}
+
+// SplitShard makes two shards of one.
+func (s cluster) SplitShard(ctx context.Context, req *comandav1.SplitShardRequest) (*comandav1.SplitShardResponse, error) {
+	halves, err := s.verbs.SplitShard(ctx, req.GetQueue(), req.GetShard())
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.SplitShardResponse{Shards: shardsTo(halves)}, nil
+}
+
+// ListNodes lists the nodes that are not removed.
+func (s cluster) ListNodes(ctx context.Context, _ *comandav1.ListNodesRequest) (*comandav1.ListNodesResponse, error) {
+	nodes, err := s.verbs.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &comandav1.ListNodesResponse{Nodes: make([]*comandav1.Node, len(nodes))}
+	for i := range nodes {
+		resp.Nodes[i] = nodeTo(&nodes[i])
+	}
+	return resp, nil
+}
+
+// DrainNode asks that a node holds nothing, or takes that back.
+func (s cluster) DrainNode(ctx context.Context, req *comandav1.DrainNodeRequest) (*comandav1.DrainNodeResponse, error) {
+	n, err := s.verbs.DrainNode(ctx, req.GetNode(), req.GetUndo())
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.DrainNodeResponse{Node: nodeTo(&n)}, nil
+}
+
+// RemoveNode takes a node out of the cluster.
+func (s cluster) RemoveNode(ctx context.Context, req *comandav1.RemoveNodeRequest) (*comandav1.RemoveNodeResponse, error) {
+	if err := s.verbs.RemoveNode(ctx, req.GetNode(), req.GetAcceptOneDisk()); err != nil {
+		return nil, err
+	}
+	return &comandav1.RemoveNodeResponse{}, nil
+}
+
+func shardsTo(shards []message.ShardInfo) []*comandav1.Shard {
+	out := make([]*comandav1.Shard, len(shards))
 	for i, sh := range shards {
-		resp.Shards[i] = &comandav1.Shard{
+		out[i] = &comandav1.Shard{
 			Id: sh.ID, Queue: sh.Queue, From: pointTo(sh.From), To: pointTo(sh.To), Group: uint32(sh.Group),
 			Leader: sh.Leader, Followers: sh.Followers, Counts: countsTo(sh.Counts),
 		}
 	}
-	return resp, nil
+	return out
+}
+
+func nodeTo(n *message.NodeInfo) *comandav1.Node {
+	return &comandav1.Node{
+		Id: n.ID, Name: n.Name, State: n.State, Draining: n.Draining, Boot: n.Boot, Labels: n.Labels,
+		Listen: n.Listen, Advertise: n.Advertise, Version: n.Version, Replicas: int32(n.Replicas), Leads: int32(n.Leads),
+	}
 }

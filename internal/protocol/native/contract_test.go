@@ -50,6 +50,10 @@ var requests = map[protoreflect.FullName]proto.Message{
 	"comanda.v1.Queues.LocateKey":         &comandav1.LocateKeyRequest{Queue: "q", Key: "k"},
 	"comanda.v1.Cluster.GetServer":        &comandav1.GetServerRequest{},
 	"comanda.v1.Cluster.ListShards":       &comandav1.ListShardsRequest{},
+	"comanda.v1.Cluster.SplitShard":       &comandav1.SplitShardRequest{Queue: "q", Shard: "0"},
+	"comanda.v1.Cluster.ListNodes":        &comandav1.ListNodesRequest{},
+	"comanda.v1.Cluster.DrainNode":        &comandav1.DrainNodeRequest{Node: "n"},
+	"comanda.v1.Cluster.RemoveNode":       &comandav1.RemoveNodeRequest{Node: "n"},
 }
 
 // eachRPC calls f for each RPC of the contract with a request that is valid.

@@ -233,10 +233,33 @@ func (f *fake) Shards(_ context.Context, queue string, n int, page string, _ mes
 		"next", fresh, f.called("shards %s max=%d page=%s", queue, n, page)
 }
 
+func (f *fake) SplitShard(_ context.Context, queue, path string) ([]message.ShardInfo, error) {
+	return []message.ShardInfo{{ID: "q/0.0", Queue: "q", From: 0, To: 7, Group: 3, Leader: "n1", Followers: []string{"n2"}}}, f.called("split %s %s", queue, path)
+}
+
+func (f *fake) Nodes(context.Context) ([]message.NodeInfo, error) {
+	return []message.NodeInfo{f.node("n1")}, f.called("nodes")
+}
+
+func (f *fake) DrainNode(_ context.Context, name string, undo bool) (message.NodeInfo, error) {
+	return f.node(name), f.called("drain %s undo=%t", name, undo)
+}
+
+func (f *fake) RemoveNode(_ context.Context, name string, acceptOneDisk bool) error {
+	return f.called("remove %s accept-one-disk=%t", name, acceptOneDisk)
+}
+
+func (f *fake) node(name string) message.NodeInfo {
+	return message.NodeInfo{
+		ID: 7, Name: name, State: "suspect", Draining: true, Boot: 3, Labels: map[string]string{"zone": "a"},
+		Listen: "l:1", Advertise: "p:2", Version: "v", Replicas: 5, Leads: 2,
+	}
+}
+
 func (f *fake) Server(context.Context) (message.ServerInfo, error) {
 	return message.ServerInfo{
 		Version: "v", Node: "n1", StartedAt: sentAt, DiskFree: 1<<63 + 1, FsyncP99: time.Millisecond,
-		Groups: []message.GroupInfo{{Group: 1, Leader: "n1", Term: 1 << 62, Applied: 9, Voters: 1}},
+		Groups: []message.GroupInfo{{Group: 1, Leader: "n1", Term: 1 << 62, Applied: 9, Voters: 1, Learners: 2, WantedVoters: 3, AliveVoters: 4}},
 	}, f.called("server")
 }
 

@@ -42,5 +42,10 @@ type Verbs interface {
 	// Shards answers for one queue or, if queue is empty, for at most n from page
 	// on, and with the next page.
 	Shards(ctx context.Context, queue string, n int, page string, o message.ReadOptions) ([]message.ShardInfo, string, message.Freshness, error)
+	SplitShard(ctx context.Context, queue, path string) ([]message.ShardInfo, error)
 	Server(ctx context.Context) (message.ServerInfo, error)
+
+	Nodes(ctx context.Context) ([]message.NodeInfo, error)
+	DrainNode(ctx context.Context, name string, undo bool) (message.NodeInfo, error)
+	RemoveNode(ctx context.Context, name string, acceptOneDisk bool) error
 }
