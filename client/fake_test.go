@@ -41,6 +41,7 @@ type fake struct {
 	ttl time.Duration
 	// mute leaves heartbeats unanswered, shut refuses streams.
 	mute, shut atomic.Bool
+	lag        time.Duration // of answers to heartbeats
 
 	// onGoodbye, if set, is called before a goodbye is answered.
 	onGoodbye func()
@@ -208,6 +209,7 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 	if f.ttl > 0 {
 		resp := &comandav1.WorkResponse{Ttl: durationpb.New(f.ttl)}
 		f.hear(first, resp)
+		<-time.After(f.lag)
 		if err := stream.Send(resp); err != nil {
 			return err
 		}
@@ -246,6 +248,9 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 		f.ready = f.ready[n:]
 		f.credits -= n
 		f.mu.Unlock()
+		if resp.GetBeat() > 0 {
+			<-time.After(f.lag)
+		}
 		if err := stream.Send(resp); err != nil {
 			return err
 		}
