@@ -57,20 +57,37 @@ func (g *Gateway) OpenSession(ctx context.Context, o message.SessionOptions) (me
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	r, err := g.propagate(ctx, catalog.Command{OpenSession: &catalog.OpenSession{
-		Worker: o.Worker, Incarnation: o.Incarnation, Node: g.o.NodeID(), TTL: o.TTL, Wait: o.Wait,
-	}})
+	x, err := g.session(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	a := &attachment{
-		g: g, ref: message.SessionRef{ID: r.Session.ID, Incarnation: r.Session.Incarnation}, number: o.Attachment,
+		g: g, ref: message.SessionRef{ID: x.ID, Incarnation: x.Incarnation}, number: o.Attachment,
 		answered: make(chan uint64, 1), ended: make(chan struct{}), handed: handed{}, groups: map[uint64]bool{},
 	}
 	if err := g.sessions.attach(a); err != nil {
 		return nil, err
 	}
+	// It may have ended since it was looked up, before anybody told a of it.
+	g.sessions.mu.Lock()
+	defer g.sessions.mu.Unlock()
+	g.sessions.compare(g.newest.Load(), a)
 	return a, nil
+}
+
+// session finds the session in the catalog's copy here, so that a worker is taken
+// back whoever leads the catalog just now, or has it opened. One that has ended
+// meanwhile ends the stream as soon as the copy knows.
+func (g *Gateway) session(ctx context.Context, o message.SessionOptions) (*catalog.Session, error) {
+	for _, x := range g.newest.Load().Worker(o.Worker) {
+		if x.Incarnation == o.Incarnation && x.Live() {
+			return x, nil
+		}
+	}
+	r, err := g.propagate(ctx, catalog.Command{OpenSession: &catalog.OpenSession{
+		Worker: o.Worker, Incarnation: o.Incarnation, Node: g.o.NodeID(), TTL: o.TTL, Wait: o.Wait,
+	}})
+	return r.Session, err
 }
 
 // attach makes a the session's stream here; one that was here before ends.
