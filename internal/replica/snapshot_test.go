@@ -160,6 +160,22 @@ func TestLogIsKeptForFollowers(t *testing.T) {
 	}
 }
 
+// Who follows keeps its log too, within the budget: when it leads, others need
+// no snapshot for the few entries that they lack.
+func TestFollowersKeepTheirLog(t *testing.T) {
+	c := newCluster(t)
+	for range 20 {
+		c.add("a")
+	}
+	c.agree()
+	for _, n := range c.others(c.leader()) {
+		n.forgetSome()
+		if first := n.firstIndex(); first != 2 {
+			t.Errorf("the log of node %d begins at %d", n.id, first)
+		}
+	}
+}
+
 // While a snapshot is on its way the log from its index on is kept, also over
 // the budget, so that its receiver needs no second one.
 func TestLogIsKeptForASnapshot(t *testing.T) {

@@ -82,10 +82,15 @@ func (h *Host) truncate() error {
 // mayForget says up to which index nobody needs the log: what followers that
 // are alive have yet to get is kept while the log is within its budget, and
 // what comes after a snapshot that is on its way, or whose receiver still
-// catches up, to twice that. Who needs more gets a snapshot.
+// catches up, to twice that. Who needs more gets a snapshot. A replica that does
+// not lead does not know who needs what, and may lead in a moment: within the
+// budget it keeps all.
 func (g *Group) mayForget(live int64) uint64 {
 	h, upTo := g.host, g.durable
 	if live <= h.o.LogBudget {
+		if r := g.role.Load(); g.lead == 0 && len(r.voters)+len(r.learners) > 1 {
+			return g.cut
+		}
 		for _, p := range g.peers {
 			if p.Active {
 				upTo = min(upTo, p.Match)
