@@ -209,6 +209,9 @@ func (n *Node) know(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		if err := n.outcast(ctx); err != nil {
+			return err
+		}
 		if err := n.pause(ctx, retryRefresh); err != nil {
 			return fmt.Errorf("the catalog can't be read: no majority of the nodes that hold it can be reached: %w", err)
 		}
@@ -372,6 +375,7 @@ const askNode = 0
 type nodeRequest struct {
 	Join  *catalog.Node `json:"join,omitempty"`
 	Watch *watchRequest `json:"watch,omitempty"`
+	Hello bool          `json:"hello,omitempty"` // nothing: the handshake was the question
 }
 
 type watchRequest struct {
@@ -414,6 +418,7 @@ func (n *Node) answerNode(ctx context.Context, from uint64, request []byte) ([]b
 		err = message.Errorf(message.PermissionDenied, "only nodes of the cluster may ask that")
 	case r.Watch != nil:
 		a, err = n.tell(ctx, *r.Watch)
+	case r.Hello:
 	default:
 		err = errRequest
 	}

@@ -166,3 +166,39 @@ func TestThreeNodes(t *testing.T) {
 	send(ms[0], "back")
 	take(ms[0])
 }
+
+// A node that runs on an old copy of its directory has forgotten what it once
+// confirmed: the others do not talk to it, and it ends with words.
+func TestOldCopyOfADirectoryIsRefused(t *testing.T) {
+	ms := startCluster(t, 3)
+	voters(t, ms[0], 3)
+	third := ms[2]
+	third.stop()
+	old := third.fs
+	third.fs = copyOf(t, old)
+	third.start()
+	eventually(t, "the others know the third node again", func() bool {
+		return ms[0].transport.peers.Load().Connected(third.id)
+	})
+	third.stop()
+	third.start()
+	eventually(t, "the others know the third node again", func() bool {
+		return ms[0].transport.peers.Load().Connected(third.id)
+	})
+	third.stop()
+	_, err := Start(t.Context(), Config{FS: old, DataDir: "data", NodeName: "old", Listen: "127.0.0.1:0", ClusterListen: third.ClusterAddr(), LogSegment: 4 << 20, DiskReserve: 1})
+	if message.CodeOf(err) != message.Conflict {
+		t.Fatalf("a node on an old copy of its directory: %v", err)
+	}
+	third.start()
+}
+
+// copyOf copies a disk.
+func copyOf(t *testing.T, from vfs.FS) vfs.FS {
+	t.Helper()
+	to := vfs.NewMem()
+	if ok, err := vfs.Clone(from, to, "data", "data"); err != nil || !ok {
+		t.Fatal(err)
+	}
+	return to
+}

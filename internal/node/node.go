@@ -50,8 +50,10 @@ type Node struct {
 	part   context.CancelFunc // of the talk with other nodes
 	beside sync.WaitGroup
 	halt   context.CancelFunc // of the host
-	ended  chan struct{}      // closed when the host has ended
-	err    error              // with which; set before ended is closed
+	// failure is why the server ended by itself, if the host did not fail.
+	failure atomic.Pointer[error]
+	ended   chan struct{} // closed when the host has ended
+	err     error         // with which; set before ended is closed
 }
 
 // ledWithin is how long a start waits until the groups here are led.
@@ -101,6 +103,9 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	go func() {
 		err := n.host.Run(running)
 		stopTicks()
+		if f := n.failure.Load(); f != nil {
+			err = errors.Join(*f, err)
+		}
 		n.err = errors.Join(err, n.dir.close())
 		close(n.ended)
 	}()
@@ -224,6 +229,7 @@ func (n *Node) begin(ctx context.Context) error {
 	})
 	n.beside.Go(func() { n.tick(beside) })
 	n.beside.Go(func() { n.gateway.Beats(beside, n.beat) })
+	n.beside.Go(func() { n.greet(beside) })
 	if err := n.led(ctx); err != nil {
 		return err
 	}
