@@ -101,15 +101,16 @@ func nodeInfo(n *catalog.Node) message.NodeInfo {
 	}
 }
 
-// node finds a node that is not removed by its name, in the catalog as it is now.
+// node finds a node by its name, in the catalog as it is now. Of those that had the
+// name it is the last: the others were removed.
 func (g *Gateway) node(ctx context.Context, name string) (*catalog.Node, error) {
 	ctx, cancel := context.WithTimeout(ctx, retryFor)
 	defer cancel()
 	if err := g.o.Refresh(ctx); err != nil {
 		return nil, err
 	}
-	for _, n := range g.newest.Load().Nodes() {
-		if n.Name == name && n.State != catalog.Removed {
+	for _, n := range slices.Backward(g.newest.Load().Nodes()) {
+		if n.Name == name {
 			return n, nil
 		}
 	}
@@ -133,7 +134,7 @@ func (g *Gateway) DrainNode(ctx context.Context, name string, undo bool) (messag
 	return nodeInfo(r.Node), nil
 }
 
-// RemoveNode takes a node out of the cluster for good. With acceptOneDisk the
+// RemoveNode takes a node out of the cluster for good; a repeat is fine. With acceptOneDisk the
 // groups that have no other node for its voter go on with one voter; without, its
 // seat there stays empty until another node joins.
 func (g *Gateway) RemoveNode(ctx context.Context, name string, acceptOneDisk bool) error {
