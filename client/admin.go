@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 )
 
@@ -22,9 +24,29 @@ func (c *Client) CreateQueue(ctx context.Context, queue string, o QueueOptions) 
 	return c.queues.CreateQueue(ctx, &comandav1.CreateQueueRequest{Queue: queue, Settings: o.Settings, Shards: int32(o.Shards)})
 }
 
-// Queue tells a queue's settings and counts, and who receives from it.
-func (c *Client) Queue(ctx context.Context, queue string) (*comandav1.GetQueueResponse, error) {
-	return c.queues.GetQueue(ctx, &comandav1.GetQueueRequest{Queue: queue})
+// ReadOption says what a read is content with.
+type ReadOption func(*readOptions)
+
+type readOptions struct{ stale time.Duration }
+
+// Stale lets any replica answer, with what is at most so old (up to 60 s); one
+// that can't keep that refuses with CodeUnavailable. Without it an answer holds all
+// that was confirmed before the call. The answer says who gave it and how old it is.
+func Stale(d time.Duration) ReadOption { return func(o *readOptions) { o.stale = d } }
+
+// stale is what options say of it; nil: nothing.
+func stale(opts []ReadOption) *durationpb.Duration {
+	var o readOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return optional(o.stale)
+}
+
+// Queue tells a queue's settings and counts and, unless it may be stale, who
+// receives from it.
+func (c *Client) Queue(ctx context.Context, queue string, opts ...ReadOption) (*comandav1.GetQueueResponse, error) {
+	return c.queues.GetQueue(ctx, &comandav1.GetQueueRequest{Queue: queue, Stale: stale(opts)})
 }
 
 // Queues lists queues by name: up to limit (default 100, at most 1,000), from the
@@ -59,8 +81,35 @@ func (c *Client) Locate(ctx context.Context, queue, key string) (*comandav1.Loca
 // Shards lists the shards of a queue or, if queue is empty, of up to limit queues
 // (default 100, at most 1,000) from the page that the answer before named as its
 // next; "" is the first.
-func (c *Client) Shards(ctx context.Context, queue string, limit int, page string) (*comandav1.ListShardsResponse, error) {
-	return c.cluster.ListShards(ctx, &comandav1.ListShardsRequest{Queue: queue, Max: int32(limit), Page: page})
+func (c *Client) Shards(ctx context.Context, queue string, limit int, page string, opts ...ReadOption) (*comandav1.ListShardsResponse, error) {
+	return c.cluster.ListShards(ctx, &comandav1.ListShardsRequest{Queue: queue, Max: int32(limit), Page: page, Stale: stale(opts)})
+}
+
+// SplitShard makes two shards of the one with that path, while it is used, and
+// returns them.
+func (c *Client) SplitShard(ctx context.Context, queue, path string) (*comandav1.SplitShardResponse, error) {
+	return c.cluster.SplitShard(ctx, &comandav1.SplitShardRequest{Queue: queue, Shard: path})
+}
+
+// Nodes lists the cluster's nodes by id, as the server that answers knows them.
+func (c *Client) Nodes(ctx context.Context) ([]*comandav1.Node, error) {
+	r, err := c.cluster.ListNodes(ctx, &comandav1.ListNodesRequest{})
+	return r.GetNodes(), err
+}
+
+// DrainNode asks that a node holds nothing or, with undo, takes that back. It does
+// not wait: Nodes tells how far it is.
+func (c *Client) DrainNode(ctx context.Context, name string, undo bool) (*comandav1.Node, error) {
+	r, err := c.cluster.DrainNode(ctx, &comandav1.DrainNodeRequest{Node: name, Undo: undo})
+	return r.GetNode(), err
+}
+
+// RemoveNode takes a node out of the cluster for good. Where a group would have no
+// majority left it is refused with CodeConflict. With acceptOneDisk, groups for whose
+// voter there is no other node go on with one voter.
+func (c *Client) RemoveNode(ctx context.Context, name string, acceptOneDisk bool) error {
+	_, err := c.cluster.RemoveNode(ctx, &comandav1.RemoveNodeRequest{Node: name, AcceptOneDisk: acceptOneDisk})
+	return err
 }
 
 // Server tells what the server is and how it fares.
@@ -70,8 +119,8 @@ func (c *Client) Server(ctx context.Context) (*comandav1.GetServerResponse, erro
 
 // Show tells where a message is, what happened to it, and why it is not running
 // now. With a wait (up to 60 s) it answers when the message is finished or dead.
-func (c *Client) Show(ctx context.Context, id string, wait time.Duration) (*comandav1.ShowMessageResponse, error) {
-	return c.messages.ShowMessage(ctx, &comandav1.ShowMessageRequest{Id: id, Wait: optional(wait)})
+func (c *Client) Show(ctx context.Context, id string, wait time.Duration, opts ...ReadOption) (*comandav1.ShowMessageResponse, error) {
+	return c.messages.ShowMessage(ctx, &comandav1.ShowMessageRequest{Id: id, Wait: optional(wait), Stale: stale(opts)})
 }
 
 // ListOptions say which messages to list.
@@ -79,11 +128,16 @@ type ListOptions struct {
 	State string // ready (default), scheduled, leased, dead or finished
 	Max   int    // 1–1,000; default 100
 	Page  string // the next page that the answer before named; "" is the first
+	// Stale lets any replica answer with what is at most so old, as the option of
+	// that name does.
+	Stale time.Duration
 }
 
 // List lists messages of one state. It changes nothing.
 func (c *Client) List(ctx context.Context, queue string, o ListOptions) (*comandav1.ListMessagesResponse, error) {
-	return c.messages.ListMessages(ctx, &comandav1.ListMessagesRequest{Queue: queue, State: o.State, Max: int32(o.Max), Page: o.Page})
+	return c.messages.ListMessages(ctx, &comandav1.ListMessagesRequest{
+		Queue: queue, State: o.State, Max: int32(o.Max), Page: o.Page, Stale: optional(o.Stale),
+	})
 }
 
 // RedriveResult tells what became of one message that was to be redriven.
