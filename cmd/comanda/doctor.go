@@ -29,7 +29,7 @@ type finding struct {
 
 func newDoctor(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "doctor", Short: "Check a server: does it answer, versions, disk, fsync, clock, voters, queues without a worker", Args: args(cobra.NoArgs),
+		Use: "doctor", Short: "Check a server and its cluster: versions, disk, fsync, clock, groups, voters, nodes, queues without a worker", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				before := time.Now()
@@ -42,7 +42,12 @@ func newDoctor(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				findings := append(examine(r, before.Add(took/2), took), workers)
+				nodes, err := c.Nodes(cmd.Context())
+				if err != nil {
+					return err
+				}
+				findings := append(examine(r, before.Add(took/2), took), examineCluster(r.GetGroups(), nodes)...)
+				findings = append(findings, workers)
 				os := make([]object, len(findings))
 				failed := false
 				for i, f := range findings {
@@ -83,11 +88,68 @@ func examine(r *comandav1.GetServerResponse, now time.Time, took time.Duration) 
 	}
 	apart := r.GetNow().AsTime().Sub(now).Abs()
 	add("clock", apart < clockApart+took, "warn", "%s apart from this machine's", apart.Round(time.Millisecond))
-	for _, g := range r.GetGroups() {
-		add(fmt.Sprintf("group %d", g.GetGroup()), g.GetLeader() != "", "fail", "leader %q, %d voters", g.GetLeader(), g.GetVoters())
-	}
-	add("voters", r.GetVoters() != 2, "warn", "%d; %d may fail", r.GetVoters(), (r.GetVoters()-1)/2)
 	return fs
+}
+
+// examineCluster judges the groups and the nodes that hold them.
+func examineCluster(groups []*comandav1.GroupStatus, nodes []*comandav1.Node) (fs []finding) {
+	fewest := int32(0)
+	for _, g := range groups {
+		f := finding{fmt.Sprintf("group %d", g.GetGroup()), "ok", fmt.Sprintf("leader %q, %d voters, %d wanted and %d of these alive, %d learners",
+			g.GetLeader(), g.GetVoters(), g.GetWantedVoters(), g.GetAliveVoters(), g.GetLearners())}
+		switch {
+		case g.GetLeader() == "":
+			f.state = "fail"
+		case g.GetVoters() != g.GetWantedVoters() || g.GetAliveVoters() < g.GetWantedVoters():
+			f.state = "warn"
+		}
+		fs = append(fs, f)
+		if voters := min(g.GetVoters(), g.GetAliveVoters()); fewest == 0 || voters < fewest {
+			fewest = voters
+		}
+	}
+	return append(fs, examineVoters(fewest, len(nodes)), examineNodes(nodes))
+}
+
+// examineVoters says what the fewest voters of a group mean.
+func examineVoters(fewest int32, nodes int) finding {
+	switch {
+	case fewest >= groupVoters:
+		return finding{"voters", "ok", fmt.Sprintf("%d in each group at least: %d may fail", fewest, (fewest-1)/2)}
+	case fewest == 2:
+		return finding{"voters", "warn", fmt.Sprintf("2 in a group, on %d nodes: if one more fails the group stops", nodes)}
+	case nodes == 1:
+		return finding{"voters", "ok", "1 node: what is confirmed is on one disk; with three nodes it is on two"}
+	case nodes == 2:
+		return finding{"voters", "warn", "2 nodes: the second one copies, and durability is still one disk; a third one makes three voters"}
+	}
+	return finding{"voters", "warn", fmt.Sprintf("%d in a group, although there are %d nodes: until the others have caught up its durability is one disk", fewest, nodes)}
+}
+
+// examineNodes names the nodes that are not as they should be.
+func examineNodes(nodes []*comandav1.Node) finding {
+	f := finding{check: "nodes", state: "ok"}
+	var troubled []string
+	for _, n := range nodes {
+		switch {
+		case n.GetState() == "down":
+			f.state = "fail"
+			troubled = append(troubled, n.GetName()+" is down")
+		case n.GetState() != "alive":
+			troubled = append(troubled, n.GetName()+" is "+n.GetState())
+		case n.GetDraining():
+			troubled = append(troubled, fmt.Sprintf("%s drains: leads %d groups, holds %d replicas", n.GetName(), n.GetLeads(), n.GetReplicas()))
+		}
+	}
+	if len(troubled) == 0 {
+		f.detail = fmt.Sprintf("%d, all alive", len(nodes))
+		return f
+	}
+	if f.state == "ok" {
+		f.state = "warn"
+	}
+	f.detail = fmt.Sprintf("of %d: %s", len(nodes), strings.Join(troubled, "; "))
+	return f
 }
 
 // examineQueues looks for queues whose messages wait for a worker that is not

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,47 @@ func TestAttended(t *testing.T) {
 	} {
 		if got := attended(c.q, now); got != c.want {
 			t.Errorf("%s: attended is %t", c.what, got)
+		}
+	}
+}
+
+// Doctor says what one, two and three nodes are worth, and which groups and nodes
+// lack something.
+func TestExamineCluster(t *testing.T) {
+	group := func(leader string, voters, wanted, alive int32) *comandav1.GroupStatus {
+		return &comandav1.GroupStatus{Group: 2, Leader: leader, Voters: voters, WantedVoters: wanted, AliveVoters: alive}
+	}
+	nodes := func(states ...string) (ns []*comandav1.Node) {
+		for i, s := range states {
+			ns = append(ns, &comandav1.Node{Name: string(rune('a' + i)), State: s})
+		}
+		return ns
+	}
+	draining := nodes("alive", "alive", "alive", "alive")
+	draining[3].Draining, draining[3].Replicas = true, 2
+	for _, c := range []struct {
+		what                  string
+		group                 *comandav1.GroupStatus
+		nodes                 []*comandav1.Node
+		ofGroup, voters, node string // states
+		word                  string
+	}{
+		{"one node", group("a", 1, 1, 1), nodes("alive"), "ok", "ok", "ok", "one disk"},
+		{"two nodes", group("a", 1, 1, 1), nodes("alive", "alive"), "ok", "warn", "ok", "durability is still one disk"},
+		{"three nodes", group("a", 3, 3, 3), nodes("alive", "alive", "alive"), "ok", "ok", "ok", "1 may fail"},
+		{"the third catches up", group("a", 1, 3, 3), nodes("alive", "alive", "alive"), "warn", "warn", "ok", "1 voters, 3 wanted"},
+		{"one is silent", group("a", 3, 3, 2), nodes("alive", "suspect", "alive"), "warn", "warn", "warn", "b is suspect"},
+		{"one is dead", group("a", 3, 3, 2), nodes("alive", "down", "alive"), "warn", "warn", "fail", "b is down"},
+		{"nobody leads", group("", 3, 3, 3), nodes("alive", "alive", "alive"), "fail", "ok", "ok", `leader ""`},
+		{"one drains", group("a", 3, 3, 3), draining, "ok", "ok", "warn", "d drains: leads 0 groups, holds 2 replicas"},
+	} {
+		fs := examineCluster([]*comandav1.GroupStatus{c.group}, c.nodes)
+		words := ""
+		for _, f := range fs {
+			words += f.detail + "\n"
+		}
+		if len(fs) != 3 || fs[0].state != c.ofGroup || fs[1].state != c.voters || fs[2].state != c.node || !strings.Contains(words, c.word) {
+			t.Errorf("%s: %v", c.what, fs)
 		}
 	}
 }

@@ -63,14 +63,14 @@ func deliveryObject(d *client.Delivery) object {
 }
 
 func newMessageShow(a *app) *cobra.Command {
-	var wait time.Duration
+	var wait, stale time.Duration
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Tell where a message is, what happened to it, and why it is not running now",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
-				r, err := c.Show(cmd.Context(), given[0], wait)
+				r, err := c.Show(cmd.Context(), given[0], wait, client.Stale(stale))
 				if err != nil {
 					return err
 				}
@@ -83,6 +83,7 @@ func newMessageShow(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 0, "until it is finished or dead: up to 60s")
+	addStale(cmd, &stale)
 	return cmd
 }
 
@@ -93,11 +94,13 @@ func newMessageList(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := p.many(objectsOf(r.GetMessages()), "id", "state", "key", "type", "attempts", "sent_at", "worker", "reason"); err != nil {
+		if err := p.many(objectsOf(r.GetMessages(), r.GetFreshness()), "id", "state", "key", "type", "attempts", "sent_at", "worker", "reason"); err != nil {
 			return err
 		}
+		sayAge(cmd, p, o.Stale, r.GetFreshness())
 		return sayMore(cmd, r.GetNextPage())
 	})
+	addStale(cmd, &o.Stale)
 	f := cmd.Flags()
 	f.StringVar(&o.State, "state", "ready", "ready, scheduled, leased, dead or finished")
 	f.IntVar(&o.Max, "max", 0, "at most so many: 1 to 1000 (default 100)")

@@ -137,8 +137,9 @@ func newQueueList(a *app) *cobra.Command {
 }
 
 func newQueueShow(a *app) *cobra.Command {
-	return a.queueVerb("show QUEUE", "Show a queue's settings and counts, and whether somebody receives from it", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
-		r, err := c.Queue(cmd.Context(), queue)
+	var stale time.Duration
+	cmd := a.queueVerb("show QUEUE", "Show a queue's settings and counts, and whether somebody receives from it", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		r, err := c.Queue(cmd.Context(), queue, client.Stale(stale))
 		if err != nil {
 			return err
 		}
@@ -148,6 +149,8 @@ func newQueueShow(a *app) *cobra.Command {
 		}
 		return p.one(o, "name")
 	})
+	addStale(cmd, &stale)
+	return cmd
 }
 
 // sayDefaults tells a person what 0 attempts mean.

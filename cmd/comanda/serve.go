@@ -90,11 +90,12 @@ func serve(ctx context.Context, c node.Config, out io.Writer) error {
 	}
 	_, _ = fmt.Fprintf(out, `comanda %s serves cluster %s from %s
   listening on %s (gRPC, REST)
+  other nodes join it with --join %[7]s
   try, from another terminal:
     %[5]s queue create orders%[6]s
     curl -d 'one margherita' http://%[4]s/v1/queues/orders/messages
     %[5]s work orders --exec 'cat; echo'%[6]s
-`, c.Version, n.ClusterID(), c.DataDir, addr, os.Args[0], server)
+`, c.Version, n.ClusterID(), c.DataDir, addr, os.Args[0], server, n.ClusterAddr())
 	select {
 	case <-ctx.Done():
 	case <-n.Ended():
