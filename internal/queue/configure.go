@@ -72,7 +72,7 @@ func (m *Machine) configure(d *decoder) {
 		m.shards = append(m.shards, q)
 	}
 	q.settingsRow = settingsRow{version: c.Version, settings: c.Settings, paused: c.Paused}
-	m.buf = q.settingsRow.append(m.buf[:0])
+	m.buf = q.append(m.buf[:0])
 	m.rows.Set(groupSpace, m.keys.queue(c.Queue), m.buf)
 	m.effect(Effect{Kind: Configured, Queue: c.Queue})
 }
