@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -250,4 +251,143 @@ func TestKillWorker(t *testing.T) {
 	slices.Sort(times)
 	t.Logf("%d kills of a worker with %d messages: others had all of them after %v at the median, %v at the 99th percentile",
 		len(times), held, times[len(times)/2], times[min(len(times)-1, len(times)*99/100)])
+}
+
+// catalogLeader is the server that leads the catalog.
+func (s *servers) catalogLeader(c *client.Client) int {
+	s.t.Helper()
+	at := -1
+	eventually(s.t, "a leader of the catalog", func() error {
+		got, err := c.Server(s.t.Context())
+		if err != nil {
+			return err
+		}
+		for i := range s.nodes {
+			if got.GetGroups()[0].GetLeader() == nodeName(i) {
+				at = i
+				return nil
+			}
+		}
+		return fmt.Errorf("it is %q", got.GetGroups()[0].GetLeader())
+	})
+	return at
+}
+
+// The node that leads the catalog, and with it the monitor of workers, is killed
+// again and again: no worker loses its messages, no handler is cancelled, and the
+// leases are settled by their tokens in the end.
+func TestKillCatalogLeader(t *testing.T) {
+	s := startServers(t)
+	c := s.dial(0)
+	if _, err := c.CreateQueue(t.Context(), queue, client.QueueOptions{Shards: 4}); err != nil {
+		t.Fatal(err)
+	}
+	const held = 20
+	for range held {
+		if _, err := c.Send(t.Context(), queue, client.Message{Body: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release, ctx := make(chan struct{}), t.Context()
+	begun, done := make(chan string, 10*held), make(chan error, 10*held)
+	w := &client.Worker{
+		Client: s.dial(1), Queue: queue, Concurrency: held, MaxMessages: held,
+		Handler: func(ctx context.Context, j *client.Job) error {
+			begun <- j.ID()
+			select {
+			case <-release:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		},
+		Settled: func(_ *client.Job, err error) { done <- err },
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	for range held {
+		<-begun
+	}
+	for round := 1; round <= *rounds; round++ {
+		victim := s.catalogLeader(c)
+		s.nodes[victim].kill()
+		<-time.After(500 * time.Millisecond)
+		s.launch(victim)
+		s.ready(victim)
+	}
+	select {
+	case id := <-begun:
+		t.Fatalf("message %s was handed out again although its worker lives", id)
+	case err := <-done:
+		t.Fatalf("a handler was cancelled: %v", err)
+	default:
+	}
+	close(release)
+	for range held {
+		if err := <-done; err != nil {
+			t.Errorf("an ack was refused: %v", err)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A worker that is stopped for longer than its TTL finds its handlers cancelled
+// when it goes on, and what it then acks is fenced: others have its messages.
+func TestStoppedWorker(t *testing.T) {
+	s := startServers(t)
+	c := s.dial(0)
+	if _, err := c.CreateQueue(t.Context(), queue, client.QueueOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	const ttl = 5 * time.Second
+	for _, stop := range []struct {
+		share float64 // of the TTL
+		lost  bool
+	}{{0.5, false}, {1.1, true}} {
+		id, err := c.Send(t.Context(), queue, client.Message{Body: []byte("x")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := &output{}
+		worker := exec.Command(serverBinary, "work", queue, "--server", s.nodes[0].addr, "--ttl", ttl.String(), "--exec", "sleep 12; echo finished", "--worker", "stopped")
+		worker.Stdout, worker.Stderr = said, said
+		if err := worker.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the message to be leased", func() error {
+			m, err := c.Show(t.Context(), id, 0)
+			if err == nil && m.GetMessage().GetState() != "leased" {
+				err = errors.New(m.GetMessage().GetState())
+			}
+			return err
+		})
+		if err := worker.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Duration(stop.share * float64(ttl)))
+		if err := worker.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the message to be settled", func() error {
+			m, err := c.Show(t.Context(), id, 0)
+			if err == nil && m.GetMessage().GetState() != "finished" {
+				err = errors.New(m.GetMessage().GetState())
+			}
+			return err
+		})
+		m, err := c.Show(t.Context(), id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.GetMessage().GetWorkerDeaths() > 0; got != stop.lost {
+			t.Errorf("stopped for %v of the TTL: %d worker deaths\n%s", stop.share, m.GetMessage().GetWorkerDeaths(), said)
+		}
+		if a := m.GetMessage().GetAttempts(); a != 0 {
+			t.Errorf("stopped for %v of the TTL: %d attempts, want 0", stop.share, a)
+		}
+		_ = worker.Process.Kill()
+		_ = worker.Wait()
+	}
 }
