@@ -60,7 +60,13 @@ func compare(ctx context.Context, c config) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
 	if c.comanda == "" {
 		c.comanda = filepath.Join(c.dir, "comanda")
-		build := exec.CommandContext(ctx, "go", "build", "-o", c.comanda, "github.com/comanda-mq/comanda/cmd/comanda")
+		// In its own module: this one does not list what the binary needs.
+		module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/comanda-mq/comanda").Output()
+		if err != nil {
+			return fmt.Errorf("find comanda's sources: %w", err)
+		}
+		build := exec.CommandContext(ctx, "go", "build", "-o", c.comanda, "./cmd/comanda")
+		build.Dir = strings.TrimSpace(string(module))
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build comanda: %w: %s", err, out)
 		}
