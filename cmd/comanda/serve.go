@@ -63,6 +63,7 @@ func newServe() *cobra.Command {
 	f.StringVar(&c.Listen, "listen", defaultListen, "address for clients: gRPC and HTTP on one port")
 	f.StringVar(&c.NodeName, "node-name", "", "this node's name (default the host's)")
 	f.StringSliceVar(&c.Join, "join", nil, "addresses of nodes of the cluster that this one joins, as HOST:7401")
+	f.StringSliceVar(&c.InitialMembers, "initial-members", nil, "addresses of the three nodes that found a cluster together, this one's --advertise among them")
 	f.StringVar(&c.ClusterListen, "cluster-listen", "", "address for other nodes (default the port after --listen)")
 	f.StringVar(&c.Advertise, "advertise", "", "address at which other nodes reach this one (default the one of --cluster-listen)")
 	f.StringToStringVar(&c.Labels, "label", nil, "a label of this node, as zone=a")

@@ -126,7 +126,7 @@ func (m *Machine) found(c *Found) Result {
 	groups := uint64(c.Groups) + 1
 	m.set(Cluster{
 		ID: c.ClusterID, Secret: c.Secret, NextQueue: 1, NextNode: c.Node.ID + 1,
-		NextGroup: MetaGroup + groups, NextSession: 1, NextOperation: 1,
+		NextGroup: MetaGroup + groups, NextSession: 1, NextOperation: 1, Founding: c.Voters,
 	})
 	m.set(&c.Node)
 	for i := range groups {

@@ -44,6 +44,7 @@ type Found struct {
 	Secret    message.Secret `json:"secret"`
 	Node      Node           `json:"node"` // id 1
 	Groups    int            `json:"groups"`
+	Voters    int            `json:"voters,omitempty"` // that each group is to have before sends are taken
 }
 
 // Encode writes a command for AppendEntry.

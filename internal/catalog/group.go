@@ -262,7 +262,19 @@ func (m *Machine) confirm(c *Confirm) Result {
 		return Result{Group: old}
 	}
 	m.set(&g)
+	m.endFounding()
 	return Result{Group: &g}
+}
+
+// endFounding has sends taken once each group has the voters that the founders
+// wanted, and from then on, whatever becomes of them.
+func (m *Machine) endFounding() {
+	cluster := m.view.Cluster
+	short := func(g *Group) bool { return len(g.Confirmed.Voters) < cluster.Founding }
+	if cluster.Founding > 0 && !slices.ContainsFunc(m.view.Groups(), short) {
+		cluster.Founding = 0
+		m.set(cluster)
+	}
 }
 
 func (c Configuration) equal(o Configuration) bool {

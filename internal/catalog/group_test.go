@@ -103,3 +103,34 @@ func TestAddGroup(t *testing.T) {
 		}
 	}
 }
+
+// A cluster that is founded by several nodes is founding until each group has had
+// as many voters; fewer later change nothing.
+func TestFounding(t *testing.T) {
+	w := &town{m: New(), rows: rows{}}
+	c := found("x")
+	c.Found.Voters = 3
+	w.do(c)
+	confirm := func(group, index uint64, voters ...uint64) {
+		w.do(Command{Confirm: &Confirm{Group: group, Epoch: 1, Configuration: Configuration{Term: 1, Index: index, Voters: voters}}})
+	}
+	for group := uint64(1); group <= 5; group++ {
+		confirm(group, 1, 1)
+		if n := w.m.View().Cluster.Founding; n != 3 {
+			t.Fatalf("group %d has one voter: founding %d", group, n)
+		}
+	}
+	for group := uint64(1); group <= 5; group++ {
+		if n := w.m.View().Cluster.Founding; n != 3 {
+			t.Fatalf("group %d lacks voters: founding %d", group, n)
+		}
+		confirm(group, 2, 1, 2, 3)
+	}
+	if n := w.m.View().Cluster.Founding; n != 0 {
+		t.Fatalf("all have three voters: founding %d", n)
+	}
+	confirm(2, 3, 1)
+	if n := w.m.View().Cluster.Founding; n != 0 {
+		t.Fatalf("one has fewer again: founding %d", n)
+	}
+}

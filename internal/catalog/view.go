@@ -11,6 +11,9 @@ import (
 type Cluster struct {
 	ID     string         `json:"id"`     // 32 hex digits
 	Secret message.Secret `json:"secret"` // authenticates tokens
+	// Founding is how many voters each group is to have before sends are taken; 0
+	// from when all have had them.
+	Founding int `json:"founding,omitempty"`
 	// The numbers that the next ones get; numbers are never used again.
 	NextQueue     uint32 `json:"next_queue"`
 	NextNode      uint64 `json:"next_node"`

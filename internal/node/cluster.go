@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -19,10 +18,6 @@ import (
 )
 
 const (
-	// joinEvery is the pause between two attempts to reach a cluster.
-	joinEvery = 250 * time.Millisecond
-	// joinCall is how long one attempt may take.
-	joinCall = 5 * time.Second
 	// watchFor is how long a question for a newer catalog waits at the other node.
 	watchFor = 2 * time.Second
 	// stepEvery is how many ticks lie between two looks at configurations.
@@ -31,134 +26,12 @@ const (
 	stepWithin = 10 * time.Second
 )
 
-// enter makes this process a node of a cluster: of the one that its directory
-// belongs to, of the one that it is told to join, or of a new one of its own.
-func (n *Node) enter(ctx context.Context) error {
-	_, id := n.membership.self()
-	switch {
-	case id != 0:
-		n.id = id
-	case len(n.config.Join) > 0:
-		if err := n.join(ctx); err != nil {
-			return err
-		}
-	default:
-		if err := n.found(ctx); err != nil {
-			return err
-		}
-	}
-	if err := n.meet(ctx); err != nil {
-		return err
-	}
-	if err := n.know(ctx); err != nil {
-		return err
-	}
-	r, err := n.changed(ctx, catalog.Command{SetNode: &catalog.SetNode{Node: n.describe()}})
-	if err != nil {
-		return fmt.Errorf("enter the node into the catalog: %w", err)
-	}
-	if r.Err != nil {
-		return r.Err
-	}
-	return nil
-}
-
-// describe is what a node says of itself.
-func (n *Node) describe() catalog.Node {
-	c := n.config
-	return catalog.Node{
-		ID: n.id, Name: c.NodeName, Listen: c.Listen, Peer: c.Advertise, StoreID: n.dir.StoreID,
-		Boot: n.boot, Labels: c.Labels, Version: c.Version,
-	}
-}
-
-// found founds a cluster of one. After a crash in the middle it goes on.
-func (n *Node) found(ctx context.Context) error {
-	n.id = 1
-	if _, ok := n.host.Group(catalog.MetaGroup); !ok {
-		if err := n.createFirst(catalog.MetaGroup, 1); err != nil {
-			return err
-		}
-	}
-	r, err := n.changed(ctx, catalog.Command{Found: &catalog.Found{ClusterID: newID(), Secret: newSecret(), Node: n.describe(), Groups: dataGroups}})
-	if err != nil {
-		return fmt.Errorf("found the cluster: %w", err)
-	}
-	if r.Err != nil {
-		return r.Err
-	}
-	meta, _ := n.host.Group(catalog.MetaGroup)
-	if err := meta.ReadIndex(ctx); err != nil {
-		return err
-	}
-	return n.membership.become(n.view.Load().Cluster.ID, n.id)
-}
-
-// join asks the nodes that it was told of, one after the other, until one lets
-// it in.
-func (n *Node) join(ctx context.Context) error {
-	guest := peer.New(peer.Options{
-		Self: peer.Identity{Boot: n.boot}, Dial: n.config.Dial, Clock: n.config.Clock, Logger: n.config.Logger,
-		Address: func(uint64) (string, bool) { return "", false },
-		Admit:   func(peer.Identity) error { return nil },
-		Handler: answers{n},
-	})
-	running, stop := context.WithCancel(ctx)
-	var talk sync.WaitGroup
-	talk.Go(func() { _ = guest.Run(running) }) // without a listener nothing can fail
-	defer talk.Wait()
-	defer stop()
-	request := encodeNode(nodeRequest{Join: new(n.describe())})
-	for {
-		var last error
-		for _, addr := range n.config.Join {
-			call, cancel := context.WithTimeout(ctx, joinCall)
-			b, who, err := guest.CallAddress(call, addr, request)
-			cancel()
-			var a nodeAnswer
-			if err == nil {
-				a, err = decodeNodeAnswer(b)
-			}
-			if err == nil && a.Node == nil {
-				err = errRequest
-			}
-			if err == nil {
-				n.id = a.Node.ID
-				n.seed(who, addr)
-				return n.membership.become(who.Cluster, n.id)
-			}
-			last = fmt.Errorf("%s: %w", addr, err)
-			if code := message.CodeOf(err); code != message.Unavailable && code != message.UnknownOutcome && code != message.NotLeader {
-				return fmt.Errorf("join the cluster at %w", last)
-			}
-		}
-		n.config.Logger.WarnContext(ctx, "no node of the cluster lets this one in yet; trying again", "error", last)
-		if err := n.pause(ctx, joinEvery); err != nil {
-			return fmt.Errorf("join the cluster at %w", errors.Join(last, err))
-		}
-	}
-}
-
-// seed remembers where the node is that let this one in: the catalog is asked
-// for there first.
-func (n *Node) seed(who peer.Identity, addr string) {
-	if err := n.membership.note(map[uint64]string{who.Node: addr}); err != nil {
-		n.config.Logger.Warn("the address of a node can't be kept", "error", err)
-	}
-}
-
 // meet begins to talk to the other nodes.
 func (n *Node) meet(ctx context.Context) error {
 	cluster, _ := n.membership.self()
-	l := n.config.ClusterListener
-	if l == nil {
-		var err error
-		if l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", n.config.ClusterListen); err != nil {
-			return fmt.Errorf("listen on %s for other nodes: %w; is another server running? give this one another --cluster-listen", n.config.ClusterListen, err)
-		}
-	}
-	if n.config.Advertise == "" {
-		n.config.Advertise = l.Addr().String()
+	l, err := n.listenPeers(ctx)
+	if err != nil {
+		return err
 	}
 	peers := peer.New(peer.Options{
 		Self:     peer.Identity{Cluster: cluster, Node: n.id, Boot: n.boot},
@@ -174,6 +47,21 @@ func (n *Node) meet(ctx context.Context) error {
 	})
 	n.transport.peers.Store(peers)
 	return nil
+}
+
+// listenPeers listens for other nodes.
+func (n *Node) listenPeers(ctx context.Context) (net.Listener, error) {
+	l := n.config.ClusterListener
+	if l == nil {
+		var err error
+		if l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", n.config.ClusterListen); err != nil {
+			return nil, fmt.Errorf("listen on %s for other nodes: %w; is another server running? give this one another --cluster-listen", n.config.ClusterListen, err)
+		}
+	}
+	if n.config.Advertise == "" {
+		n.config.Advertise = l.Addr().String()
+	}
+	return l, nil
 }
 
 // address is where a node listens for others.
@@ -373,9 +261,11 @@ func (n *Node) catalogNodes() (nodes []uint64) {
 const askNode = 0
 
 type nodeRequest struct {
-	Join  *catalog.Node `json:"join,omitempty"`
-	Watch *watchRequest `json:"watch,omitempty"`
-	Hello bool          `json:"hello,omitempty"` // nothing: the handshake was the question
+	Join *catalog.Node `json:"join,omitempty"`
+	// Assemble are the members that are to found a cluster, as who asks knows them.
+	Assemble []string      `json:"assemble,omitempty"`
+	Watch    *watchRequest `json:"watch,omitempty"`
+	Hello    bool          `json:"hello,omitempty"` // nothing: the handshake was the question
 }
 
 type watchRequest struct {
@@ -414,8 +304,10 @@ func (n *Node) answerNode(ctx context.Context, from uint64, request []byte) ([]b
 	switch {
 	case r.Join != nil:
 		a, err = n.letIn(ctx, *r.Join)
+	case r.Assemble != nil:
+		err = n.sameMembers(r.Assemble)
 	case from == 0:
-		err = message.Errorf(message.PermissionDenied, "only nodes of the cluster may ask that")
+		err = errStranger
 	case r.Watch != nil:
 		a, err = n.tell(ctx, *r.Watch)
 	case r.Hello:

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,6 +30,10 @@ type Config struct {
 	// Join are addresses of nodes of the cluster that an empty directory joins;
 	// without any it founds one.
 	Join []string
+	// InitialMembers are the addresses of three nodes, this one among them by its
+	// Advertise, that found a cluster together when all have empty directories. No
+	// send is confirmed before each group has a voter on each of them.
+	InitialMembers []string
 	// ClusterListen is where other nodes reach this one; default Listen's host and
 	// the port after it. Advertise is what they are told; default the address that
 	// was bound.
@@ -90,6 +95,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ClusterListen == "" {
 		c.ClusterListen = nextPort(c.Listen)
+	}
+	if c.Advertise == "" && len(c.InitialMembers) > 0 {
+		c.Advertise = c.ClusterListen
 	}
 	if c.Dial == nil {
 		c.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
@@ -155,10 +163,26 @@ func (c *Config) check() error {
 			return err
 		}
 	}
-	for _, a := range append(c.Join, c.Advertise) {
+	for _, a := range slices.Concat(c.Join, c.InitialMembers, []string{c.Advertise}) {
 		if host, _, err := net.SplitHostPort(a); a != "" && (err != nil || host == "") {
 			return message.Errorf(message.InvalidArgument, "address %q of a node: want HOST:PORT, as 10.0.0.7:7401", a)
 		}
+	}
+	return c.checkMembers()
+}
+
+// checkMembers refuses initial members that can't found a cluster.
+func (c *Config) checkMembers() error {
+	members := slices.Sorted(slices.Values(c.InitialMembers))
+	switch {
+	case len(members) == 0:
+		return nil
+	case len(c.Join) > 0 || c.ClusterListener != nil:
+		return message.Errorf(message.InvalidArgument, "initial members found a cluster, and join none: leave out --join")
+	case len(slices.Compact(members)) != 3 || len(c.InitialMembers) != 3:
+		return message.Errorf(message.InvalidArgument, "initial members %v: want the addresses of three nodes; others join them", c.InitialMembers)
+	case !slices.Contains(members, c.Advertise):
+		return message.Errorf(message.InvalidArgument, "initial members %v: this node is not among them, other nodes reach it at %s (see --advertise)", c.InitialMembers, c.Advertise)
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	n.gateway = gateway.New(gateway.Options{
 		Node: c.NodeName, NodeID: func() uint64 { return n.id }, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
 		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Status: n.ask,
-		Admit: n.resources.admit, Server: n.info,
+		Admit: n.admitSend, Server: n.info,
 	})
 	// From here on everything ends with the host.
 	running, halt := context.WithCancel(context.WithoutCancel(ctx))

@@ -90,6 +90,15 @@ func (n *Node) change(ctx context.Context, c catalog.Command) (catalog.Result, e
 	return n.elsewhere.Group(catalog.MetaGroup).Catalog(ctx, c)
 }
 
+// admitSend refuses sends while disk or memory is short, and while the cluster is
+// not yet what its founders said it would be.
+func (n *Node) admitSend() error {
+	if v := n.view.Load(); v != nil && v.Cluster.Founding > 0 {
+		return message.Errorf(message.Unavailable, "the cluster is being founded: sends are taken once each group has %d voters, see 'comanda doctor'; nothing was stored: try again", v.Cluster.Founding)
+	}
+	return n.resources.admit()
+}
+
 // refresh brings the catalog here up to what was confirmed before the call.
 func (n *Node) refresh(ctx context.Context) error {
 	g, ok := n.host.Group(catalog.MetaGroup)

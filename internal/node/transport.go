@@ -113,6 +113,8 @@ func (a answers) Stream(ctx context.Context, from uint64, header []byte, body io
 
 var errRequest = message.Errorf(message.Unimplemented, "the request of another node can't be read: it is of another version")
 
+var errStranger = message.Errorf(message.PermissionDenied, "only nodes of the cluster may ask that")
+
 // Call answers what nodes ask.
 func (a answers) Call(ctx context.Context, from uint64, request []byte) ([]byte, error) {
 	if len(request) == 0 {
@@ -120,6 +122,9 @@ func (a answers) Call(ctx context.Context, from uint64, request []byte) ([]byte,
 	}
 	if request[0] == askNode {
 		return a.n.answerNode(ctx, from, request[1:])
+	}
+	if from == 0 {
+		return nil, errStranger
 	}
 	return a.n.service.Answer(ctx, request), nil
 }
