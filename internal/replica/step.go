@@ -1,5 +1,10 @@
 package replica
 
+import (
+	"cmp"
+	"slices"
+)
+
 // Step does what Run does in one round, in the caller's goroutine: ticked says
 // that the clock has ticked. Then it lets every apply worker do all that it was
 // given, and sends a snapshot if one is due. It is for simulations, which want
@@ -14,7 +19,14 @@ func (h *Host) Step(ticked bool) error {
 	if !h.stepped {
 		h.stepped = true
 		h.handles.now = h.writeNow
-		h.begin()
+		h.markInOrder(h.startWorker)
+	}
+	select {
+	case <-h.wake:
+	default:
+	}
+	if ticked {
+		h.markInOrder(func(*Group) {})
 	}
 	if err := h.failed(); err != nil {
 		return err
@@ -25,6 +37,20 @@ func (h *Host) Step(ticked bool) error {
 	}
 	h.runInline()
 	return h.failed()
+}
+
+// Idle says that a step without a tick would find nothing to do.
+func (h *Host) Idle() bool { return len(h.wake) == 0 && len(h.again) == 0 }
+
+// markInOrder gives all groups to the loop in the order of their numbers, so that
+// each run of a simulation steps them alike.
+func (h *Host) markInOrder(before func(*Group)) {
+	groups := h.Groups()
+	slices.SortFunc(groups, func(a, b *Group) int { return cmp.Compare(a.id, b.id) })
+	for _, g := range groups {
+		before(g)
+		h.mark(g)
+	}
 }
 
 // Close ends a host that was stepped. It returns what Run returns.
