@@ -89,6 +89,11 @@ func (m *modelRows) Clear(space uint64) {
 	}
 }
 
+// SpinOff is not part of this workload.
+func (m *modelRows) SpinOff(uint64, map[uint64]uint64, []uint64) (func(key, value []byte), *message.Error) {
+	panic("the recorded groups spin nothing off")
+}
+
 func rowSum(space uint64, key, value []byte) uint64 {
 	h := fnv.New64a()
 	h.Write(binary.BigEndian.AppendUint64(nil, space))

@@ -120,16 +120,20 @@ func (q *queue) rest() []task { return q.tasks }
 
 // worker applies the entries of one group, in order.
 type worker struct {
-	g       *Group
-	conf    []byte // encoded configuration as of the last entry
-	row     []byte // scratch
-	want    uint64 // term in which this replica leads, or 0
-	leading bool   // Lead was called, and Follow not yet
+	g    *Group
+	conf []byte   // encoded configuration as of the last entry
+	row  []byte   // scratch
+	rows applying // of the entry
+	// children are what the entry has spun off.
+	children []child
+	want     uint64 // term in which this replica leads, or 0
+	leading  bool   // Lead was called, and Follow not yet
 }
 
 // startWorker starts the apply worker of a group.
 func (h *Host) startWorker(g *Group) {
 	w := &worker{g: g, conf: g.startConf}
+	w.rows.worker = w
 	if h.stepped {
 		h.inline = append(h.inline, w)
 		return
@@ -233,19 +237,23 @@ func (w *worker) apply(t task) []any {
 	if t.conf != nil {
 		w.conf = t.conf
 	}
-	rows := w.g.rows.Begin()
+	w.rows.Batch = w.g.rows.Begin()
 	var results []any
 	command := e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0
 	if command {
-		results = w.g.machine.Apply(rows, e.GetIndex(), e.GetData())
+		results = w.g.machine.Apply(&w.rows, e.GetIndex(), e.GetData())
 	}
 	if t.ours != nil && len(results) != len(t.ours) {
 		panic(fmt.Sprintf("replica: entry %d of group %d has %d results for %d commands", e.GetIndex(), w.g.id, len(results), len(t.ours)))
 	}
 	w.row = appendApplied(w.row[:0], e.GetIndex(), e.GetTerm(), w.conf)
-	rows.Commit(w.row)
+	w.rows.Commit(w.row)
 	if command {
 		w.g.machine.Applied()
+	}
+	if children := w.children; len(children) > 0 {
+		w.children = nil
+		w.g.host.spawn(func() { w.g.host.bringUp(w.g, children) })
 	}
 	return results
 }

@@ -43,6 +43,20 @@
 // Raft itself never installs one: a replica that begins anew needs no second
 // way into a state that a restart can reach as well.
 //
+// # Spin-off
+//
+// An entry can make a new group of some of the spaces, with a replica beside
+// each of the group's own: no row is touched, for their handles change hands.
+//
+//	entry     the spaces, the new replica's first rows and its applied row, and
+//	          a row that leads to it from the old group's root: one batch → flush
+//	          → log record 'created' (or 'reset', if an empty one waits here),
+//	          synced → it takes part → the row that led to it is deleted
+//	start     a row that leads to a replica without a record → the record
+//
+// All replicas of the new group begin at the same index and term with the same
+// rows, so any majority of them that has come so far can elect a leader.
+//
 // # What a proposer learns
 //
 // APPLIED: done gets the command's result. NOT_APPLIED: the error's code is

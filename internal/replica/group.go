@@ -43,6 +43,8 @@ type Group struct {
 	commit  atomic.Uint64
 	applied atomic.Uint64
 	role    atomic.Pointer[role]
+	// patience is for how many ticks nothing is received; see NewReplica.
+	patience atomic.Int64
 	// progress is of the last tick; nil where this replica does not lead.
 	progress atomic.Pointer[[]Progress]
 	proof    atomic.Pointer[time.Time] // see ReadWithin
@@ -61,6 +63,7 @@ type Group struct {
 	hard      *raftpb.HardState // as of the last Ready
 	lead      uint64            // term in which this replica leads, or 0
 	campaign  bool              // campaign as soon as the worker has caught up
+	eager     int               // ticks for which it campaigns again while there is no leader
 	handed    raftlog.Position  // last entry that the worker was given
 	ready     raft.Ready        // between Ready and Advance
 	taken     []proposal        // out of waiting, not proposed
@@ -191,10 +194,17 @@ func (g *Group) step(m *raftpb.Message) {
 }
 
 func (g *Group) tick() {
+	if g.patience.Load() > 0 {
+		g.patience.Add(-1)
+	}
 	if g.lead == 0 && (g.behind() || g.raft.HasReady()) {
 		return // committed entries are not applied yet: it may not campaign
 	}
 	g.raft.Tick()
+	if g.eager > 0 {
+		g.eager--
+		g.campaign = g.role.Load().leader == 0
+	}
 	g.reads.tick()
 	g.held = false
 	if g.lead != 0 {

@@ -343,7 +343,7 @@ func (h *Host) setGroup(id uint64, g *Group) {
 // must not change afterwards.
 func (h *Host) Receive(group uint64, m *raftpb.Message) {
 	g, ok := h.Group(group)
-	if !ok || m.GetTo() != g.replica || m.GetType() == raftpb.MsgSnap {
+	if !ok || m.GetTo() != g.replica || m.GetType() == raftpb.MsgSnap || g.patience.Load() > 0 {
 		return // an older replica's id (trap 6), or one that is not created yet
 	}
 	g.receive(m)

@@ -38,7 +38,7 @@ func (h *Host) ReceiveSnapshot(ctx context.Context, group uint64, m *raftpb.Mess
 	if err := i.check(); err != nil {
 		return err
 	}
-	in, err := h.store.Import(contextReader{ctx, body}, h.handles.takeRun)
+	in, err := h.store.Import(wantedReader{ctx, &i, body}, h.handles.takeRun)
 	if err != nil {
 		return err
 	}
@@ -56,17 +56,21 @@ func (h *Host) ReceiveSnapshot(ctx context.Context, group uint64, m *raftpb.Mess
 	return nil
 }
 
-// contextReader reads until ctx ends.
-type contextReader struct {
+// wantedReader reads until ctx ends, or the snapshot is of no use any more.
+type wantedReader struct {
 	ctx context.Context
+	i   *install
 	r   io.Reader
 }
 
-func (c contextReader) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
+func (w wantedReader) Read(p []byte) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
 	}
-	return c.r.Read(p)
+	if _, err := w.i.replica(); err != nil {
+		return 0, err
+	}
+	return w.r.Read(p)
 }
 
 // install is a snapshot on its way to become a replica's rows.
@@ -92,6 +96,9 @@ func (i *install) replica() (*Group, error) {
 	g, ok := i.host.Group(i.group)
 	if !ok || g.replica != i.message.GetTo() {
 		return nil, message.Errorf(message.NotFound, "a snapshot for replica %d of group %d, which is not on this node", i.message.GetTo(), i.group)
+	}
+	if g.patience.Load() > 0 {
+		return nil, message.Errorf(message.Unavailable, "replica %d of group %d gets its rows from the replica here that it is spun off: try again later", g.replica, i.group)
 	}
 	if i.at().Index <= g.commit.Load() {
 		return nil, message.Errorf(message.Conflict, "a snapshot of group %d at index %d, and replica %d is at %d by now", i.group, i.at().Index, g.replica, g.commit.Load())
@@ -147,22 +154,31 @@ func (i *install) record(b *raftlog.Batch) error {
 func (i *install) durable() error {
 	h := i.host
 	old, _ := h.Group(i.group)
-	ended := make(chan struct{})
-	h.leave(old, message.Errorf(message.Unavailable, "the replica of group %d on this node began anew from a snapshot: try again", i.group), func(err error) {
-		if err != nil {
-			h.fail(fmt.Errorf("replica: group %d: delete the rows before its snapshot: %w", i.group, err))
-		}
-		close(ended)
-	})
-	g, err := h.open(raftlog.Replica{
+	g, err := h.beginAnew(old, raftlog.Replica{
 		Group: i.group, ID: old.replica, Root: i.rows.Root,
 		Base: i.at(), Truncated: i.at(), Conf: i.conf(), HardState: i.hard,
-	})
+	}, message.Errorf(message.Unavailable, "the replica of group %d on this node began anew from a snapshot: try again", i.group))
 	if err != nil {
 		return fmt.Errorf("replica: group %d after its snapshot: %w", i.group, err)
 	}
-	g.after = ended
-	h.enter(g)
 	g.receive(i.message)
 	return nil
+}
+
+// beginAnew puts a replica in the place of the one that was reset in the log.
+func (h *Host) beginAnew(old *Group, r raftlog.Replica, why error) (*Group, error) {
+	ended := make(chan struct{})
+	h.leave(old, why, func(err error) {
+		if err != nil {
+			h.fail(fmt.Errorf("replica: group %d: delete the rows before it was reset: %w", r.Group, err))
+		}
+		close(ended)
+	})
+	g, err := h.open(r)
+	if err != nil {
+		return nil, err
+	}
+	g.after = ended
+	h.enter(g)
+	return g, nil
 }

@@ -5,9 +5,11 @@ import (
 	"io"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// Rows are a replica's rows, in spaces; state.Batch has them.
+// Rows are a replica's rows, in spaces, while an entry is applied.
 type Rows interface {
 	// Get returns a copy of a row's value, and whether the row is there.
 	Get(space uint64, key []byte) ([]byte, bool)
@@ -21,6 +23,13 @@ type Rows interface {
 	SingleDelete(space uint64, key []byte)
 	// Clear drops all rows of a space.
 	Clear(space uint64)
+	// SpinOff makes a new group of spaces of this one, which has them no more: on
+	// every node that has a replica here, a replica of it, with the rows as they
+	// are. replicas gives each voter and learner of this group, by its id, the id
+	// of its child's replica. set writes the first rows of the new group's
+	// GroupSpace. A refusal (CONFLICT: the configuration is another one, or is
+	// changing) is the same on every replica, and changes nothing.
+	SpinOff(group uint64, replicas map[uint64]uint64, spaces []uint64) (set func(key, value []byte), refusal *message.Error)
 }
 
 // Command is what one proposer wants applied. Its parts are the machine's own

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/state"
 )
 
@@ -72,6 +73,10 @@ func (m *counterMachine) Apply(rows Rows, index uint64, entry []byte) []any {
 func applyCounters(rows Rows, index uint64, entry []byte) []any {
 	var results []any
 	for _, name := range splitEntry(entry) {
+		if refusal, ok := spin(rows, name); ok {
+			results = append(results, refusal)
+			continue
+		}
 		key := []byte(name)
 		var n uint64
 		if v, ok := rows.Get(counterSpace, key); ok {
@@ -83,6 +88,24 @@ func applyCounters(rows Rows, index uint64, entry []byte) []any {
 	}
 	churn(rows, index)
 	return results
+}
+
+// spin spins the counters off to another group, whose replicas have the ids of
+// this one's: the command "spin GROUP REPLICAS".
+func spin(rows Rows, name string) (refusal *message.Error, ok bool) {
+	var group, n uint64
+	if _, err := fmt.Sscanf(name, "spin %d %d", &group, &n); err != nil {
+		return nil, false
+	}
+	replicas := map[uint64]uint64{}
+	for id := uint64(1); id <= n; id++ {
+		replicas[id] = id
+	}
+	set, refusal := rows.SpinOff(group, replicas, []uint64{counterSpace})
+	if refusal == nil {
+		set([]byte("spun"), []byte("off"))
+	}
+	return refusal, true
 }
 
 func churn(rows Rows, index uint64) {
@@ -148,6 +171,14 @@ func (r mapRows) Set(space uint64, key, value []byte) {
 func (r mapRows) Delete(space uint64, key []byte)       { delete(r[space], string(key)) }
 func (r mapRows) SingleDelete(space uint64, key []byte) { delete(r[space], string(key)) }
 func (r mapRows) Clear(space uint64)                    { delete(r, space) }
+
+// SpinOff leaves nothing behind: the child's rows are looked at where they are.
+func (r mapRows) SpinOff(_ uint64, _ map[uint64]uint64, spaces []uint64) (func(key, value []byte), *message.Error) {
+	for _, space := range spaces {
+		r.Clear(space)
+	}
+	return func(_, _ []byte) {}, nil
+}
 
 // hashes are those of the rows after each of the machine's entries, in a map.
 func (m *counterMachine) hashes() map[uint64]bool {

@@ -28,6 +28,9 @@ type NewReplica struct {
 	// Conf is the configuration there: for a first member, itself as the voter;
 	// empty for one that joins.
 	Conf *raftpb.ConfState
+	// Patience is for how many ticks a replica that joins takes no messages, and
+	// no snapshot above all: its rows are about to be spun off here.
+	Patience int
 }
 
 // Create makes a replica: when it returns, the log's record of it is durable
@@ -57,6 +60,7 @@ func (h *Host) Create(r NewReplica) (*Group, error) {
 			if g, err = h.open(replica); err != nil {
 				return fmt.Errorf("replica: group %d: %w", r.Group, err)
 			}
+			g.patience.Store(int64(r.Patience))
 			h.enter(g)
 			return nil
 		},

@@ -51,26 +51,30 @@ func decodeApplied(b []byte) (at raftlog.Position, conf *raftpb.ConfState, err e
 		return at, nil, errRow
 	}
 	at.Index, at.Term = binary.BigEndian.Uint64(b[1:]), binary.BigEndian.Uint64(b[9:])
-	b = b[17:]
+	conf, err = decodeConf(b[17:])
+	return at, conf, err
+}
+
+func decodeConf(b []byte) (*raftpb.ConfState, error) {
 	var lists [4][]uint64
 	for i := range lists {
 		n, rest, ok := uvarint(b)
 		if !ok || n > uint64(len(rest)) {
-			return at, nil, errRow
+			return nil, errRow
 		}
 		b = rest
 		for range n {
 			var id uint64
 			if id, b, ok = uvarint(b); !ok {
-				return at, nil, errRow
+				return nil, errRow
 			}
 			lists[i] = append(lists[i], id)
 		}
 	}
 	if len(b) != 1 || b[0] > 1 {
-		return at, nil, errRow
+		return nil, errRow
 	}
-	return at, &raftpb.ConfState{
+	return &raftpb.ConfState{
 		Voters: lists[0], Learners: lists[1], VotersOutgoing: lists[2], LearnersNext: lists[3],
 		AutoLeave: new(b[0] == 1),
 	}, nil

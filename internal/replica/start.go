@@ -28,6 +28,9 @@ const (
 func (h *Host) start() error {
 	h.boot = h.log.Boot()
 	h.handles.start(h.log.Handles())
+	if err := h.adoptChildren(); err != nil {
+		return err
+	}
 	replicas := h.log.Replicas()
 	roots := make([]uint64, len(replicas))
 	for i, r := range replicas {

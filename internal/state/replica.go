@@ -75,14 +75,20 @@ func (r *Replica) Spaces() []uint64 {
 	return append([]uint64{GroupSpace}, r.spaces.Load().spaces()...)
 }
 
+// Root is the replica's root handle.
+func (r *Replica) Root() uint64 { return r.root }
+
 // Applied returns the applied row as of the last commit; nil if there is none.
-func (r *Replica) Applied() ([]byte, error) {
-	v, closer, err := r.store.db.Get(appliedKey(r.root))
+func (r *Replica) Applied() ([]byte, error) { return r.store.Applied(r.root) }
+
+// Applied returns the applied row under a root; nil if there is none.
+func (s *Store) Applied(root uint64) ([]byte, error) {
+	v, closer, err := s.db.Get(appliedKey(root))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("state: applied row of root %d: %w", r.root, err)
+		return nil, fmt.Errorf("state: applied row of root %d: %w", root, err)
 	}
 	return append([]byte(nil), v...), closer.Close()
 }

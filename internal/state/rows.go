@@ -202,14 +202,14 @@ func (b *Batch) writeKey(space uint64, key []byte) []byte {
 	must("allocate a handle", err)
 	var v [8]byte
 	binary.BigEndian.PutUint64(v[:], h)
-	must("set", b.b.Set(b.spaceKey(space), v[:], nil))
+	must("set", b.b.Set(spaceKey(b.root, space), v[:], nil))
 	b.setSpace(space, h)
 	k, _ = b.fullKey(space, key)
 	return k
 }
 
-func (b *Batch) spaceKey(space uint64) []byte {
-	k := append(binary.BigEndian.AppendUint64(nil, b.root), hostRows, 's')
+func spaceKey(root, space uint64) []byte {
+	k := append(binary.BigEndian.AppendUint64(nil, root), hostRows, 's')
 	return binary.BigEndian.AppendUint64(k, space)
 }
 
@@ -249,7 +249,7 @@ func (b *Batch) Clear(space uint64) {
 	}
 	lo, hi := bounds(h)
 	must("clear", b.b.DeleteRange(lo, hi, nil))
-	must("clear", b.b.Delete(b.spaceKey(space), nil))
+	must("clear", b.b.Delete(spaceKey(b.root, space), nil))
 	b.setSpace(space, 0)
 }
 

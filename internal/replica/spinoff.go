@@ -1,0 +1,211 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/raftlog"
+	"github.com/comanda-mq/comanda/internal/state"
+)
+
+// spinOffBase is where the log of a group begins that was spun off: the same on
+// all its replicas, and nobody ever proposed the entry there.
+var spinOffBase = raftlog.Position{Index: 1, Term: 1}
+
+// child is a replica that the worker of its parent has made: its rows are there,
+// and the log does not know it yet.
+type child struct {
+	group, replica uint64
+	root           uint64
+	conf           *raftpb.ConfState
+}
+
+// applying is the rows of one entry as its machine sees them.
+type applying struct {
+	*state.Batch
+	worker *worker
+}
+
+// SpinOff is Rows.SpinOff.
+func (a *applying) SpinOff(group uint64, replicas map[uint64]uint64, spaces []uint64) (func(key, value []byte), *message.Error) {
+	w := a.worker
+	conf, err := decodeConf(w.conf)
+	if err != nil {
+		panic(fmt.Sprintf("replica: group %d: its own configuration can't be read", w.g.id))
+	}
+	if len(conf.GetVotersOutgoing()) > 0 || len(conf.GetLearnersNext()) > 0 {
+		return nil, message.Errorf(message.Conflict, "the replicas of group %d are being changed: try again when that is done", w.g.id)
+	}
+	all := slices.Concat(conf.GetVoters(), conf.GetLearners())
+	known := len(replicas) == len(all)
+	for _, id := range all {
+		known = known && replicas[id] != 0
+	}
+	if !known {
+		return nil, message.Errorf(message.Conflict, "group %d has the voters %v and the learners %v, and another group shall be made of other ones: look again", w.g.id, conf.GetVoters(), conf.GetLearners())
+	}
+	if replicas[w.g.replica] == 0 { // this one has left the group
+		for _, space := range spaces {
+			a.Clear(space)
+		}
+		return func(_, _ []byte) {}, nil
+	}
+	c := child{group: group, replica: replicas[w.g.replica], conf: &raftpb.ConfState{AutoLeave: new(false)}}
+	for _, id := range conf.GetVoters() {
+		c.conf.Voters = append(c.conf.Voters, replicas[id])
+	}
+	for _, id := range conf.GetLearners() {
+		c.conf.Learners = append(c.conf.Learners, replicas[id])
+	}
+	part := a.Give(group, spaces,
+		appendApplied(nil, spinOffBase.Index, spinOffBase.Term, appendConf(nil, c.conf)),
+		binary.BigEndian.AppendUint64(nil, c.replica))
+	c.root = part.Root()
+	w.children = append(w.children, c)
+	return part.Set, nil
+}
+
+// bringUp lets the children of an entry take part in their groups, beside the
+// worker. The order is that of trap 7: the rows of parent and child, which
+// commit in one batch, are durable; then the log's record of the child is; then
+// it takes part, and the row that led to it goes. A power cut in between leaves
+// that row, or nothing of all this.
+func (h *Host) bringUp(parent *Group, children []child) {
+	if err := h.store.Flush(); err != nil {
+		h.fail(fmt.Errorf("replica: group %d: make what is spun off durable: %w", parent.id, err))
+		return
+	}
+	for i := range children {
+		c := &children[i]
+		err := h.ask(request{
+			record:  func(b *raftlog.Batch) error { return h.recordChild(b, c) },
+			durable: func() error { return h.startChild(parent, c) },
+		})
+		if errors.Is(err, errStopped) {
+			return // the next start goes on
+		}
+		if errors.Is(err, errChildExists) {
+			h.o.Logger.Info("what was spun off is on this node already", "group", c.group)
+			err = h.store.Drop(c.root)
+		}
+		if err = errors.Join(err, h.store.Taken(parent.rows.Root(), c.group)); err != nil {
+			h.fail(fmt.Errorf("replica: group %d, spun off group %d: %w", c.group, parent.id, err))
+			return
+		}
+	}
+}
+
+var errChildExists = errors.New("the replica is there already, or was destroyed")
+
+// recordChild adds the log's record of a child to b. One that is here already and
+// is still empty gets its rows by it, as it would by a snapshot; its term and its
+// vote stay. One that has rows has got them from others, and goes on.
+func (h *Host) recordChild(b *raftlog.Batch, c *child) error {
+	r, ok := h.log.Replica(c.group)
+	switch {
+	case !ok && c.replica >= h.log.MinReplica(c.group):
+		b.Create(c.born())
+		return nil
+	case ok && r.ID == c.replica && r.Base.Index == 0:
+		hard := h.hardOf(r)
+		hard.Commit = new(spinOffBase.Index)
+		if hard.GetTerm() < spinOffBase.Term {
+			hard.Term, hard.Vote = new(spinOffBase.Term), new(uint64(0))
+		}
+		b.Reset(c.group, spinOffBase, c.conf, c.root, hard)
+		return nil
+	}
+	return errChildExists
+}
+
+// hardOf is a replica's hard state with what this round's batch has of it.
+func (h *Host) hardOf(r raftlog.Replica) *raftpb.HardState {
+	is := r.HardState
+	if g, ok := h.Group(r.Group); ok {
+		is = g.hard
+	}
+	return &raftpb.HardState{Term: new(is.GetTerm()), Vote: new(is.GetVote()), Commit: new(is.GetCommit())}
+}
+
+// born is the child as the log creates it.
+func (c *child) born() raftlog.Replica {
+	return raftlog.Replica{
+		Group: c.group, ID: c.replica, Root: c.root, Base: spinOffBase, Conf: c.conf,
+		HardState: &raftpb.HardState{Term: new(spinOffBase.Term), Vote: new(uint64(0)), Commit: new(spinOffBase.Index)},
+	}
+}
+
+// startChild lets a child take part whose record is durable. Where its parent
+// leads it asks for votes until there is a leader: the others have it about now.
+func (h *Host) startChild(parent *Group, c *child) error {
+	r, _ := h.log.Replica(c.group)
+	var g *Group
+	var err error
+	if old, ok := h.Group(c.group); ok {
+		g, err = h.beginAnew(old, r, message.Errorf(message.Unavailable, "the replica of group %d on this node was empty until now: try again", c.group))
+	} else if g, err = h.open(r); err == nil {
+		h.enter(g)
+	}
+	if err != nil {
+		return fmt.Errorf("replica: group %d: %w", c.group, err)
+	}
+	if parent.lead != 0 && !parent.gone {
+		g.campaign, g.eager = true, electionTicks
+	}
+	return nil
+}
+
+// adoptChildren makes the records of children that a crash left without one,
+// before any handle is swept.
+func (h *Host) adoptChildren() error {
+	type given struct{ root, child uint64 }
+	var taken []given
+	for _, r := range h.log.Replicas() {
+		all, err := h.store.Given(r.Root)
+		if err != nil {
+			return err
+		}
+		for _, x := range all {
+			c := child{group: x.Child, root: x.Root}
+			if c.replica, c.conf, err = h.readChild(x); err != nil {
+				return fmt.Errorf("replica: group %d, spun off group %d: %w", x.Child, r.Group, err)
+			}
+			if err := h.recordChild(&h.batch, &c); err != nil && !errors.Is(err, errChildExists) {
+				return err
+			}
+			taken = append(taken, given{r.Root, x.Child})
+		}
+	}
+	if len(taken) == 0 {
+		return nil
+	}
+	if err := h.log.Write(&h.batch); err != nil {
+		return err
+	}
+	for _, x := range taken {
+		if err := h.store.Taken(x.root, x.child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *Host) readChild(x state.Given) (replica uint64, conf *raftpb.ConfState, err error) {
+	row, err := h.store.Applied(x.Root)
+	if err != nil {
+		return 0, nil, err
+	}
+	at, conf, err := decodeApplied(row)
+	if err == nil && (at != spinOffBase || len(x.Note) != 8) {
+		err = errRow
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	return binary.BigEndian.Uint64(x.Note), conf, nil
+}
