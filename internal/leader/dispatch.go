@@ -69,10 +69,10 @@ func (g *Group) Leave(c *Call) {
 
 // grant is a lease that is about to be proposed for a call.
 type grant struct {
-	call     *Call
-	line     *line
-	reserved int
-	command  queue.Lease
+	call   *Call
+	line   *line
+	offers []queue.Offer
+	floors []queue.Floor
 }
 
 type fillJob struct {
@@ -145,16 +145,16 @@ func (l *line) fills() (fills []fillJob) {
 func (g *Group) fill(l *line, f fillJob) {
 	index := g.raft.Status().Applied // before the view: what it shows is at least that
 	view := g.raft.View()
-	refs := queue.Offers(view, l.number, f.cell.number, f.after, windowFill)
+	offers := queue.Offers(view, l.number, f.cell.number, f.after, windowFill)
 	view.Close()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if f.after == nil && len(refs) > 0 {
+	if f.after == nil && len(offers) > 0 {
 		// Nothing lies before the first row, so the next leader need not look
 		// there: a lease takes it along.
-		f.cell.window.floor = &queue.Floor{Cell: f.cell.number, Priority: refs[0].Priority, Seq: refs[0].Seq, Index: index}
+		f.cell.window.floor = &queue.Floor{Cell: f.cell.number, Priority: offers[0].Priority, Seq: offers[0].Seq, Index: index}
 	}
-	f.cell.window.fill(f.after, refs)
+	f.cell.window.fill(f.after, offers)
 }
 
 // grants pairs those who wait with what there is. Whoever gets something waits
@@ -182,10 +182,7 @@ func (g *Group) grants(l *line) (grants []grant) {
 			continue // it was given something elsewhere just now
 		}
 		l.calls = slices.Delete(l.calls, i, i+1)
-		gr := grant{call: c, line: l, reserved: n, command: c.Lease}
-		gr.command.Items = l.take(n)
-		gr.command.Floors = l.floors()
-		grants = append(grants, gr)
+		grants = append(grants, grant{call: c, line: l, offers: l.take(n), floors: l.floors()})
 		g.loads[c.Worker] += n // until the lease is known
 		g.leasing += n
 	}
@@ -226,27 +223,27 @@ func (g *Group) pick(calls []*Call, places []int) int {
 
 func (l *line) available() (n int) {
 	for _, c := range l.cells {
-		n += len(c.window.refs)
+		n += len(c.window.offers)
 	}
 	return n
 }
 
 // take takes the first n messages over all cells, by priority and arrival.
-func (l *line) take(n int) []queue.Ref {
-	refs := make([]queue.Ref, 0, n)
-	for len(refs) < n {
+func (l *line) take(n int) []queue.Offer {
+	offers := make([]queue.Offer, 0, n)
+	for len(offers) < n {
 		var first *cell
 		for _, c := range l.cells {
-			if len(c.window.refs) > 0 && (first == nil || order(c.window.refs[0], first.window.refs[0]) < 0) {
+			if len(c.window.offers) > 0 && (first == nil || order(c.window.offers[0].Ref, first.window.offers[0].Ref) < 0) {
 				first = c
 			}
 		}
 		if first == nil {
 			break
 		}
-		refs = append(refs, first.window.pop())
+		offers = append(offers, first.window.pop())
 	}
-	return refs
+	return offers
 }
 
 func (l *line) floors() (fs []queue.Floor) {
@@ -260,7 +257,9 @@ func (l *line) floors() (fs []queue.Floor) {
 }
 
 func (g *Group) propose(gr *grant) {
-	g.raft.Propose(replica.Command(gr.command.Command()), func(result any, err error) {
+	c := gr.call.Lease
+	c.Items, c.Floors = queue.Refs(gr.offers), gr.floors
+	g.raft.Propose(replica.Command(c.Command()), func(result any, err error) {
 		r, _ := result.(queue.LeaseResult)
 		if err != nil {
 			r.Err = message.Errorf(message.CodeOf(err), "%v", err)
@@ -274,8 +273,8 @@ func (g *Group) propose(gr *grant) {
 func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 	l, c := gr.line, gr.call
 	g.mu.Lock()
-	g.leasing -= gr.reserved
-	g.loads[c.Worker] -= gr.reserved - 1
+	g.leasing -= len(gr.offers)
+	g.loads[c.Worker] -= len(gr.offers) - 1
 	g.unload(c.Worker)
 	current := g.leading && g.queues[l.number] == l
 	if current {
@@ -283,12 +282,12 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 			x := &r.Leased[i]
 			g.hold(leaseKey{l.number, x.Ref.Cell, x.Ref.Seq}, c.Worker)
 		}
-		rest := gr.command.Items
+		rest := gr.offers
 		if r.Err == nil {
 			rest = rest[r.Looked:] // the others had changed, and were offered anew
 		}
-		for _, ref := range rest {
-			l.cell(ref.Cell).window.offer(ref)
+		for _, o := range rest {
+			l.cell(o.Cell).window.offer(o)
 		}
 	}
 	err := r.Err
@@ -302,14 +301,14 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 		err = nil // paused meanwhile: it waits on
 	}
 	g.mu.Unlock()
-	c.deliver(gr.reserved, r.Leased, err)
+	c.deliver(len(gr.offers), r.Leased, err)
 	if room, _ := c.wants(); room && current {
 		// Nothing came of it. Other groups may have had something meanwhile, and
 		// saw no room.
 		for _, at := range c.places() {
 			at.Wait(c)
 		}
-	} else if current && len(gr.command.Items) > 0 && (r.Err != nil || r.Looked < len(gr.command.Items)) {
+	} else if current && len(gr.offers) > 0 && (r.Err != nil || r.Looked < len(gr.offers)) {
 		g.dispatch(l)
 	}
 }

@@ -253,7 +253,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	case queue.SessionEnded:
 		g.sessions.end(e.Session, e.Incarnation)
 	case queue.Offered:
-		c.window.offer(e.Ref)
+		c.window.offer(queue.Offer{Ref: e.Ref, Key: e.Key})
 		return l
 	case queue.Withdrawn:
 		c.window.withdraw(e.Ref)

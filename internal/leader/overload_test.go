@@ -92,7 +92,7 @@ func TestRefusalsDoNotPileUp(t *testing.T) {
 	r.stop() // the group refuses everything, and forgets who waited
 	c := &cell{queue: 1}
 	c.window.whole = true
-	c.window.offer(queue.Ref{Seq: 1})
+	c.window.offer(queue.Offer{Ref: queue.Ref{Seq: 1}})
 	l := &line{number: 1, cells: []*cell{c}}
 	for range receivers {
 		l.calls = append(l.calls, NewCall(1, message.ReceiveOptions{Max: 1, Worker: "w"}, 1))

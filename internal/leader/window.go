@@ -18,14 +18,14 @@ const (
 // arrival: a part of the cell's ready rows without those for which a lease is
 // proposed.
 type window struct {
-	refs []queue.Ref // in order
-	// whole: refs are all there are. Else the rows after end were not read yet.
+	offers []queue.Offer // in order
+	// whole: offers are all there are. Else the rows after end were not read yet.
 	whole bool
 	end   *queue.Ref // nil: nothing was read yet
 	// filling: rows after end are being read; what is offered meanwhile waits in
 	// late, because nobody knows whether the read saw it.
 	filling bool
-	late    []queue.Ref
+	late    []queue.Offer
 	// floor is where the first read from the cell's floor found its first row,
 	// for the next lease to carry.
 	floor *queue.Floor
@@ -36,63 +36,67 @@ func order(a, b queue.Ref) int {
 }
 
 // offer takes in a message that became ready.
-func (w *window) offer(r queue.Ref) {
+func (w *window) offer(o queue.Offer) {
 	switch {
-	case w.whole || (w.end != nil && order(r, *w.end) <= 0):
-		w.insert(r)
+	case w.whole || (w.end != nil && order(o.Ref, *w.end) <= 0):
+		w.insert(o)
 	case w.filling:
-		w.late = append(w.late, r)
+		w.late = append(w.late, o)
 	}
 }
 
-func (w *window) insert(r queue.Ref) {
-	if n := len(w.refs); n == 0 || order(w.refs[n-1], r) < 0 {
-		w.refs = append(w.refs, r)
-	} else if i, found := slices.BinarySearchFunc(w.refs, r, order); found {
-		w.refs[i] = r // seen before, with an older counter
+func (w *window) insert(o queue.Offer) {
+	if n := len(w.offers); n == 0 || order(w.offers[n-1].Ref, o.Ref) < 0 {
+		w.offers = append(w.offers, o)
+	} else if i, found := w.find(o.Ref); found {
+		w.offers[i] = o // seen before, with an older counter
 	} else {
-		w.refs = slices.Insert(w.refs, i, r)
+		w.offers = slices.Insert(w.offers, i, o)
 	}
-	if len(w.refs) > windowMax {
-		w.refs = w.refs[:windowMax]
-		w.whole, w.end = false, new(w.refs[windowMax-1])
+	if len(w.offers) > windowMax {
+		w.offers = w.offers[:windowMax]
+		w.whole, w.end = false, new(w.offers[windowMax-1].Ref)
 	}
+}
+
+// find finds the message at r's place, or where it would be.
+func (w *window) find(r queue.Ref) (i int, found bool) {
+	return slices.BinarySearchFunc(w.offers, r, func(o queue.Offer, r queue.Ref) int { return order(o.Ref, r) })
 }
 
 // withdraw takes a message out that may not go out any more.
 func (w *window) withdraw(r queue.Ref) {
-	same := func(a, b queue.Ref) bool { return order(a, b) == 0 && a.Counter == b.Counter }
-	if i, found := slices.BinarySearchFunc(w.refs, r, order); found && same(w.refs[i], r) {
-		w.refs = slices.Delete(w.refs, i, i+1)
+	if i, found := w.find(r); found && w.offers[i].Ref == r {
+		w.offers = slices.Delete(w.offers, i, i+1)
 	}
-	w.late = slices.DeleteFunc(w.late, func(l queue.Ref) bool { return same(l, r) })
+	w.late = slices.DeleteFunc(w.late, func(l queue.Offer) bool { return l.Ref == r })
 }
 
 // wantsFill says that rows should be read now.
-func (w *window) wantsFill() bool { return !w.whole && !w.filling && len(w.refs) < windowLow }
+func (w *window) wantsFill() bool { return !w.whole && !w.filling && len(w.offers) < windowLow }
 
 // fill takes in what was read after a former end, windowFill at the most.
-func (w *window) fill(after *queue.Ref, read []queue.Ref) {
+func (w *window) fill(after *queue.Ref, read []queue.Offer) {
 	w.filling = false
 	if w.end == after {
 		w.whole = len(read) < windowFill
 		if !w.whole {
-			w.end = new(read[len(read)-1])
+			w.end = new(read[len(read)-1].Ref)
 		}
-		for _, r := range read {
-			w.insert(r)
+		for _, o := range read {
+			w.insert(o)
 		}
 	} // else the window was cut meanwhile: between its end and what was read rows are missing
 	late := w.late
 	w.late = nil
-	for _, r := range late {
-		w.offer(r)
+	for _, o := range late {
+		w.offer(o)
 	}
 }
 
 // pop takes the first message out.
-func (w *window) pop() queue.Ref {
-	r := w.refs[0]
-	w.refs = w.refs[1:]
-	return r
+func (w *window) pop() queue.Offer {
+	o := w.offers[0]
+	w.offers = w.offers[1:]
+	return o
 }

@@ -50,8 +50,11 @@ func newWindowTrial() *windowTrial { return &windowTrial{stale: map[queue.Ref]bo
 func (w *windowTrial) appear(r queue.Ref) {
 	i, _ := slices.BinarySearchFunc(w.rows, r, order)
 	w.rows = slices.Insert(w.rows, i, r)
-	w.window.offer(r)
+	w.window.offer(offered(r))
 }
+
+// offered is the offer of a row: each has a key of its own.
+func offered(r queue.Ref) queue.Offer { return queue.Offer{Ref: r, Key: r.Seq} }
 
 func (w *windowTrial) send(t *rapid.T, n int) {
 	priority := byte(rapid.IntRange(0, message.MaxPriority).Draw(t, "priority"))
@@ -96,8 +99,8 @@ func (w *windowTrial) withdraw(t *rapid.T) {
 }
 
 func (w *windowTrial) take(t *rapid.T) {
-	for range min(len(w.refs), rapid.SampledFrom([]int{1, 10, 700, 1_000}).Draw(t, "n")) {
-		w.leased(w.pop())
+	for range min(len(w.offers), rapid.SampledFrom([]int{1, 10, 700, 1_000}).Draw(t, "n")) {
+		w.leased(w.pop().Ref)
 	}
 }
 
@@ -136,16 +139,26 @@ func (w *windowTrial) fill(t *rapid.T) {
 	if w.seen == nil {
 		t.Skip("nothing was read")
 	}
-	w.window.fill(w.after, w.seen)
+	read := make([]queue.Offer, len(w.seen))
+	for i, r := range w.seen {
+		read[i] = offered(r)
+	}
+	w.window.fill(w.after, read)
 	w.seen = nil
 }
 
 func (w *windowTrial) check(t *rapid.T) {
-	if len(w.refs) > windowMax {
-		t.Fatalf("%d are in the window", len(w.refs))
+	if len(w.offers) > windowMax {
+		t.Fatalf("%d are in the window", len(w.offers))
 	}
-	if !slices.IsSortedFunc(w.refs, order) {
+	got := queue.Refs(w.offers)
+	if !slices.IsSortedFunc(got, order) {
 		t.Fatal("out of order")
+	}
+	for _, o := range w.offers {
+		if o.Key != o.Seq {
+			t.Fatalf("%v has the key of another one", o)
+		}
 	}
 	if w.filling {
 		return
@@ -161,9 +174,8 @@ func (w *windowTrial) check(t *rapid.T) {
 		}
 		want = w.rows[:to]
 	}
-	got := w.refs
 	if len(w.stale) > 0 {
-		got = slices.DeleteFunc(slices.Clone(got), func(r queue.Ref) bool { return w.stale[r] })
+		got = slices.DeleteFunc(got, func(r queue.Ref) bool { return w.stale[r] })
 	}
 	if !slices.Equal(got, want) {
 		t.Fatalf("%d rows up to the end at %v, %d in the window; first difference: %v", len(want), w.end, len(got), firstDifference(want, got))
@@ -200,10 +212,10 @@ func (w *windowTrial) drain(t *rapid.T) {
 			w.check(t)
 			continue
 		}
-		if len(w.refs) == 0 {
+		if len(w.offers) == 0 {
 			break
 		}
-		r := w.pop()
+		r := w.pop().Ref
 		if last != nil && order(*last, r) >= 0 {
 			t.Fatalf("%v came after %v", r, *last)
 		}

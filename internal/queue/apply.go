@@ -44,6 +44,7 @@ type Effect struct {
 	Kind  EffectKind
 	Queue uint32
 	Ref   Ref    // Offered, Withdrawn, Leased, Ended, Due
+	Key   uint64 // Offered: as in an Offer
 	Fence uint64 // Leased, Ended
 	At    int64  // Leased: deadline, 0 if bound to a session. Due: when. Group time, ms.
 	// LeaseSet: what it is bound to. SessionAttached. SessionEnded: this

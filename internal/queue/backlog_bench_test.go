@@ -83,12 +83,12 @@ func BenchmarkBacklog(b *testing.B) {
 	done, floors := 0, []queue.Floor(nil)
 	for done < *backlog/2 {
 		view := replica.View()
-		var window []queue.Ref
+		var window []queue.Offer
 		for n := range message.Cells {
 			w := queue.Offers(view, 1, n, after[n], 1000)
 			if len(w) > 0 {
 				first := after[n] == nil
-				after[n] = &w[len(w)-1]
+				after[n] = &w[len(w)-1].Ref
 				if !first {
 					window = append(window, w...)
 					continue // heads of keys may have come up behind the window
@@ -106,7 +106,7 @@ func BenchmarkBacklog(b *testing.B) {
 			continue
 		}
 		for i := 0; i < len(window); i += per {
-			l := queue.Lease{Queue: 1, Worker: "w", Length: time.Minute, MaxBytes: 1 << 30, Items: window[i:min(i+per, len(window))], Floors: floors}
+			l := queue.Lease{Queue: 1, Worker: "w", Length: time.Minute, MaxBytes: 1 << 30, Items: queue.Refs(window[i:min(i+per, len(window))]), Floors: floors}
 			floors = nil
 			got := apply(l.Command())[0].(queue.LeaseResult)
 			var s queue.Settle

@@ -128,6 +128,22 @@ type Ref struct {
 	Counter  uint32
 }
 
+// Offer is a message that may be handed out.
+type Offer struct {
+	Ref
+	// Key is the upper half of its key's hash, for whoever chooses; 0: no key.
+	Key uint64
+}
+
+// Refs are what a Lease of offers names.
+func Refs(offers []Offer) []Ref {
+	refs := make([]Ref, len(offers))
+	for i := range offers {
+		refs[i] = offers[i].Ref
+	}
+	return refs
+}
+
 // Floor says that a cell had no ready message of a priority before Seq when
 // the entry at Index had been applied.
 type Floor struct {

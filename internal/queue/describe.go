@@ -42,7 +42,7 @@ func Describe(space uint64, key, value []byte) (s string) {
 		}
 		return where + fmt.Sprintf("lease seq=%d fence=%d worker=%q %s", beUint64(key[1:]), beUint64(key[9:]), l.worker, until)
 	case rowReady:
-		return where + fmt.Sprintf("ready priority=%d seq=%d counter=%d", message.MaxPriority-int(key[1]), beUint64(key[2:]), binary.BigEndian.Uint32(key[10:]))
+		return where + fmt.Sprintf("ready priority=%d seq=%d counter=%d key=%x", message.MaxPriority-int(key[1]), beUint64(key[2:]), binary.BigEndian.Uint32(key[10:]), value)
 	case rowTimer:
 		return where + fmt.Sprintf("timer due=%d ms group time seq=%d counter=%d", beUint64(key[1:]), beUint64(key[9:]), binary.BigEndian.Uint32(key[17:]))
 	case rowLine:

@@ -179,15 +179,15 @@ func (w *trial) send(t *rapid.T) {
 	}
 }
 
-func (w *trial) offers() (refs []queue.Ref) {
+func (w *trial) offers() (offers []queue.Offer) {
 	for n := range message.Cells {
-		refs = append(refs, queue.Offers(w.rows, 1, n, nil, 1000)...)
+		offers = append(offers, queue.Offers(w.rows, 1, n, nil, 1000)...)
 	}
-	return refs
+	return offers
 }
 
 func (w *trial) lease(t *rapid.T) {
-	refs := append(w.offers(), w.stale...)
+	refs := append(queue.Refs(w.offers()), w.stale...)
 	if len(refs) == 0 {
 		return
 	}
@@ -354,6 +354,7 @@ func (w *trial) check(t *rapid.T) {
 		seq  uint64
 	}
 	want, barred := map[place]string{}, map[place]string{}
+	hashes := map[place]uint64{}
 	var counts message.Counts
 	for _, k := range w.order {
 		switch k.state {
@@ -368,6 +369,9 @@ func (w *trial) check(t *rapid.T) {
 		case message.Finished:
 		}
 		at := place{k.id.Point().Cell(), k.id.Seq()}
+		if k.key != "" {
+			hashes[at] = hashOf(k.key).Hi
+		}
 		if o := w.before(k); k.state == message.Ready && o == nil {
 			want[at] = k.name
 		} else if o != nil {
@@ -380,6 +384,9 @@ func (w *trial) check(t *rapid.T) {
 		at := place{r.Cell, r.Seq}
 		if want[at] == "" {
 			t.Fatal(barred[at])
+		}
+		if r.Key != hashes[at] {
+			t.Fatalf("%s is offered with hash %x, its key's is %x", want[at], r.Key, hashes[at])
 		}
 		delete(want, at)
 	}

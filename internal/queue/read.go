@@ -114,9 +114,9 @@ func GroupTime(rows Reader) (groupTime, wall int64) {
 
 // Offers reads up to limit messages of a cell that may be handed out now, by
 // priority and arrival, from after a given one (nil: from the cell's floors).
-func Offers(rows Reader, number uint32, n int, after *Ref, limit int) []Ref {
+func Offers(rows Reader, number uint32, n int, after *Ref, limit int) []Offer {
 	var k keys
-	var out []Ref
+	var out []Offer
 	c := readCell(rows, number, n)
 	for p := message.MaxPriority; p >= 0 && len(out) < limit; p-- {
 		from := c.floors[p]
@@ -129,8 +129,12 @@ func Offers(rows Reader, number uint32, n int, after *Ref, limit int) []Ref {
 			}
 		}
 		lo := slices.Clone(k.ready(byte(p), from, 0))
-		rows.Scan(c.space, lo, []byte{rowReady, byte(message.MaxPriority-p) + 1}, func(key, _ []byte) bool {
-			out = append(out, Ref{Cell: n, Priority: byte(p), Seq: beUint64(key[2:]), Counter: binary.BigEndian.Uint32(key[10:])})
+		rows.Scan(c.space, lo, []byte{rowReady, byte(message.MaxPriority-p) + 1}, func(key, v []byte) bool {
+			o := Offer{Ref: Ref{Cell: n, Priority: byte(p), Seq: beUint64(key[2:]), Counter: binary.BigEndian.Uint32(key[10:])}}
+			if len(v) > 0 {
+				o.Key = beUint64(v)
+			}
+			out = append(out, o)
 			return len(out) < limit
 		})
 	}

@@ -51,7 +51,7 @@ const (
 	rowBody     = 'b' // | seq → a body that is not inline; set once
 	rowState    = 's' // | seq → what decides once it is there
 	rowLease    = 'l' // | seq | fence → who holds it; set once
-	rowReady    = 'r' // | 9−priority (1) | seq | counter (4): may be handed out now
+	rowReady    = 'r' // | 9−priority (1) | seq | counter (4) → upper half of the key's hash (8), or nothing: may be handed out now
 	rowTimer    = 't' // | due | seq | counter (4): ready at this group time
 	rowLine     = 'k' // | key hash (16) → first and leased message of the key's line
 	rowBehind   = 'n' // | key hash (16) | seq: in the line behind the first

@@ -91,7 +91,7 @@ func TestExtendOfASession(t *testing.T) {
 	w := newWorld()
 	w.apply((&queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{To: 15, Path: "0"}}}).Command())
 	w.apply((&queue.Send{Queue: 1, Messages: make([]queue.Sent, 1)}).Command())
-	lease := queue.Lease{Queue: 1, Session: queue.Session{ID: 7, Incarnation: 1}, MaxBytes: 1, Items: queue.Offers(w.rows, 1, 0, nil, 1)}
+	lease := queue.Lease{Queue: 1, Session: queue.Session{ID: 7, Incarnation: 1}, MaxBytes: 1, Items: queue.Refs(queue.Offers(w.rows, 1, 0, nil, 1))}
 	x := w.apply(lease.Command())[0].(queue.LeaseResult).Leased[0]
 	before := cloneRows(w.rows.rows)
 	extend := queue.Settle{Settlements: []message.Settlement{{Token: message.Token{ID: x.ID, Fence: x.Fence, Session: 7}, Action: message.Extend, Lease: time.Second}}}

@@ -20,7 +20,7 @@ import (
 type picture struct {
 	Counts    message.Counts
 	Messages  map[message.ID]queue.Detail
-	Offers    []queue.Ref
+	Offers    []queue.Offer
 	Timers    []queue.TimerRef
 	Deadlines []queue.Deadline
 }
@@ -83,7 +83,7 @@ func TestSplit(t *testing.T) {
 	settle := func(tok message.Token, a message.Action) message.SettleResult {
 		return w.apply((&queue.Settle{Settlements: []message.Settlement{{Token: tok, Action: a, Lease: time.Minute}}}).Command())[0].([]message.SettleResult)[0]
 	}
-	offers := pictureOf(w.rows, nil).Offers
+	offers := queue.Refs(pictureOf(w.rows, nil).Offers)
 	lease(queue.Session{}, offers[:5]...)
 	lease(queue.Session{ID: 7, Incarnation: 1, CatalogVersion: 1}, offers[5:]...)
 	for i, a := range []message.Action{message.Ack, message.Nack, message.Reject, message.Release, message.Extend} {

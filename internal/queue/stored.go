@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -93,8 +94,12 @@ func (m *Machine) setTimer(x *stored, due int64) {
 // publish writes the ready row. One that is not the newest may lie before a
 // floor, or before one that a leader has found and not told yet.
 func (m *Machine) publish(x *stored) {
-	m.rows.Set(x.cell.space, m.keys.ready(x.Priority, x.Seq, x.counter()), nil)
-	m.effect(Effect{Kind: Offered, Queue: x.cell.queue.number, Ref: x.ref()})
+	m.buf = m.buf[:0]
+	if x.keyed() {
+		m.buf = binary.BigEndian.AppendUint64(m.buf, x.Hash.Hi)
+	}
+	m.rows.Set(x.cell.space, m.keys.ready(x.Priority, x.Seq, x.counter()), m.buf)
+	m.effect(Effect{Kind: Offered, Queue: x.cell.queue.number, Ref: x.ref(), Key: x.Hash.Hi})
 	c := x.cell
 	if x.Seq == c.shard.counter {
 		return // just sent

@@ -92,7 +92,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		limit := 1
 		d.MaybeScanArgs(t, "max", &limit)
 		for n := range message.Cells {
-			c.Items = append(c.Items, queue.Offers(w.rows, 1, n, nil, 100)...)
+			c.Items = append(c.Items, queue.Refs(queue.Offers(w.rows, 1, n, nil, 100))...)
 		}
 		slices.SortFunc(c.Items, func(a, b queue.Ref) int { return int(a.Seq) - int(b.Seq) })
 		c.Items = c.Items[:min(limit, len(c.Items))]
