@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/comanda-mq/comanda/internal/raftlog"
 )
 
 // task is one step of an apply worker.
@@ -237,7 +239,7 @@ func (w *worker) apply(t task) []any {
 	if t.conf != nil {
 		w.conf = t.conf
 	}
-	w.rows.Batch = w.g.rows.Begin()
+	w.rows.Batch, w.rows.at = w.g.rows.Begin(), raftlog.Position{Index: e.GetIndex(), Term: e.GetTerm()}
 	var results []any
 	command := e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0
 	if command {

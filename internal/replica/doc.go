@@ -54,7 +54,7 @@
 //	          synced → it takes part → the row that led to it is deleted
 //	start     a row that leads to a replica without a record → the record
 //
-// All replicas of the new group begin at the same index and term with the same
+// All replicas of the new group begin where the old one's log stood, with the same
 // rows, so any majority of them that has come so far can elect a leader.
 //
 // # What a proposer learns

@@ -13,22 +13,22 @@ import (
 	"github.com/comanda-mq/comanda/internal/state"
 )
 
-// spinOffBase is where the log of a group begins that was spun off: the same on
-// all its replicas, and nobody ever proposed the entry there.
-var spinOffBase = raftlog.Position{Index: 1, Term: 1}
-
 // child is a replica that the worker of its parent has made: its rows are there,
 // and the log does not know it yet.
 type child struct {
 	group, replica uint64
 	root           uint64
-	conf           *raftpb.ConfState
+	// base is where its log begins: where its parent's log stood, so that what
+	// rows say of indexes stays true.
+	base raftlog.Position
+	conf *raftpb.ConfState
 }
 
 // applying is the rows of one entry as its machine sees them.
 type applying struct {
 	*state.Batch
 	worker *worker
+	at     raftlog.Position // of the entry
 }
 
 // SpinOff is Rows.SpinOff.
@@ -55,7 +55,7 @@ func (a *applying) SpinOff(group uint64, replicas map[uint64]uint64, spaces []ui
 		}
 		return func(_, _ []byte) {}, nil
 	}
-	c := child{group: group, replica: replicas[w.g.replica], conf: &raftpb.ConfState{AutoLeave: new(false)}}
+	c := child{group: group, replica: replicas[w.g.replica], base: a.at, conf: &raftpb.ConfState{AutoLeave: new(false)}}
 	for _, id := range conf.GetVoters() {
 		c.conf.Voters = append(c.conf.Voters, replicas[id])
 	}
@@ -63,7 +63,7 @@ func (a *applying) SpinOff(group uint64, replicas map[uint64]uint64, spaces []ui
 		c.conf.Learners = append(c.conf.Learners, replicas[id])
 	}
 	part := a.Give(group, spaces,
-		appendApplied(nil, spinOffBase.Index, spinOffBase.Term, appendConf(nil, c.conf)),
+		appendApplied(nil, a.at.Index, a.at.Term, appendConf(nil, c.conf)),
 		binary.BigEndian.AppendUint64(nil, c.replica))
 	c.root = part.Root()
 	w.children = append(w.children, c)
@@ -113,11 +113,11 @@ func (h *Host) recordChild(b *raftlog.Batch, c *child) error {
 		return nil
 	case ok && r.ID == c.replica && r.Base.Index == 0:
 		hard := h.hardOf(r)
-		hard.Commit = new(spinOffBase.Index)
-		if hard.GetTerm() < spinOffBase.Term {
-			hard.Term, hard.Vote = new(spinOffBase.Term), new(uint64(0))
+		hard.Commit = new(c.base.Index)
+		if hard.GetTerm() < c.base.Term {
+			hard.Term, hard.Vote = new(c.base.Term), new(uint64(0))
 		}
-		b.Reset(c.group, spinOffBase, c.conf, c.root, hard)
+		b.Reset(c.group, c.base, c.conf, c.root, hard)
 		return nil
 	}
 	return errChildExists
@@ -135,8 +135,8 @@ func (h *Host) hardOf(r raftlog.Replica) *raftpb.HardState {
 // born is the child as the log creates it.
 func (c *child) born() raftlog.Replica {
 	return raftlog.Replica{
-		Group: c.group, ID: c.replica, Root: c.root, Base: spinOffBase, Conf: c.conf,
-		HardState: &raftpb.HardState{Term: new(spinOffBase.Term), Vote: new(uint64(0)), Commit: new(spinOffBase.Index)},
+		Group: c.group, ID: c.replica, Root: c.root, Base: c.base, Conf: c.conf,
+		HardState: &raftpb.HardState{Term: new(c.base.Term), Vote: new(uint64(0)), Commit: new(c.base.Index)},
 	}
 }
 
@@ -171,12 +171,12 @@ func (h *Host) adoptChildren() error {
 			return err
 		}
 		for _, x := range all {
-			c := child{group: x.Child, root: x.Root}
-			if c.replica, c.conf, err = h.readChild(x); err != nil {
-				return fmt.Errorf("replica: group %d, spun off group %d: %w", x.Child, r.Group, err)
+			c, err := h.readChild(x)
+			if err == nil {
+				err = h.recordChild(&h.batch, c)
 			}
-			if err := h.recordChild(&h.batch, &c); err != nil && !errors.Is(err, errChildExists) {
-				return err
+			if err != nil && !errors.Is(err, errChildExists) {
+				return fmt.Errorf("replica: group %d, spun off group %d: %w", x.Child, r.Group, err)
 			}
 			taken = append(taken, given{r.Root, x.Child})
 		}
@@ -195,17 +195,22 @@ func (h *Host) adoptChildren() error {
 	return nil
 }
 
-func (h *Host) readChild(x state.Given) (replica uint64, conf *raftpb.ConfState, err error) {
+// readChild reads what the rows say of a child. If it has no record yet it has
+// applied nothing of its own.
+func (h *Host) readChild(x state.Given) (*child, error) {
 	row, err := h.store.Applied(x.Root)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
+	}
+	if row == nil { // its rows have gone, after the record
+		return nil, errChildExists
 	}
 	at, conf, err := decodeApplied(row)
-	if err == nil && (at != spinOffBase || len(x.Note) != 8) {
+	if err == nil && len(x.Note) != 8 {
 		err = errRow
 	}
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	return binary.BigEndian.Uint64(x.Note), conf, nil
+	return &child{group: x.Child, replica: binary.BigEndian.Uint64(x.Note), root: x.Root, base: at, conf: conf}, nil
 }

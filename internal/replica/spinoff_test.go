@@ -193,6 +193,18 @@ func TestTrap07DestroyedChildStaysAway(t *testing.T) {
 		t.Error("it is back")
 	}
 	after.clean()
+	// Nor does a row harm whose child's rows have gone.
+	rows := after.group().rows
+	b := rows.Begin()
+	given := b.Give(childGroup, nil, []byte("x"), nil)
+	b.Commit(appendApplied(nil, after.group().Status().Applied, after.group().Status().Term, after.group().startConf))
+	if err := after.host.store.Drop(given.Root()); err != nil {
+		t.Fatal(err)
+	}
+	after.restart()
+	if given, err := after.host.store.Given(rows.Root()); err != nil || len(given) > 0 {
+		t.Errorf("left are %v, %v", given, err)
+	}
 }
 
 // On three nodes, under load in the parent: the child is elected, has all that
