@@ -60,7 +60,7 @@ func (g *Group) sendSnapshot(m *raftpb.Message) {
 	body := &pacer{ctx: ctx, rows: rows, ticks: s.ticks, perTick: perTick, left: perTick}
 	h.spawn(func() {
 		err := h.o.Transport.SendSnapshot(ctx, Outgoing{g.id, m}, body)
-		err = errors.Join(err, rows.Close())
+		err = errors.Join(context.Cause(ctx), err, rows.Close())
 		s.view.Close()
 		abort(nil)
 		h.call(g, func(stopped error) {

@@ -38,8 +38,13 @@ func (h *Host) keepLogShort(ticked bool) error {
 }
 
 // snapshotBudget is up to where the log may grow for one who needs it after a
-// snapshot.
-func (h *Host) snapshotBudget() int64 { return 2 * h.o.LogBudget }
+// snapshot. It is a few segments at least, because the log grows by whole ones:
+// with less no snapshot would ever arrive while there is load.
+func (h *Host) snapshotBudget() int64 {
+	return max(2*h.o.LogBudget, minSnapshotSegments*h.o.Log.SegmentBytes)
+}
+
+const minSnapshotSegments = 8
 
 func (h *Host) liveBytes() int64 {
 	live, _ := h.log.Segments()

@@ -24,6 +24,8 @@ type servers struct {
 	dir   string
 	peers []string // where they reach one another
 	nodes []*process
+	// network has a namespace for each; nil: all are here.
+	network *network
 }
 
 func nodeName(i int) string { return fmt.Sprint("node-", i+1) }
@@ -33,6 +35,7 @@ func nodeName(i int) string { return fmt.Sprint("node-", i+1) }
 func startServers(t *testing.T) *servers {
 	t.Helper()
 	s := &servers{t: t, dir: t.TempDir(), nodes: make([]*process, 3)}
+	t.Cleanup(s.tell)
 	for range s.nodes {
 		s.peers = append(s.peers, freeAddr(t))
 	}
@@ -40,9 +43,29 @@ func startServers(t *testing.T) *servers {
 		s.launch(i)
 		s.ready(i)
 	}
+	s.voters()
+	return s
+}
+
+// tell shows what the servers said when a test has failed.
+func (s *servers) tell() {
+	if !s.t.Failed() {
+		return
+	}
+	for i, p := range s.nodes {
+		if p != nil {
+			said := p.said.String()
+			s.t.Logf("%s said:\n%s", nodeName(i), said[max(0, len(said)-4<<10):])
+		}
+	}
+}
+
+// voters waits until each group has a voter on each server.
+func (s *servers) voters() {
+	s.t.Helper()
 	c := s.dial(0)
-	eventually(t, "three voters in every group", func() error {
-		got, err := c.Server(t.Context())
+	eventually(s.t, "three voters in every group", func() error {
+		got, err := c.Server(s.t.Context())
 		if err != nil {
 			return err
 		}
@@ -53,7 +76,6 @@ func startServers(t *testing.T) *servers {
 		}
 		return nil
 	})
-	return s
 }
 
 // launch starts a server, also again.
@@ -62,6 +84,13 @@ func (s *servers) launch(i int) {
 	args := []string{"--node-name", nodeName(i), "--cluster-listen", s.peers[i], smallLog}
 	if i > 0 {
 		args = append(args, "--join", s.peers[0])
+	}
+	if s.network != nil {
+		args = append(args, "--listen", address(i)+":7400", "--insecure")
+		p := launchAs(s.t, []string{"ip", "netns", "exec", s.network.of(i), serverBinary}, filepath.Join(s.dir, nodeName(i)), args...)
+		p.addr = address(i) + ":7400"
+		s.nodes[i] = p
+		return
 	}
 	if old := s.nodes[i]; old != nil {
 		args = append(args, "--listen", old.addr)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -39,8 +40,14 @@ type process struct {
 // Whatever it comes to, it is dead when the test ends.
 func launch(t *testing.T, binary, dir string, args ...string) *process {
 	t.Helper()
+	return launchAs(t, []string{binary}, dir, args...)
+}
+
+// launchAs is launch with a command in front of the binary.
+func launchAs(t *testing.T, binary []string, dir string, args ...string) *process {
+	t.Helper()
 	p := &process{addr: freeAddr(t), said: &output{}, ended: make(chan struct{})}
-	p.cmd = exec.Command(binary, append([]string{"serve", "--data-dir", dir, "--listen", p.addr, "--cluster-listen", "127.0.0.1:0"}, args...)...)
+	p.cmd = exec.Command(binary[0], append(append(slices.Clone(binary[1:]), []string{"serve", "--data-dir", dir, "--listen", p.addr, "--cluster-listen", "127.0.0.1:0"}...), args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

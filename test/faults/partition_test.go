@@ -1,0 +1,229 @@
+//go:build faults
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/comanda-mq/comanda/client"
+)
+
+// network is a bridge in a namespace of its own, with a namespace for each
+// server, and a link from here to the bridge, by which clients reach them. The
+// addresses are of the range for benchmarks (RFC 2544).
+type network struct {
+	t    *testing.T
+	name string
+}
+
+func newNetwork(t *testing.T, nodes int) *network {
+	t.Helper()
+	n := &network{t: t, name: fmt.Sprintf("cmd%d", os.Getpid()%100_000)}
+	n.run("ip", "netns", "add", n.hub())
+	t.Cleanup(func() { n.try("ip", "netns", "del", n.hub()) })
+	n.in(n.hub(), "ip", "link", "add", "name", "hub", "type", "bridge")
+	n.in(n.hub(), "ip", "link", "set", "hub", "up")
+	n.run("ip", "link", "add", n.name, "type", "veth", "peer", "name", "here", "netns", n.hub())
+	t.Cleanup(func() { n.try("ip", "link", "del", n.name) })
+	n.in(n.hub(), "ip", "link", "set", "here", "master", "hub", "up")
+	n.run("ip", "addr", "add", "198.18.77.254/24", "dev", n.name)
+	n.run("ip", "link", "set", n.name, "up")
+	for i := range nodes {
+		ns := n.of(i)
+		n.run("ip", "netns", "add", ns)
+		t.Cleanup(func() { n.try("ip", "netns", "del", ns) })
+		port := fmt.Sprint("to", i)
+		n.in(n.hub(), "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", ns)
+		n.in(n.hub(), "ip", "link", "set", port, "master", "hub", "up")
+		n.in(ns, "ip", "addr", "add", address(i)+"/24", "dev", "eth0")
+		n.in(ns, "ip", "link", "set", "eth0", "up")
+		n.in(ns, "ip", "link", "set", "lo", "up")
+	}
+	return n
+}
+
+func (n *network) hub() string     { return n.name + "-hub" }
+func (n *network) of(i int) string { return fmt.Sprintf("%s-%d", n.name, i+1) }
+
+func address(i int) string { return fmt.Sprint("198.18.77.", i+1) }
+
+func (n *network) run(args ...string) {
+	n.t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		n.t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+func (n *network) try(args ...string) { _ = exec.Command(args[0], args[1:]...).Run() }
+
+func (n *network) in(ns string, args ...string) {
+	n.t.Helper()
+	n.run(append([]string{"ip", "netns", "exec", ns}, args...)...)
+}
+
+// cut loses what one server sends to another; the way back stays. heal ends it.
+func (n *network) cut(from, to int) { n.in(n.of(from), "ip", "route", "add", "blackhole", address(to)) }
+func (n *network) heal(from, to int) {
+	n.in(n.of(from), "ip", "route", "del", "blackhole", address(to))
+}
+
+// startIn starts three servers, each in its namespace of a network.
+func startIn(t *testing.T, n *network) *servers {
+	t.Helper()
+	s := &servers{t: t, dir: t.TempDir(), nodes: make([]*process, 3), network: n}
+	t.Cleanup(s.tell)
+	for i := range s.nodes {
+		s.peers = append(s.peers, address(i)+":7401")
+	}
+	for i := range s.nodes {
+		s.launch(i)
+		s.ready(i)
+	}
+	s.voters()
+	return s
+}
+
+// While one server can reach no other, and no other it, the two others go on and
+// it confirms nothing; when the network is whole again all of them agree.
+func TestPartition(t *testing.T) {
+	s, r, random := startIn(t, newNetwork(t, 3)), &record{}, newRand()
+	c := s.dial(0)
+	createQueue(t, c)
+	for round := 1; round <= *rounds; round++ {
+		var loads []*load
+		for i := range s.nodes {
+			loads = append(loads, startPart(t, s.dialOnly(i), r, i, len(s.nodes)))
+		}
+		<-time.After(between(random, 200*time.Millisecond, time.Second))
+		lonely := random.IntN(3)
+		a, b := (lonely+1)%3, (lonely+2)%3
+		for _, other := range []int{a, b} {
+			s.network.cut(lonely, other)
+			s.network.cut(other, lonely)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		if _, err := probe(ctx, s.dialOnly(a), queue, ""); err != nil {
+			t.Errorf("round %d: the majority does not go on without %s: %v", round, nodeName(lonely), err)
+		}
+		cancel()
+		<-time.After(3 * time.Second) // by now a leader in the minority has stepped down
+		brief, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if _, err := s.dialOnly(lonely).Queue(brief, queue); err == nil {
+			t.Errorf("round %d: %s is cut off and answers a linearizable read", round, nodeName(lonely))
+		}
+		cancel()
+		for _, other := range []int{a, b} {
+			s.network.heal(lonely, other)
+			s.network.heal(other, lonely)
+		}
+		s.agree(c, r, loads, fmt.Sprintf("partition %d, of %s", round, nodeName(lonely)))
+	}
+	drain(t, s.nodes[0], r)
+}
+
+// While what one server sends to another is lost, and the way back is not, the
+// cluster makes progress and does not elect one leader after the other.
+func TestOneWayPartition(t *testing.T) {
+	s, r := startIn(t, newNetwork(t, 3)), &record{}
+	c := s.dial(0)
+	createQueue(t, c)
+	for from := range 3 {
+		for to := range 3 {
+			if from == to {
+				continue
+			}
+			var loads []*load
+			for i := range s.nodes {
+				loads = append(loads, startPart(t, s.dialOnly(i), r, i, len(s.nodes)))
+			}
+			before := s.terms(c)
+			s.network.cut(from, to)
+			<-time.After(5 * time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			if _, err := probe(ctx, s.dial(3-from-to), queue, ""); err != nil {
+				t.Errorf("%s does not reach %s: no progress: %v", nodeName(from), nodeName(to), err)
+			}
+			cancel()
+			after := s.terms(c)
+			s.network.heal(from, to)
+			for group, term := range after {
+				if more := term - before[group]; more > 3 {
+					t.Errorf("%s did not reach %s for 5 s: group %d went through %d terms", nodeName(from), nodeName(to), group, more)
+				}
+			}
+			s.agree(c, r, loads, fmt.Sprintf("a cut from %s to %s", nodeName(from), nodeName(to)))
+		}
+	}
+	drain(t, s.nodes[0], r)
+}
+
+// A leader that is stopped for longer than an election takes, and goes on, is
+// leader no more: what it confirms then is what the others have.
+func TestPausedLeader(t *testing.T) {
+	s, r, random := startServers(t), &record{}, newRand()
+	c := s.dial(0)
+	createQueue(t, c)
+	for round := 1; round <= *rounds; round++ {
+		var loads []*load
+		for i := range s.nodes {
+			loads = append(loads, startPart(t, s.dialOnly(i), r, i, len(s.nodes)))
+		}
+		<-time.After(between(random, 200*time.Millisecond, time.Second))
+		victim := s.leader(c, queue, fmt.Sprint("key-", random.IntN(keys)))
+		stopped := s.nodes[victim].cmd.Process
+		if err := stopped.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(between(random, time.Second, 5*time.Second))
+		if err := stopped.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		s.agree(c, r, loads, fmt.Sprintf("pause %d, of %s", round, nodeName(victim)))
+	}
+	drain(t, s.nodes[0], r)
+}
+
+// agree ends the loads and holds the record against what the servers have.
+func (s *servers) agree(c *client.Client, r *record, loads []*load, after string) {
+	s.t.Helper()
+	for i := range s.nodes {
+		one := s.dialOnly(i)
+		eventually(s.t, "every group to be served by "+nodeName(i), func() error {
+			_, err := one.Queue(s.t.Context(), queue)
+			return err
+		})
+	}
+	for _, l := range loads {
+		l.stop()
+	}
+	if wrong := r.compare(unfinished(s.t, c)); len(wrong) > 0 {
+		s.t.Fatalf("after %s: %s\n(%s)", after, strings.Join(wrong, "\n"), r.summary())
+	}
+}
+
+// terms are the groups' terms.
+func (s *servers) terms(c *client.Client) map[uint32]uint64 {
+	s.t.Helper()
+	terms := map[uint32]uint64{}
+	got, err := c.Server(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, g := range got.GetGroups() {
+		terms[g.GetGroup()] = g.GetTerm()
+	}
+	return terms
+}
+
+// dialOnly makes a client of one server.
+func (s *servers) dialOnly(i int) *client.Client {
+	s.t.Helper()
+	return s.nodes[i].dial(s.t)
+}
