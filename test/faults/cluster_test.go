@@ -126,6 +126,13 @@ func (s *servers) dial(i int) *client.Client {
 // probes is a queue beside that of the load.
 const probes = "probes"
 
+func (s *servers) createProbes(c *client.Client) {
+	s.t.Helper()
+	if _, err := c.CreateQueue(s.t.Context(), probes, client.QueueOptions{Shards: 4}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // leader is the server that leads a key's shard.
 func (s *servers) leader(c *client.Client, queue, key string) int {
 	s.t.Helper()
@@ -168,9 +175,7 @@ func TestKillLeader(t *testing.T) {
 	s, r, random := startServers(t), &record{}, newRand()
 	c := s.dial(0)
 	createQueue(t, c)
-	if _, err := c.CreateQueue(t.Context(), probes, client.QueueOptions{Shards: 4}); err != nil {
-		t.Fatal(err)
-	}
+	s.createProbes(c)
 	var gaps []time.Duration
 	for round := 1; round <= *rounds; round++ {
 		var loads []*load

@@ -96,6 +96,7 @@ func TestPartition(t *testing.T) {
 	s, r, random := startIn(t, newNetwork(t, 3)), &record{}, newRand()
 	c := s.dial(0)
 	createQueue(t, c)
+	s.createProbes(c)
 	for round := 1; round <= *rounds; round++ {
 		var loads []*load
 		for i := range s.nodes {
@@ -109,7 +110,7 @@ func TestPartition(t *testing.T) {
 			s.network.cut(other, lonely)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		if _, err := probe(ctx, s.dialOnly(a), queue, ""); err != nil {
+		if _, err := probe(ctx, s.dialOnly(a), probes, "x"); err != nil {
 			t.Errorf("round %d: the majority does not go on without %s: %v", round, nodeName(lonely), err)
 		}
 		cancel()
@@ -134,6 +135,7 @@ func TestOneWayPartition(t *testing.T) {
 	s, r := startIn(t, newNetwork(t, 3)), &record{}
 	c := s.dial(0)
 	createQueue(t, c)
+	s.createProbes(c)
 	for from := range 3 {
 		for to := range 3 {
 			if from == to {
@@ -147,7 +149,7 @@ func TestOneWayPartition(t *testing.T) {
 			s.network.cut(from, to)
 			<-time.After(5 * time.Second)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			if _, err := probe(ctx, s.dial(3-from-to), queue, ""); err != nil {
+			if _, err := probe(ctx, s.dial(3-from-to), probes, "x"); err != nil {
 				t.Errorf("%s does not reach %s: no progress: %v", nodeName(from), nodeName(to), err)
 			}
 			cancel()
