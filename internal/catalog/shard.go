@@ -137,7 +137,7 @@ func (m *Machine) shard(number uint32, path string) (*Queue, *Shard, *message.Er
 	}
 	s, ok := q.ShardPath(path)
 	if !ok {
-		return q, nil, message.Errorf(message.NotFound, "queue %q has no shard %s: see 'comanda shard list %s'", q.Name, path, q.Name)
+		return q, nil, message.Errorf(message.NotFound, "queue %q has no shard %s: see 'comanda shard list --queue %s'", q.Name, path, q.Name)
 	}
 	return q, s, nil
 }

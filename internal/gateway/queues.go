@@ -262,23 +262,40 @@ func (g *Gateway) SplitShard(ctx context.Context, name, path string) ([]message.
 	if err != nil {
 		return nil, err
 	}
+	retry := g.retry(ctx)
+	err = g.splitOnce(ctx, q, path)
+	for err != nil && movable(err) && retry.again() {
+		g.refresh()
+		if q, err = g.queue(ctx, name); err != nil {
+			return nil, err
+		}
+		err = g.splitOnce(ctx, q, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return g.children(ctx, q, path)
+}
+
+func (g *Gateway) splitOnce(ctx context.Context, q *catalog.Queue, path string) error {
 	s, ok := q.ShardPath(path)
 	if !ok {
-		return nil, message.Errorf(message.NotFound, "queue %s has no shard %q: see them with 'comanda shard list %s'", name, path, name)
+		return message.Errorf(message.NotFound, "queue %s has no shard %q: see them with 'comanda shard list --queue %s'", q.Name, path, q.Name)
 	}
 	a, _, err := g.read(ctx, s.Group, queue.Query{Queue: q.Number}, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	at := s.From + 1
 	if a.Queue != nil {
 		at = middle(a.Queue, s)
 	}
 	c := queue.Split{Queue: q.Number, From: s.From, To: s.To, Epoch: s.Epoch, At: at}
-	if _, err := g.propose(ctx, s.Group, c.Command()); err != nil {
-		return nil, err
+	result, err := g.propose(ctx, s.Group, c.Command())
+	if refusal, ok := result.(*message.Error); ok && refusal != nil {
+		err = refusal
 	}
-	return g.children(ctx, q, path)
+	return err
 }
 
 // middle is the cell before which a shard's messages are cut most evenly; of
@@ -329,7 +346,7 @@ func (g *Gateway) children(ctx context.Context, q *catalog.Queue, path string) (
 			return out, err
 		}
 		if !r.again() {
-			return nil, message.Errorf(message.Unavailable, "shard %s/%s is split, and the catalog does not show it yet: look with 'comanda shard list %s'", q.Name, path, q.Name)
+			return nil, message.Errorf(message.Unavailable, "shard %s/%s is split, and the catalog does not show it yet: look with 'comanda shard list --queue %s'", q.Name, path, q.Name)
 		}
 		g.refresh()
 	}
