@@ -104,6 +104,7 @@ func (b *branch) towards(name string) *branch {
 // queue follow one another.
 func drawTrees(shards []*comandav1.Shard) [][]string {
 	rows := [][]string{{"SHARD", "FROM", "TO", "GROUP", "LEADER", "FOLLOWERS", "WAITING", "LEASED", "DEAD"}}
+	width := len(rows[0])
 	forest := &branch{}
 	for _, s := range shards {
 		at := forest.towards(s.GetQueue())
@@ -118,6 +119,9 @@ func drawTrees(shards []*comandav1.Shard) [][]string {
 	for _, queue := range forest.splits {
 		rows = append(rows, []string{queue.name})
 		rows = draw(rows, "", queue.splits)
+	}
+	for i, row := range rows { // a line without cells would end the columns
+		rows[i] = append(row, make([]string, width-len(row))...)
 	}
 	return rows
 }
