@@ -123,7 +123,7 @@ func (m *Machine) Load(rows Reader) {
 // Apply applies one entry and returns an answer for each of its commands, in
 // order: []message.SendResult, LeaseResult, []message.SettleResult,
 // []RedriveResult, nil, or a *message.Error that refuses the command as a whole
-// (Split; any command with a Lane: CONFLICT, a late copy; RESOURCE_EXHAUSTED).
+// (Split, SpinOff; any command with a Lane: CONFLICT, a late copy; RESOURCE_EXHAUSTED).
 // It panics with an error if the entry is of a newer format: going on without
 // it would make this replica differ from the others.
 func (m *Machine) Apply(rows Rows, index uint64, b []byte) []any {
@@ -187,6 +187,10 @@ func (m *Machine) apply(kind byte, d *decoder, e *entry) any {
 		m.forgetAll(d)
 	case cmdSplit:
 		if err := m.split(d); err != nil {
+			return err
+		}
+	case cmdSpinOff:
+		if err := m.spinOff(d); err != nil {
 			return err
 		}
 	default:

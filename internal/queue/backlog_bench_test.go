@@ -45,9 +45,9 @@ func BenchmarkBacklog(b *testing.B) {
 	m, index := queue.New(), uint64(0)
 	apply := func(cmds ...queue.Command) []any {
 		index++
-		batch := replica.Begin()
-		out := m.Apply(batch, index, queue.AppendEntry(nil, int64(index), int64(index), cmds))
-		batch.Commit(binary.BigEndian.AppendUint64(nil, index))
+		rows := replica.Begin()
+		out := m.Apply(batch{rows}, index, queue.AppendEntry(nil, int64(index), int64(index), cmds))
+		rows.Commit(binary.BigEndian.AppendUint64(nil, index))
 		return out
 	}
 	apply((&queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{To: message.Cells - 1, Path: "0"}}}).Command())

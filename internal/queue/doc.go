@@ -47,6 +47,9 @@
 // Ownership is checked here, for each cell that a command names: a shard is
 // split by one entry, and whoever asks the wrong group is told so.
 //
+// A shard is spun off into a group of its own likewise: from one entry on all
+// that it holds is there, under the same ids, tokens and counters.
+//
 // # What comes twice
 //
 // A command with a lane is applied once: its answer is kept until its sender has

@@ -45,6 +45,7 @@ const (
 	cmdExpireSession = 11
 	cmdForget        = 12
 	cmdSplit         = 13
+	cmdSpinOff       = 14
 )
 
 // AppendEntry joins commands to one entry. groupTime and wall are milliseconds.
@@ -183,6 +184,8 @@ func (c Command) check() error {
 		(&Forget{}).decode(&d)
 	case cmdSplit:
 		(&Split{}).decode(&d)
+	case cmdSpinOff:
+		(&SpinOff{}).decode(&d)
 	default:
 		d.fail()
 	}

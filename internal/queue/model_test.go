@@ -135,7 +135,7 @@ func (w *trial) applyEntry(t *rapid.T, cmds []queue.Command) []any {
 
 func (w *trial) applyPebble(index uint64) []any {
 	b := w.replica.Begin()
-	out := w.pebble.Apply(b, index, w.entries[index-1])
+	out := w.pebble.Apply(batch{b}, index, w.entries[index-1])
 	b.Commit(binary.BigEndian.AppendUint64(nil, index))
 	return out
 }

@@ -28,6 +28,11 @@ type Rows interface {
 	SingleDelete(space uint64, key []byte)
 	// Clear drops a whole space.
 	Clear(space uint64)
+	// SpinOff gives spaces as they are to a group that is made of them; set writes
+	// its first rows of groupSpace. replicas says which of its replicas comes to
+	// be beside each of this group's. A refusal is the same on every replica, and
+	// changes nothing.
+	SpinOff(group uint64, replicas map[uint64]uint64, spaces []uint64) (set func(key, value []byte), refusal *message.Error)
 }
 
 // groupSpace holds the group's own rows.

@@ -40,14 +40,12 @@ func (m *Machine) split(d *decoder) *message.Error {
 	if d.bad || q == nil {
 		return wrongShard(c.Queue, c.From)
 	}
-	i := slices.IndexFunc(q.shards, func(s *shard) bool { return s.from <= c.From && c.From <= s.to })
-	if i < 0 {
-		return wrongShard(c.Queue, c.From)
+	i, err := q.exactly(c.From, c.To, c.Epoch)
+	if err != nil {
+		return err
 	}
 	s := q.shards[i]
 	switch {
-	case s.from != c.From || s.to != c.To || s.epoch != c.Epoch:
-		return message.Errorf(message.Conflict, "shard %s has cells %d to %d and epoch %d, not %d to %d and %d: it was split since you looked", s.path, s.from, s.to, s.epoch, c.From, c.To, c.Epoch)
 	case s.from == s.to:
 		return message.Errorf(message.InvalidArgument, "shard %s has one cell and can't be split further", s.path)
 	case c.At <= s.from || c.At > s.to:

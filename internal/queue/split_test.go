@@ -207,9 +207,9 @@ func BenchmarkSplit(b *testing.B) {
 	m, index := queue.New(), uint64(0)
 	apply := func(c queue.Command) any {
 		index++
-		batch := replica.Begin()
-		out := m.Apply(batch, index, queue.AppendEntry(nil, int64(index), int64(index), []queue.Command{c}))
-		batch.Commit(binary.BigEndian.AppendUint64(nil, index))
+		rows := replica.Begin()
+		out := m.Apply(batch{rows}, index, queue.AppendEntry(nil, int64(index), int64(index), []queue.Command{c}))
+		rows.Commit(binary.BigEndian.AppendUint64(nil, index))
 		return out[0]
 	}
 	apply((&queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{To: message.Cells - 1, Path: "0"}}}).Command())

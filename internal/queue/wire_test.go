@@ -35,6 +35,7 @@ func everyCommand() map[string]queue.Command {
 		"expire session": (&queue.ExpireSession{Session: queue.Session{ID: 7, Incarnation: 8, CatalogVersion: 10}}).Command(),
 		"forget":         (&queue.Forget{Sessions: 10, Nodes: []uint64{3}}).Command(),
 		"split":          (&queue.Split{Queue: 1, To: 15, Epoch: 1, At: 4}).Command(),
+		"spin off":       (&queue.SpinOff{Queue: 1, To: 15, Epoch: 1, Group: 7, Replicas: []queue.ReplicaPair{{Here: 1, There: 1}}}).Command(),
 		"tick":           queue.Tick(),
 		"numbered":       send.Command().WithLane(queue.Lane{Node: 1, Boot: 2, Seq: 3, Floor: 1}),
 	}

@@ -109,7 +109,7 @@ func applyEntry(t *testing.T) float64 {
 		index++
 		b := replica.Begin()
 		buf = queue.AppendEntry(buf[:0], int64(index), int64(index), []queue.Command{c})
-		out := m.Apply(b, index, buf)
+		out := m.Apply(whole{b}, index, buf)
 		b.Commit(binary.BigEndian.AppendUint64(nil, index))
 		return out[0]
 	}
@@ -155,4 +155,11 @@ func sendPath(t *testing.T) float64 {
 			t.Fatal(err)
 		}
 	})
+}
+
+// whole are rows of a group that spins nothing off.
+type whole struct{ *state.Batch }
+
+func (whole) SpinOff(uint64, map[uint64]uint64, []uint64) (func(key, value []byte), *message.Error) {
+	panic("nothing is spun off here")
 }
