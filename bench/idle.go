@@ -12,8 +12,8 @@ const idleFor = 5 * time.Second
 
 // idle is W5: how long the server took to start, and what it takes while it has
 // nothing to do, fresh and after W3.
-func idle(ctx context.Context, s *system, p *process, o load.Options) error {
-	o.Report(load.Result{Workload: "W5 start", Elapsed: p.took, Used: load.Usage{Resident: o.Meter().Resident}})
+func idle(ctx context.Context, s *system, v *server, o load.Options) error {
+	o.Report(load.Result{Workload: "W5 start", Elapsed: v.took, Used: load.Usage{Resident: o.Meter().Resident}})
 	if err := watch(ctx, o, "W5 idle, fresh"); err != nil {
 		return err
 	}
@@ -23,7 +23,7 @@ func idle(ctx context.Context, s *system, p *process, o load.Options) error {
 	}
 	quiet := o
 	quiet.Report = nil
-	if err := load.Run(ctx, s.load(), w, quiet); err != nil {
+	if err := load.Run(ctx, s.load, w, quiet); err != nil {
 		return err
 	}
 	return watch(ctx, o, "W5 idle, after W3")
@@ -45,13 +45,13 @@ func watch(ctx context.Context, o load.Options, name string) error {
 }
 
 // restart stops a server that holds a backlog and starts it again.
-func restart(ctx context.Context, s *system, p *process, dir string, o load.Options) (*process, error) {
-	if err := p.stop(); err != nil {
-		return p, err
+func restart(ctx context.Context, s *system, v *server, dir string, o load.Options) (*server, error) {
+	if err := v.stop(); err != nil {
+		return v, err
 	}
 	again, err := s.start(ctx, dir)
 	if err != nil {
-		return p, err
+		return v, err
 	}
 	_, resident := again.usage()
 	o.Report(load.Result{Workload: "W6 restart", Elapsed: again.took, Used: load.Usage{Resident: resident}})

@@ -27,20 +27,21 @@ const (
 type config struct {
 	workloads, systems []string
 	repeats            int
+	shards             int
 	options            load.Options
-	dir, comanda       string
+	dir, comanda       string // comanda: the binary that was built
 }
 
 func main() {
 	var c config
 	workloads := flag.String("workloads", "W1x1,W1x64,W1x256,W2,W2@2000,W3,W3free,W4x100,W5", "what to run; see package load, and W5: start and idle")
-	names := flag.String("systems", "comanda,redis,rabbitmq", "the systems, of which the first is compared with the others")
+	names := flag.String("systems", "comanda,redis,rabbitmq", "the systems, of which the first is compared with the others; comanda=FILE and comanda3=FILE are other builds of Comanda")
 	flag.IntVar(&c.repeats, "repeats", 3, "passes over all")
 	flag.IntVar(&c.options.Size, "size", 1024, "bytes of a message's body")
 	flag.DurationVar(&c.options.Duration, "duration", 0, "of the measured phase; 0: 5 s, W2 15 s")
 	flag.IntVar(&c.options.Preload, "preload", 0, "messages of W3 and W6; 0: 200,000 and 10,000,000")
+	flag.IntVar(&c.shards, "shards", 1, "of Comanda's queues")
 	flag.StringVar(&c.dir, "dir", "", "directory for the servers' data; default a temporary one")
-	flag.StringVar(&c.comanda, "comanda", "", "Comanda's binary; default: build it from the sources")
 	flag.Parse()
 	c.workloads, c.systems = strings.Split(*workloads, ","), strings.Split(*names, ",")
 
@@ -58,28 +59,14 @@ func compare(ctx context.Context, c config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
-	if c.comanda == "" {
-		c.comanda = filepath.Join(c.dir, "comanda")
-		// In its own module: this one does not list what the binary needs.
-		module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/comanda-mq/comanda").Output()
-		if err != nil {
-			return fmt.Errorf("find comanda's sources: %w", err)
-		}
-		build := exec.CommandContext(ctx, "go", "build", "-o", c.comanda, "./cmd/comanda")
-		build.Dir = strings.TrimSpace(string(module))
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("build comanda: %w: %s", err, out)
-		}
-	}
-	known, err := systems(ctx, c.comanda)
-	if err != nil {
+	if c.comanda, err = build(ctx, c.dir); err != nil {
 		return err
 	}
 	r := &report{config: c}
 	for _, name := range c.systems {
-		s := known[name]
-		if s == nil {
-			return fmt.Errorf("system %q: want comanda, redis or rabbitmq", name)
+		s, err := c.system(ctx, name)
+		if err != nil {
+			return err
 		}
 		r.systems = append(r.systems, s)
 	}
@@ -103,36 +90,52 @@ func compare(ctx context.Context, c config) (err error) {
 	return r.print(os.Stdout)
 }
 
+// build makes Comanda's binary from the sources, in dir.
+func build(ctx context.Context, dir string) (binary string, err error) {
+	// In its own module: this one does not list what the binary needs.
+	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/comanda-mq/comanda").Output()
+	if err != nil {
+		return "", fmt.Errorf("find comanda's sources: %w", err)
+	}
+	binary = filepath.Join(dir, "comanda")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/comanda")
+	build.Dir = strings.TrimSpace(string(module))
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build comanda: %w: %s", err, out)
+	}
+	return binary, nil
+}
+
 // one runs a workload on a server that is started for it.
 func (c config) one(ctx context.Context, s *system, workload string, report func(load.Result)) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, runWithin)
 	defer cancel()
-	dir, err := os.MkdirTemp(c.dir, s.name+"-")
+	dir, err := os.MkdirTemp(c.dir, "server-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	runtime.GC() // nobody pays for the run before
-	p, err := s.start(ctx, dir)
+	v, err := s.start(ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
+	defer func() { err = errors.Join(err, v.stop()) }()
 	o := c.options
-	o.Meter, o.Report = p.meter(dir), report
+	o.Meter, o.Report = v.meter(dir), report
 	switch {
 	case workload == "W5":
-		return idle(ctx, s, p, o)
+		return idle(ctx, s, v, o)
 	case strings.HasPrefix(workload, "W6"):
 		o.Filled = func(ctx context.Context) (err error) {
-			p, err = restart(ctx, s, p, dir, o)
+			v, err = restart(ctx, s, v, dir, o)
 			return err
 		}
-		o.Meter = func() load.Usage { return p.meter(dir)() }
+		o.Meter = func() load.Usage { return v.meter(dir)() }
 	}
 	w, err := load.Parse(workload)
 	if err != nil {
 		return err
 	}
-	return load.Run(ctx, s.load(), w, o)
+	return load.Run(ctx, s.load, w, o)
 }

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/comanda-mq/comanda/internal/load"
 )
 
 const (
@@ -31,14 +29,17 @@ const (
 // process is a server that was started here, with the processes that it started
 // itself: they are one process group.
 type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
-	took  time.Duration // from its start until it answered
+	cmd    *exec.Cmd
+	output string // file with what it prints
+	ended  chan struct{}
 }
 
-// start runs a server with what it prints in dir/output, and returns when ready
-// says that it answers.
-func start(ctx context.Context, dir string, env []string, ready func(context.Context) error, name string, args ...string) (*process, error) {
+// launch starts a process in dir, which it makes, with what it prints in
+// dir/output.
+func launch(ctx context.Context, dir string, env []string, name string, args ...string) (*process, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
 	out, err := os.Create(filepath.Join(dir, "output"))
 	if err != nil {
 		return nil, err
@@ -47,8 +48,7 @@ func start(ctx context.Context, dir string, env []string, ready func(context.Con
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), name, args...) // stop ends it
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(os.Environ(), env...), out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	began := time.Now()
+	p := &process{cmd: cmd, output: out.Name(), ended: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -56,17 +56,13 @@ func start(ctx context.Context, dir string, env []string, ready func(context.Con
 		_ = cmd.Wait() // a server that we stop ends with a signal
 		close(p.ended)
 	}()
-	ctx, cancel := context.WithTimeout(ctx, startWithin)
-	defer cancel()
-	if err := p.answers(ctx, ready); err != nil {
-		said, _ := os.ReadFile(out.Name())
-		return nil, errors.Join(fmt.Errorf("start %s: %w; it printed: %s", name, err, said), p.stop())
-	}
-	p.took = time.Since(began)
 	return p, nil
 }
 
+// answers returns when ready says that the process answers.
 func (p *process) answers(ctx context.Context, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
 	again := time.NewTicker(askEvery)
 	defer again.Stop()
 	for {
@@ -76,18 +72,23 @@ func (p *process) answers(ctx context.Context, ready func(context.Context) error
 		}
 		select {
 		case <-again.C:
+			continue
 		case <-p.ended:
-			return errors.New("it ended by itself")
+			err = errors.New("it ended by itself")
 		case <-ctx.Done():
-			return fmt.Errorf("it does not answer: %w", err)
+			err = fmt.Errorf("it does not answer: %w", err)
 		}
+		said, _ := os.ReadFile(p.output)
+		return fmt.Errorf("start %s: %w; it printed: %s", p.cmd.Path, err, said)
 	}
 }
 
+// group is the number of its process group.
+func (p *process) group() int { return p.cmd.Process.Pid }
+
 // stop ends the server and all that it started.
 func (p *process) stop() error {
-	group := -p.cmd.Process.Pid
-	if err := syscall.Kill(group, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := syscall.Kill(-p.group(), syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	patience := time.NewTimer(stopWithin)
@@ -96,45 +97,9 @@ func (p *process) stop() error {
 	case <-p.ended:
 	case <-patience.C:
 	}
-	_ = syscall.Kill(group, syscall.SIGKILL) // what is left; mostly nothing
+	_ = syscall.Kill(-p.group(), syscall.SIGKILL) // what is left; mostly nothing
 	<-p.ended
 	return nil
-}
-
-// usage sums what the processes of the group have used and hold.
-func (p *process) usage() (cpu time.Duration, resident int64) {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range stats {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended meanwhile
-		}
-		// The name, in parentheses, may hold spaces: the fields after it count.
-		f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		if f[2] != strconv.Itoa(p.cmd.Process.Pid) {
-			continue
-		}
-		user, _ := strconv.Atoi(f[11])
-		system, _ := strconv.Atoi(f[12])
-		pages, _ := strconv.Atoi(f[21])
-		cpu += time.Duration(user+system) * time.Second / clockTicks
-		resident += int64(pages * os.Getpagesize())
-	}
-	return cpu, resident
-}
-
-// meter reads the server, this process and the disk that holds dir. Whatever
-// else writes to that disk counts too.
-func (p *process) meter(dir string) func() load.Usage {
-	return func() (u load.Usage) {
-		u.ServerCPU, u.Resident = p.usage()
-		var self syscall.Rusage
-		if syscall.Getrusage(syscall.RUSAGE_SELF, &self) == nil {
-			u.ClientCPU = time.Duration(self.Utime.Nano() + self.Stime.Nano())
-		}
-		u.Written = written(dir)
-		return u
-	}
 }
 
 // written is how many bytes the disk that holds dir has written.
@@ -152,15 +117,20 @@ func written(dir string) int64 {
 	return sectors * sector
 }
 
-// freePort finds a port of loopback that is free at the moment.
-func freePort(ctx context.Context) (int, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// freePorts finds ports of loopback that are free at the moment.
+func freePorts(ctx context.Context, n int) (ports []int, err error) {
+	for range n {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", local(0))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }() // after the last is found: none is found twice
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	return port, l.Close()
+	return ports, nil
 }
+
+func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // dial says whether something listens at addr.
 func dial(ctx context.Context, addr string) error {

@@ -21,9 +21,9 @@ const (
 	rabbitPublishers = 16
 )
 
-// quorumQueues is RabbitMQ's replicated queue, here with one replica. Acks are
-// not confirmed by AMQP: a handler can't wait for one.
-type quorumQueues struct{ url string }
+// quorumQueues is RabbitMQ's replicated queue, with a replica on each node. Acks
+// are not confirmed by AMQP: a handler can't wait for one.
+type quorumQueues struct{ urls []string }
 
 func (s quorumQueues) Open(_ context.Context, name string, producers int) (_ load.Queue, err error) {
 	q := &quorumQueue{name: name, idle: make(chan *amqp.Channel, max(producers, rabbitPublishers))}
@@ -32,8 +32,8 @@ func (s quorumQueues) Open(_ context.Context, name string, producers int) (_ loa
 			err = errors.Join(err, q.disconnect())
 		}
 	}()
-	for range rabbitConnections {
-		c, err := amqp.Dial(s.url)
+	for i := range rabbitConnections {
+		c, err := amqp.Dial(s.urls[i%len(s.urls)])
 		if err != nil {
 			return nil, err
 		}
@@ -42,7 +42,8 @@ func (s quorumQueues) Open(_ context.Context, name string, producers int) (_ loa
 	if q.admin, err = q.connections[0].Channel(); err != nil {
 		return nil, err
 	}
-	if _, err = q.admin.QueueDeclare(name, true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum}); err != nil {
+	kind := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum, "x-quorum-initial-group-size": len(s.urls)}
+	if _, err = q.admin.QueueDeclare(name, true, false, false, false, kind); err != nil {
 		return nil, err
 	}
 	for i := range max(producers, rabbitPublishers) {

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
+	"strings"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/comanda-mq/comanda/client"
@@ -19,115 +17,109 @@ import (
 type system struct {
 	name string
 	what string // version and the settings that matter, for the report
-	// start starts its server with all its data below dir.
-	start func(ctx context.Context, dir string) (*process, error)
-	load  func() load.System
+	// launch starts the processes of its nodes, with all their data below dir, and
+	// returns when they answer; also again, on the data of an earlier time.
+	launch func(ctx context.Context, dir string, v *server) error
+	load   load.System
 }
 
-// systems are the known ones, by name. The first is compared with the others.
-func systems(ctx context.Context, comanda string) (map[string]*system, error) {
-	port, err1 := freePort(ctx)
-	redisPort, err2 := freePort(ctx)
-	rabbit, err3 := newRabbitServer(ctx)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return nil, err
+// system finds one by its name.
+func (c config) system(ctx context.Context, name string) (*system, error) {
+	kind, binary, given := strings.Cut(name, "=")
+	if !given {
+		binary = c.comanda
 	}
-	local := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-	return map[string]*system{
-		"comanda": {
-			name: "comanda", what: "Comanda, one node, default settings",
-			start: func(ctx context.Context, dir string) (*process, error) {
-				return start(ctx, dir, nil, comandaReady(local(port)), comanda, "serve", "--data-dir", filepath.Join(dir, "data"), "--listen", local(port))
-			},
-			load: func() load.System { return load.Comanda{Addr: local(port)} },
-		},
-		"redis": {
-			name: "redis", what: "Redis Streams, appendonly yes, appendfsync always",
-			start: func(ctx context.Context, dir string) (*process, error) {
-				return start(ctx, dir, nil, redisReady(local(redisPort)), "redis-server", "--port", fmt.Sprint(redisPort), "--bind", "127.0.0.1",
-					"--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
-			},
-			load: func() load.System { return redisStreams{addr: local(redisPort)} },
-		},
-		"rabbitmq": {
-			name: "rabbitmq", what: "RabbitMQ quorum queue, one node, publisher confirms",
-			start: rabbit.start,
-			load:  func() load.System { return quorumQueues{url: rabbit.url()} },
-		},
-	}, nil
+	switch kind {
+	case "comanda":
+		return c.newComanda(ctx, name, binary, 1)
+	case "comanda3":
+		return c.newComanda(ctx, name, binary, 3)
+	case "redis":
+		return newRedis(ctx)
+	case "rabbitmq":
+		return newRabbit(ctx, name, 1)
+	case "rabbitmq3":
+		return newRabbit(ctx, name, 3)
+	}
+	return nil, fmt.Errorf("system %q: want comanda, comanda3, redis, rabbitmq or rabbitmq3", name)
 }
 
-func comandaReady(addr string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		if err := dial(ctx, addr); err != nil {
-			return err // New would wait longer before it tried again
-		}
-		c, err := client.New(addr)
-		if err != nil {
-			return err
-		}
-		_, err = c.Server(ctx)
-		return errors.Join(err, c.Close())
-	}
-}
-
-func redisReady(addr string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		if err := dial(ctx, addr); err != nil {
-			return err
-		}
-		c := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
-		return errors.Join(c.Ping(ctx).Err(), c.Close())
-	}
-}
-
-// rabbitServer is a node of RabbitMQ with a port mapper of its own, so that it
-// meets no other Erlang program of this machine.
-type rabbitServer struct {
-	port, distribution, mapper int
-}
-
-// rabbitHome is where Debian's package has the server's own script; the one on
-// the path changes to another user first.
-const rabbitHome = "/usr/lib/rabbitmq/bin/"
-
-func newRabbitServer(ctx context.Context) (*rabbitServer, error) {
-	var s rabbitServer
-	var errs [3]error
-	s.port, errs[0] = freePort(ctx)
-	s.distribution, errs[1] = freePort(ctx)
-	s.mapper, errs[2] = freePort(ctx)
-	return &s, errors.Join(errs[:]...)
-}
-
-func (s *rabbitServer) url() string { return fmt.Sprintf("amqp://guest:guest@127.0.0.1:%d/", s.port) }
-
-func (s *rabbitServer) start(ctx context.Context, dir string) (*process, error) {
-	for name, text := range map[string]string{"plugins": "[].\n", "rabbitmq.conf": "log.console.level = warning\nlog.file = false\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	env := []string{
-		"HOME=" + dir, "ERL_EPMD_PORT=" + fmt.Sprint(s.mapper), "RABBITMQ_NODENAME=bench@localhost",
-		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", "RABBITMQ_NODE_PORT=" + fmt.Sprint(s.port), "RABBITMQ_DIST_PORT=" + fmt.Sprint(s.distribution),
-		"RABBITMQ_MNESIA_BASE=" + filepath.Join(dir, "data"), "RABBITMQ_LOG_BASE=" + filepath.Join(dir, "log"),
-		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(dir, "plugins"), "RABBITMQ_CONFIG_FILE=" + filepath.Join(dir, "rabbitmq.conf"),
-		"RABBITMQ_PID_FILE=" + filepath.Join(dir, "pid"),
-	}
-	ready := func(context.Context) error {
-		c, err := amqp.Dial(s.url())
-		if err != nil {
-			return err
-		}
-		return c.Close()
-	}
-	// The mapper is started beside it, in the same group: the server would start
-	// one that outlives it.
-	script := fmt.Sprintf("epmd -port %d & exec %srabbitmq-server", s.mapper, rabbitHome)
-	sh, err := exec.LookPath("sh")
+// newComanda is a cluster of so many nodes, each of which has a voter of every
+// group.
+func (c config) newComanda(ctx context.Context, name, binary string, nodes int) (*system, error) {
+	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, dir, env, ready, sh, "-c", script)
+	ports, err := freePorts(ctx, 2*nodes)
+	if err != nil {
+		return nil, err
+	}
+	var listen, peers []string
+	for i := range nodes {
+		listen, peers = append(listen, local(ports[2*i])), append(peers, local(ports[2*i+1]))
+	}
+	return &system{
+		name: name, what: fmt.Sprintf("Comanda, nodes: %d, shards of the queue: %d, default settings", nodes, c.shards),
+		launch: func(ctx context.Context, dir string, v *server) error {
+			for i := range nodes {
+				home := filepath.Join(dir, fmt.Sprint("node", i+1))
+				args := []string{"serve", "--data-dir", filepath.Join(home, "data"), "--listen", listen[i], "--cluster-listen", peers[i]}
+				if nodes > 1 {
+					args = append(args, "--node-name", filepath.Base(home), "--initial-members", strings.Join(peers, ","))
+				}
+				if err := v.add(ctx, home, nil, binary, args...); err != nil {
+					return err
+				}
+			}
+			return v.answer(ctx, func(ctx context.Context, i int) error { return comandaReady(ctx, listen[i], nodes) })
+		},
+		load: load.Comanda{Addr: strings.Join(listen, ","), Shards: c.shards},
+	}, nil
+}
+
+// comandaReady says whether a server answers and each group has so many voters.
+func comandaReady(ctx context.Context, addr string, voters int) (err error) {
+	if err := dial(ctx, addr); err != nil {
+		return err // New would wait longer before it tried again
+	}
+	c, err := client.New(addr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	s, err := c.Server(ctx)
+	for _, g := range s.GetGroups() {
+		if int(g.GetVoters()) != voters {
+			return fmt.Errorf("group %d has %d voters", g.GetGroup(), g.GetVoters())
+		}
+	}
+	return err
+}
+
+func newRedis(ctx context.Context) (*system, error) {
+	ports, err := freePorts(ctx, 1)
+	if err != nil {
+		return nil, err
+	}
+	return &system{
+		name: "redis", what: "Redis Streams, appendonly yes, appendfsync always",
+		launch: func(ctx context.Context, dir string, v *server) error {
+			err := v.add(ctx, dir, nil, "redis-server", "--port", fmt.Sprint(ports[0]), "--bind", "127.0.0.1",
+				"--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+			if err != nil {
+				return err
+			}
+			return v.answer(ctx, func(ctx context.Context, _ int) error { return redisReady(ctx, local(ports[0])) })
+		},
+		load: redisStreams{addr: local(ports[0])},
+	}, nil
+}
+
+func redisReady(ctx context.Context, addr string) error {
+	if err := dial(ctx, addr); err != nil {
+		return err
+	}
+	c := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
+	return errors.Join(c.Ping(ctx).Err(), c.Close())
 }

@@ -16,7 +16,8 @@ const (
 
 // Comanda is a running server, reached through the public client.
 type Comanda struct {
-	Addr string // host:port, or several with commas
+	Addr   string // host:port, or several with commas
+	Shards int    // of its queues; 0: the server's default
 }
 
 // Open makes the queue. One that is there already is not touched, and refused.
@@ -29,7 +30,7 @@ func (s Comanda) Open(ctx context.Context, name string, _ int) (_ Queue, err err
 		err = errors.New("it is there already: delete it, or give another name")
 	}
 	if errors.Is(err, client.ErrQueueNotFound) {
-		_, err = c.CreateQueue(ctx, name, client.QueueOptions{})
+		_, err = c.CreateQueue(ctx, name, client.QueueOptions{Shards: s.Shards})
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
