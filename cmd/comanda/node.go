@@ -50,9 +50,7 @@ func newNodeDrain(a *app) *cobra.Command {
 					return err
 				}
 				if !undo {
-					ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-					defer cancel()
-					if n, err = drained(ctx, c, given[0], func(n *comandav1.Node) {
+					if n, err = drained(cmd.Context(), c, given[0], time.After(timeout), func(n *comandav1.Node) {
 						cmd.PrintErrf("%s leads %d groups and holds %d replicas\n", n.GetName(), n.GetLeads(), n.GetReplicas())
 					}); err != nil {
 						return err
@@ -67,15 +65,16 @@ func newNodeDrain(a *app) *cobra.Command {
 	return cmd
 }
 
-// drained waits until a node leads and holds nothing, and tells of each step.
-func drained(ctx context.Context, c *client.Client, name string, tell func(*comandav1.Node)) (*comandav1.Node, error) {
+// drained waits until a node leads and holds nothing, or until end, and tells of
+// each step.
+func drained(ctx context.Context, c *client.Client, name string, end <-chan time.Time, tell func(*comandav1.Node)) (*comandav1.Node, error) {
 	look := time.NewTicker(drainLook)
 	defer look.Stop()
 	var last *comandav1.Node
 	others := 0
 	for {
 		nodes, err := c.Nodes(ctx)
-		if err != nil && ctx.Err() == nil {
+		if err != nil {
 			return nil, err
 		}
 		var n *comandav1.Node
@@ -98,7 +97,7 @@ func drained(ctx context.Context, c *client.Client, name string, tell func(*coma
 		}
 		select {
 		case <-look.C:
-		case <-ctx.Done():
+		case <-end:
 			return nil, undrained(last, name, others)
 		}
 	}

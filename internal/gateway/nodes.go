@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/auth"
 	"github.com/comanda-mq/comanda/internal/catalog"
@@ -63,12 +64,18 @@ func (g *Gateway) members(ctx context.Context, id uint64) (leading string, follo
 	return leading, followers
 }
 
-// Nodes lists the nodes that are not removed, by id, as the catalog is known
-// here: also a node that is cut off from the others answers.
+// freshWithin is how long a list of nodes waits for the newest catalog.
+const freshWithin = 3 * time.Second
+
+// Nodes lists the nodes that are not removed, by id. A node that is cut off from
+// the others lists what it knew last.
 func (g *Gateway) Nodes(ctx context.Context) ([]message.NodeInfo, error) {
 	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
 		return nil, err
 	}
+	fresh, cancel := context.WithTimeout(ctx, freshWithin)
+	defer cancel()
+	_ = g.o.Refresh(fresh)
 	v := g.newest.Load()
 	var out []message.NodeInfo
 	at := map[uint64]int{}

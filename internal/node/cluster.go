@@ -206,10 +206,9 @@ func (n *Node) watch(ctx context.Context) {
 
 // watchNext returns when there may be a newer catalog, and it was learned.
 func (n *Node) watchNext(ctx context.Context) error {
-	g, ok := n.host.Group(catalog.MetaGroup)
-	m := n.meta.Load()
+	_, m, ok := n.catalogHere()
 	switch {
-	case !ok || m == nil || len(g.Status().Voters) == 0:
+	case !ok:
 		return n.watchOnce(ctx, false)
 	case m.Trusted():
 		return n.pause(ctx, watchFor) // the replica brings it
@@ -335,7 +334,7 @@ func (n *Node) letIn(ctx context.Context, x catalog.Node) (a nodeAnswer, err err
 // tell gives the catalog to a node that has an older one.
 func (n *Node) tell(ctx context.Context, w watchRequest) (a nodeAnswer, err error) {
 	if w.Fresh {
-		if err := n.refresh(ctx); err != nil {
+		if err := n.refreshOwn(ctx); err != nil { // who asks goes on to the next node by itself
 			return a, err
 		}
 	}

@@ -103,6 +103,9 @@ func TestDrainUnderLoad(t *testing.T) {
 		n := ms[3].info("node-1")
 		return n.Draining && n.Leads == 0 && n.Replicas == 0
 	})
+	eventually(t, "the drained node knows it, although its replica of the catalog is gone", func() bool {
+		return ms[0].info("node-1").Replicas == 0
+	})
 	if err := ms[2].Gateway().RemoveNode(ctx, "node-1", false); err != nil {
 		t.Fatal(err)
 	}

@@ -99,12 +99,26 @@ func (n *Node) admitSend() error {
 	return n.resources.admit()
 }
 
+// refreshHere is how long the replica here may take to bring the catalog up to date
+// before another node is asked.
+const refreshHere = time.Second
+
 // refresh brings the catalog here up to what was confirmed before the call.
 func (n *Node) refresh(ctx context.Context) error {
-	g, ok := n.host.Group(catalog.MetaGroup)
-	m := n.meta.Load()
-	if !ok || m == nil || len(g.Status().Voters) == 0 { // no replica, or one that has nothing yet
-		return n.watchOnce(ctx, true)
+	here, cancel := context.WithTimeout(ctx, refreshHere)
+	defer cancel()
+	err := n.refreshOwn(here)
+	if err == nil || len(n.others(catalog.MetaGroup)) == 0 && n.view.Load() != nil {
+		return err
+	}
+	return n.watchOnce(ctx, true)
+}
+
+// refreshOwn is refresh by the replica here alone.
+func (n *Node) refreshOwn(ctx context.Context) error {
+	g, m, ok := n.catalogHere()
+	if !ok {
+		return message.Errorf(message.Unavailable, "no replica of the catalog here hears from its leader")
 	}
 	if err := g.ReadIndex(ctx); err != nil {
 		return err
@@ -113,6 +127,18 @@ func (n *Node) refresh(ctx context.Context) error {
 		m.Trust()
 	}
 	return nil // what the replica has applied by now was learned
+}
+
+// catalogHere is the replica of the catalog here, if it has something and hears from
+// a leader: one that was taken out of the group never learns of it.
+func (n *Node) catalogHere() (*replica.Group, *leader.Meta, bool) {
+	g, ok := n.host.Group(catalog.MetaGroup)
+	m := n.meta.Load()
+	if !ok || m == nil {
+		return nil, nil, false
+	}
+	st := g.Status()
+	return g, m, st.Leader != 0 && len(st.Voters) > 0
 }
 
 // stepMembers brings the configurations and the leaders of the groups that are
