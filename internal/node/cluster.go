@@ -79,12 +79,21 @@ func (n *Node) admit(who peer.Identity) error {
 	if who.Node == 0 {
 		return nil // it wants to join
 	}
-	if v := n.view.Load(); v != nil {
-		if x, ok := v.Node(who.Node); ok && x.State == catalog.Removed {
-			return message.Errorf(message.NodeRemoved, "node %d was removed from the cluster: it comes back as a new node, with an empty --data-dir", who.Node)
-		}
+	if err := n.removed(who.Node); err != nil {
+		return err
 	}
 	return n.membership.admit(who)
+}
+
+// removed is the refusal of a node that the catalog has as removed; nil: it has
+// not.
+func (n *Node) removed(node uint64) error {
+	if v := n.view.Load(); v != nil {
+		if x, ok := v.Node(node); ok && x.State == catalog.Removed {
+			return message.Errorf(message.NodeRemoved, "node %d was removed from the cluster: it comes back as a new node, with an empty --data-dir", node)
+		}
+	}
+	return nil
 }
 
 // know waits until the catalog is known as it is now, however long the others

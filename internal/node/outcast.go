@@ -21,9 +21,15 @@ const greetEvery = 2 * time.Second
 func (n *Node) outcast(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, greetEvery)
 	defer cancel()
+	if err := n.removed(n.id); err != nil {
+		return err
+	}
 	hello := encodeNode(nodeRequest{Hello: true})
 	for _, node := range n.acquaintances() {
 		_, err := (caller{n.transport}).Call(ctx, node, hello, nil)
+		if message.CodeOf(err) == message.NodeRemoved {
+			return err
+		}
 		var no *peer.Refusal
 		if !errors.As(err, &no) || no.By.Node != node {
 			continue

@@ -86,6 +86,9 @@ type answers struct{ n *Node }
 
 // Messages takes messages for the replicas here.
 func (a answers) Messages(from uint64, batch []peer.Message) {
+	if a.n.removed(from) != nil {
+		return
+	}
 	for _, x := range batch {
 		m := &raftpb.Message{}
 		if err := proto.Unmarshal(x.Data, m); err != nil {
@@ -99,6 +102,9 @@ func (a answers) Messages(from uint64, batch []peer.Message) {
 
 // Stream takes a snapshot.
 func (a answers) Stream(ctx context.Context, from uint64, header []byte, body io.Reader) error {
+	if err := a.n.removed(from); err != nil {
+		return err
+	}
 	group, n := binary.Uvarint(header)
 	m := &raftpb.Message{}
 	if n <= 0 {
@@ -119,6 +125,10 @@ var errStranger = message.Errorf(message.PermissionDenied, "only nodes of the cl
 func (a answers) Call(ctx context.Context, from uint64, request []byte) ([]byte, error) {
 	if len(request) == 0 {
 		return nil, errRequest
+	}
+	// The connection may be older than the removal.
+	if err := a.n.removed(from); err != nil {
+		return nil, err
 	}
 	if request[0] == askNode {
 		return a.n.answerNode(ctx, from, request[1:])
