@@ -104,7 +104,7 @@ func (n *Node) visit(ctx context.Context, l net.Listener, talk func(*peer.Peers)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := guest.Run(running); err != nil {
-			n.config.Logger.Error("other nodes can't reach this one any more", "error", err)
+			n.config.Logger.ErrorContext(ctx, "other nodes can't reach this one any more", "error", err)
 		}
 	})
 	defer serving.Wait()
