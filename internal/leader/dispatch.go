@@ -1,8 +1,6 @@
 package leader
 
 import (
-	"slices"
-
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
@@ -36,9 +34,8 @@ func (g *Group) Wait(c *Call) {
 		c.deliver(0, nil, message.Errorf(message.ResourceExhausted, "%d receivers wait for this queue already", maxCalls))
 		return
 	}
-	if !slices.Contains(l.calls, c) {
-		l.calls = append(l.calls, c)
-	}
+	now := g.clock.Now()
+	l.workers.get(c.Worker, now).wait(c, now)
 	g.mu.Unlock()
 	c.waits(g)
 	g.dispatch(l)
@@ -46,13 +43,14 @@ func (g *Group) Wait(c *Call) {
 
 // crowded says that no further receiver may wait.
 func (l *line) crowded() bool {
-	if len(l.calls) >= maxCalls {
-		l.calls = slices.DeleteFunc(l.calls, func(c *Call) bool {
-			_, over := c.wants()
-			return over
-		})
+	if l.workers.calls >= maxCalls {
+		for _, c := range l.workers.all() {
+			if _, over := c.wants(); over {
+				l.workers.leave(c)
+			}
+		}
 	}
-	return len(l.calls) >= maxCalls
+	return l.workers.calls >= maxCalls
 }
 
 // Leave takes a call out that waits no more.
@@ -61,15 +59,14 @@ func (g *Group) Leave(c *Call) {
 	defer g.mu.Unlock()
 	if l := g.queues[c.Queue]; l != nil {
 		l.asked = g.clock.Now()
-		if i := slices.Index(l.calls, c); i >= 0 {
-			l.calls = slices.Delete(l.calls, i, i+1)
-		}
+		l.workers.leave(c)
 	}
 }
 
 // grant is a lease that is about to be proposed for a call.
 type grant struct {
 	call   *Call
+	worker *worker
 	line   *line
 	offers []queue.Offer
 	floors []queue.Floor
@@ -145,6 +142,9 @@ func (l *line) fills() (fills []fillJob) {
 func (g *Group) fill(l *line, f fillJob) {
 	index := g.raft.Status().Applied // before the view: what it shows is at least that
 	view := g.raft.View()
+	if view == nil {
+		return // the host ends
+	}
 	offers := queue.Offers(view, l.number, f.cell.number, f.after, windowFill)
 	view.Close()
 	g.mu.Lock()
@@ -155,95 +155,6 @@ func (g *Group) fill(l *line, f fillJob) {
 		f.cell.window.floor = &queue.Floor{Cell: f.cell.number, Priority: offers[0].Priority, Seq: offers[0].Seq, Index: index}
 	}
 	f.cell.window.fill(f.after, offers)
-}
-
-// grants pairs those who wait with what there is. Whoever gets something waits
-// no more.
-func (g *Group) grants(l *line) (grants []grant) {
-	if l.paused || l.postponed {
-		return nil
-	}
-	var buf [pickAmong]int
-	for available := l.available(); available > 0; available = l.available() {
-		free := g.limit - len(g.leases.by) - g.leasing
-		if free <= 0 {
-			g.postpone(l)
-			break
-		}
-		takers := l.takers(buf[:0])
-		if len(takers) == 0 {
-			l.beckon(available)
-			break
-		}
-		i := takers[g.pick(l.calls, takers)]
-		c := l.calls[i]
-		n := c.reserve(min(free, share(available, len(l.calls), available)))
-		if n == 0 {
-			continue // it was given something elsewhere just now
-		}
-		l.calls = slices.Delete(l.calls, i, i+1)
-		grants = append(grants, grant{call: c, line: l, offers: l.take(n), floors: l.floors()})
-		g.loads[c.Worker] += n // until the lease is known
-		g.leasing += n
-	}
-	return grants
-}
-
-// pickAmong bounds how many of those who wait are compared.
-const pickAmong = 64
-
-// takers are the first of those who wait that have room. Calls that are over
-// are taken out on the way.
-func (l *line) takers(places []int) []int {
-	kept, i := 0, 0
-	for ; i < len(l.calls) && len(places) < pickAmong; i++ {
-		room, over := l.calls[i].wants()
-		if over {
-			continue
-		}
-		if room {
-			places = append(places, kept)
-		}
-		l.calls[kept] = l.calls[i]
-		kept++
-	}
-	if kept < i {
-		l.calls = slices.Delete(l.calls, kept, i)
-	}
-	return places
-}
-
-func (g *Group) pick(calls []*Call, places []int) int {
-	var loads [pickAmong]int
-	for i, at := range places {
-		loads[i] = g.loads[calls[at].Worker]
-	}
-	return leastLoaded(loads[:len(places)])
-}
-
-func (l *line) available() (n int) {
-	for _, c := range l.cells {
-		n += len(c.window.offers)
-	}
-	return n
-}
-
-// take takes the first n messages over all cells, by priority and arrival.
-func (l *line) take(n int) []queue.Offer {
-	offers := make([]queue.Offer, 0, n)
-	for len(offers) < n {
-		var first *cell
-		for _, c := range l.cells {
-			if len(c.window.offers) > 0 && (first == nil || order(c.window.offers[0].Ref, first.window.offers[0].Ref) < 0) {
-				first = c
-			}
-		}
-		if first == nil {
-			break
-		}
-		offers = append(offers, first.window.pop())
-	}
-	return offers
 }
 
 func (l *line) floors() (fs []queue.Floor) {
@@ -274,13 +185,12 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 	l, c := gr.line, gr.call
 	g.mu.Lock()
 	g.leasing -= len(gr.offers)
-	g.loads[c.Worker] -= len(gr.offers) - 1
-	g.unload(c.Worker)
+	gr.worker.take(-len(gr.offers))
 	current := g.leading && g.queues[l.number] == l
 	if current {
 		for i := range r.Leased {
 			x := &r.Leased[i]
-			g.hold(leaseKey{l.number, x.Ref.Cell, x.Ref.Seq}, c.Worker)
+			g.hold(leaseKey{l.number, x.Ref.Cell, x.Ref.Seq}, gr.worker)
 		}
 		rest := gr.offers
 		if r.Err == nil {

@@ -30,7 +30,6 @@ type Group struct {
 	queues   map[uint32]*line
 	leases   leases
 	sessions sessions
-	loads    map[string]int // messages that a worker holds here
 	timed    map[*cell]bool // cells with something scheduled
 	view     *catalog.View
 	// proposed is what was proposed of the catalog's settings: a version, or
@@ -50,7 +49,7 @@ type line struct {
 	paused  bool
 	shards  []queue.ShardInfo // those in this group
 	cells   []*cell           // those in this group
-	calls   []*Call           // in the order of waiting
+	workers workers           // who receives from it
 	peeks   []chan struct{}   // of other nodes: closed when there is something to take
 
 	asked     time.Time // when a receiver last waited or went; zero: none did
@@ -80,7 +79,6 @@ func (g *Group) forget() {
 	g.queues = map[uint32]*line{}
 	g.leases = leases{by: map[leaseKey]*deadline{}}
 	g.sessions = sessions{by: map[uint64]*bound{}, ending: map[uint64]*bound{}}
-	g.loads = map[string]int{}
 	g.timed = map[*cell]bool{}
 	g.proposed = map[uint32]uint64{}
 	g.postponed = nil
@@ -142,7 +140,7 @@ func (g *Group) build(view queue.Reader, term uint64) {
 					g.sessions.end(d.Session, d.Incarnation)
 				}
 				g.bind(g.leases.set(key, d.Fence, d.At), d.Session, d.Incarnation)
-				g.hold(key, d.Worker)
+				g.hold(key, l.workers.get(d.Worker, g.clock.Now()))
 			}
 			if first := queue.Timers(view, l.number, c.number, nil, 1); len(first) > 0 {
 				g.schedule(c, first[0].Due)
@@ -157,7 +155,7 @@ func (g *Group) Follow() {
 	defer g.mu.Unlock()
 	g.leading = false
 	for _, l := range g.queues {
-		for _, c := range l.calls {
+		for _, c := range l.workers.all() {
 			c.deliver(0, nil, message.Errorf(message.NotLeader, "group %d is no longer led here", g.raft.ID()))
 		}
 		l.beckon(len(l.peeks))
@@ -169,7 +167,7 @@ func (g *Group) Follow() {
 func (g *Group) configure(info *queue.Info) *line {
 	l := g.queues[info.Number]
 	if l == nil {
-		l = &line{number: info.Number}
+		l = &line{number: info.Number, workers: newWorkers()}
 		g.queues[info.Number] = l
 		for _, s := range info.Shards {
 			for n := s.From; n <= s.To; n++ {
@@ -265,7 +263,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 
 func (g *Group) drop(number uint32) {
 	if l := g.queues[number]; l != nil {
-		for _, c := range l.calls {
+		for _, c := range l.workers.all() {
 			c.deliver(0, nil, message.Errorf(message.QueueNotFound, "the queue was deleted"))
 		}
 		l.beckon(len(l.peeks))
@@ -294,8 +292,8 @@ func (g *Group) endLease(key leaseKey, fence uint64) {
 	if d == nil {
 		return
 	}
-	if d.worker != "" {
-		g.unload(d.worker)
+	if d.worker != nil {
+		d.worker.take(-1)
 	}
 	if d.session != 0 {
 		g.sessions.free(d)
@@ -303,16 +301,10 @@ func (g *Group) endLease(key leaseKey, fence uint64) {
 }
 
 // hold counts a lease for the worker that holds it.
-func (g *Group) hold(key leaseKey, worker string) {
-	if d := g.leases.by[key]; d != nil && d.worker == "" && worker != "" {
-		d.worker = worker
-		g.loads[worker]++
-	}
-}
-
-func (g *Group) unload(worker string) {
-	if g.loads[worker]--; g.loads[worker] <= 0 {
-		delete(g.loads, worker)
+func (g *Group) hold(key leaseKey, w *worker) {
+	if d := g.leases.by[key]; d != nil && d.worker == nil {
+		d.worker = w
+		w.take(1)
 	}
 }
 

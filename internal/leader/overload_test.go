@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -93,11 +92,11 @@ func TestRefusalsDoNotPileUp(t *testing.T) {
 	c := &cell{queue: 1}
 	c.window.whole = true
 	c.window.offer(queue.Offer{Ref: queue.Ref{Seq: 1}})
-	l := &line{number: 1, cells: []*cell{c}}
+	l := &line{number: 1, cells: []*cell{c}, workers: newWorkers()}
 	for range receivers {
-		l.calls = append(l.calls, NewCall(1, message.ReceiveOptions{Max: 1, Worker: "w"}, 1))
+		l.workers.get("w", time.Time{}).wait(NewCall(1, message.ReceiveOptions{Max: 1, Worker: "w"}, 1), time.Time{})
 	}
-	calls := slices.Clone(l.calls)
+	calls := l.workers.all()
 	r.leading, r.queues[1] = true, l
 	defer debug.SetMaxStack(debug.SetMaxStack(1 << 20)) // above it the process ends
 	r.dispatch(l)

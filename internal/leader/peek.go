@@ -8,7 +8,7 @@ import (
 )
 
 // wanted says that somebody waits for the queue's messages.
-func (l *line) wanted() bool { return len(l.calls)+len(l.peeks) > 0 }
+func (l *line) wanted() bool { return l.workers.calls+len(l.peeks) > 0 }
 
 // peek returns when the queue has a message here that may go out and that
 // nobody takes who waits here, or when ctx ends. A receiver that waits at

@@ -22,7 +22,7 @@ func (g *Group) Receivers(_ context.Context, number uint32) (message.Receivers, 
 	case l.wanted():
 		l.asked = g.clock.Now()
 	}
-	return message.Receivers{Waiting: len(l.calls) + len(l.peeks), Last: l.asked.Truncate(time.Millisecond)}, nil
+	return message.Receivers{Waiting: l.workers.calls + len(l.peeks), Last: l.asked.Truncate(time.Millisecond)}, nil
 }
 
 // Receivers has the other node tell who receives from a queue.

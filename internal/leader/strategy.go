@@ -15,8 +15,15 @@ func leastLoaded(loads []int) int {
 	return best
 }
 
-// share is how many of n messages one of waiting receivers with room for room
-// gets: an equal part, so that the first does not take all.
-func share(n, waiting, room int) int {
-	return min(room, (n+waiting-1)/waiting)
+// share is how many of n messages one of waiting receivers gets: an equal part,
+// so that the first does not take all. When each has got its part, one may get
+// all that is left.
+func share(n, waiting int) int {
+	waiting = max(waiting, 1)
+	return (n + waiting - 1) / waiting
 }
+
+// laden says that a worker has its part of the load, which with one message more
+// is 1.25 of the mean, so that even a key that prefers it goes to the next one.
+// The load is that of all workers.
+func laden(has, load, workers int) bool { return 4*workers*has >= 5*(load+1) }

@@ -16,11 +16,9 @@ func TestLeastLoaded(t *testing.T) {
 }
 
 func TestShare(t *testing.T) {
-	for _, c := range []struct{ n, waiting, room, want int }{
-		{10, 1, 100, 10}, {10, 1, 3, 3}, {10, 3, 100, 4}, {1, 5, 100, 1}, {10, 5, 1, 1},
-	} {
-		if got := share(c.n, c.waiting, c.room); got != c.want {
-			t.Errorf("%d for %d with room for %d: %d, want %d", c.n, c.waiting, c.room, got, c.want)
+	for _, c := range []struct{ n, waiting, want int }{{10, 1, 10}, {10, 3, 4}, {1, 5, 1}, {10, 0, 10}, {0, 5, 0}} {
+		if got := share(c.n, c.waiting); got != c.want {
+			t.Errorf("%d for %d: %d, want %d", c.n, c.waiting, got, c.want)
 		}
 	}
 }

@@ -26,9 +26,9 @@ func compareKeys(a, b leaseKey) int {
 type deadline struct {
 	key    leaseKey
 	fence  uint64
-	at     int64 // group time, ms; 0: bound to a session, which ends it
-	worker string
-	place  int // in the heap; -1: not in it
+	at     int64   // group time, ms; 0: bound to a session, which ends it
+	worker *worker // nil: not known yet
+	place  int     // in the heap; -1: not in it
 	// What it is bound to, and that its end is on its way because that has ended.
 	session, incarnation uint64
 	ending               bool
