@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// queueSpec is a queue of the workload.
+type queueSpec struct {
+	name     string
+	shards   int
+	settings message.Settings
+}
+
+var queues = []queueSpec{
+	{"orders", 2, message.Settings{MaxAttempts: 6, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 300 * time.Millisecond}}},
+	{"mails", 1, message.Settings{MaxAttempts: 2, Backoff: message.Backoff{Kind: message.BackoffExponential, Initial: 100 * time.Millisecond}}},
+}
+
+// anyNode picks a node that takes clients; nil: there is none.
+func (w *world) anyNode(r *rand.Rand) *process {
+	first := r.IntN(len(w.nodes))
+	for i := range w.nodes {
+		if p := w.nodes[(first+i)%len(w.nodes)].process(); p != nil && p.served.Load() {
+			return p
+		}
+	}
+	return nil
+}
+
+// produce sends messages, one call after the other, until ctx ends.
+func (w *world) produce(number int) {
+	r := w.rand(fmt.Sprintf("producer %d", number))
+	for n := 0; w.pause(w.ctx, time.Duration(r.Int64N(int64(w.o.pace)))); {
+		p := w.anyNode(r)
+		if p == nil {
+			continue
+		}
+		q := queues[r.IntN(len(queues))]
+		msgs := make([]message.New, 1+r.IntN(3))
+		key := ""
+		if r.IntN(3) > 0 {
+			key = fmt.Sprintf("p%d.%d", number, r.IntN(3))
+		}
+		payloads := make([]string, len(msgs))
+		for i := range msgs {
+			n++
+			payloads[i] = fmt.Sprintf("%d.%d", number, n)
+			msgs[i] = message.New{Key: key, Body: []byte(payloads[i])}
+			if r.IntN(8) == 0 {
+				msgs[i].Delay = time.Duration(r.Int64N(int64(2 * time.Second)))
+			}
+			w.tally.begin(q.name, key, payloads[i])
+		}
+		w.send(p, q.name, msgs, payloads)
+		if w.hook.staleRead || r.IntN(4) == 0 {
+			w.look(r, payloads[len(payloads)-1])
+		}
+	}
+}
+
+const sendWithin = 8 * time.Second
+
+// send sends one call and notes what came of it.
+func (w *world) send(p *process, queue string, msgs []message.New, payloads []string) {
+	results, err, _ := do(p, sendWithin, func(ctx context.Context) ([]message.SendResult, error) { return p.gateway.Send(ctx, queue, msgs) })
+	if err == nil && w.hook.reorder && len(results) > 1 && results[0].Err == nil && results[1].Err == nil {
+		results[0], results[1] = results[1], results[0]
+		payloads[0], payloads[1] = payloads[1], payloads[0]
+	}
+	for i := range payloads {
+		id, err := message.ID{}, err
+		if err == nil {
+			id, err = results[i].ID, errorOf(results[i].Err)
+		}
+		w.note("sent %s: %s %v", payloads[i], id, message.CodeOf(err))
+		w.tally.outcome(payloads[i], id, err)
+	}
+}
+
+// look reads a message that its sender knows of, at some node: what was confirmed
+// before is seen.
+func (w *world) look(r *rand.Rand, payload string) {
+	id, confirmed := w.tally.idOf(payload)
+	p := w.anyNode(r)
+	if p == nil || !confirmed {
+		return
+	}
+	acked := w.tally.wasAcked(id)
+	x, err, alive := do(p, sendWithin, func(ctx context.Context) (message.Shown, error) {
+		x, _, err := p.gateway.Show(ctx, id, message.ReadOptions{}, 0)
+		return x, err
+	})
+	if !alive {
+		return
+	}
+	switch code := message.CodeOf(err); {
+	case code == message.MessageNotFound:
+		w.fail("message %s was confirmed, and a read at node %d that began later does not know it", id, p.node.number)
+	case err == nil && acked && x.State != message.Finished:
+		w.fail("the ack of message %s was confirmed, and a read at node %d that began later shows it %s", id, p.node.number, x.State)
+	}
+	w.note("looked at %s: %v %v", id, x.State, message.CodeOf(err))
+}

@@ -1,0 +1,319 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/leader"
+	"github.com/comanda-mq/comanda/internal/liveness"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/placement"
+	"github.com/comanda-mq/comanda/internal/raftlog"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+// What a process does to be a node of the cluster, as internal/node does it: that
+// room has real listeners and a directory, and can't be stepped.
+
+const (
+	watchFor   = 2 * time.Second
+	callWithin = 5 * time.Second
+	stepWithin = 10 * time.Second
+	pauseFor   = 10 * time.Millisecond
+	dataGroups = 2
+)
+
+// enter makes the process a node of the cluster, and begins what it does beside
+// its groups.
+func (p *process) enter() {
+	n := p.node
+	self := catalog.Node{ID: n.number, Name: n.name(), Peer: n.name(), StoreID: 1_000 + n.number, Boot: p.host.Boot() << catalog.BootBits}
+	switch {
+	case n.member.Load():
+	case n.number == 1:
+		n.w.after(0, func() { p.first(catalog.MetaGroup, 1) })
+		p.changed(catalog.Command{Found: &catalog.Found{ClusterID: "sim", Secret: message.Secret{1}, Node: self, Groups: dataGroups}})
+	default:
+		r := p.changed(catalog.Command{AddNode: &catalog.AddNode{Node: self}})
+		if p.ctx.Err() == nil && (r.Node == nil || r.Node.ID != n.number) {
+			n.w.fail("node %d joins as %+v: %v", n.number, r.Node, r.Err)
+		}
+	}
+	for {
+		ctx, cancel := context.WithTimeout(p.ctx, callWithin)
+		err := p.refresh(ctx)
+		cancel()
+		if err == nil || !n.w.pause(p.ctx, pauseFor) {
+			break
+		}
+	}
+	p.changed(catalog.Command{SetNode: &catalog.SetNode{Node: self}})
+	if p.ctx.Err() != nil {
+		return
+	}
+	n.member.Store(true)
+	p.served.Store(true)
+	n.w.note("node %d is a member", n.number)
+	p.spawn(p.watch)
+	p.spawn(func() { p.gateway.Beats(p.ctx, p.beat) })
+	p.learn(p.view.Load(), nil)
+}
+
+// changed proposes a change of the catalog until it is done or refused.
+func (p *process) changed(c catalog.Command) (r catalog.Result) {
+	for {
+		ctx, cancel := context.WithTimeout(p.ctx, callWithin)
+		r, err := p.change(ctx, c)
+		cancel()
+		if err == nil || !p.node.w.pause(p.ctx, pauseFor) {
+			return r
+		}
+	}
+}
+
+// change proposes a change of the catalog to its leader, once.
+func (p *process) change(ctx context.Context, c catalog.Command) (catalog.Result, error) {
+	if m := p.meta.Load(); m != nil {
+		r, err := m.Propose(ctx, c)
+		p.node.w.turn()
+		if message.CodeOf(err) != message.NotLeader {
+			return r, err
+		}
+	}
+	return p.elsewhere.Group(catalog.MetaGroup).Catalog(ctx, c)
+}
+
+// refresh brings the catalog here up to what was confirmed before the call.
+func (p *process) refresh(ctx context.Context) error {
+	g, ok := p.host.Group(catalog.MetaGroup)
+	m := p.meta.Load()
+	if !ok || m == nil || len(g.Status().Voters) == 0 {
+		return p.watchOnce(ctx, true)
+	}
+	err := g.ReadIndex(ctx)
+	p.node.w.turn()
+	if err == nil && !m.Trusted() {
+		m.Trust()
+	}
+	return err
+}
+
+func (p *process) beat(ctx context.Context, reports []liveness.Report) ([]liveness.Report, error) {
+	b := liveness.Bundle{Node: p.node.number, Boot: p.host.Boot() << catalog.BootBits, Reports: reports}
+	if m := p.meta.Load(); m != nil {
+		heard, err := m.Beat(ctx, b)
+		p.node.w.turn()
+		if message.CodeOf(err) != message.NotLeader {
+			return heard, err
+		}
+	}
+	return p.elsewhere.Group(catalog.MetaGroup).Beat(ctx, b)
+}
+
+// learn passes a newer catalog on to all who follow it.
+func (p *process) learn(v *catalog.View, changes []catalog.Change) {
+	p.learning.Lock()
+	defer p.learning.Unlock()
+	if old := p.view.Load(); old != nil && old.Version > v.Version {
+		if changes != nil {
+			return
+		}
+		v = old
+	}
+	p.view.Store(v)
+	p.gateway.Learn(v, changes)
+	for _, g := range p.inOrder() {
+		g.Learn(v, changes)
+	}
+	p.mu.Lock()
+	close(p.changing)
+	p.changing = make(chan struct{})
+	p.mu.Unlock()
+	p.node.w.after(0, p.reconcile)
+}
+
+func (p *process) changedSignal() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changing
+}
+
+// reconcile makes the replicas that the catalog wants here and destroys those
+// that it has forgotten.
+func (p *process) reconcile() {
+	if p.dead.Load() || !p.served.Load() {
+		return
+	}
+	for _, g := range p.view.Load().Groups() {
+		want, ok := g.On(p.node.number)
+		here, is := p.host.Group(g.ID)
+		switch {
+		case is && (!ok || want.ID > here.Replica()):
+			p.destroy(g, here)
+		case ok && !is && want.Role != catalog.Leaving:
+			p.create(g, want)
+		}
+	}
+}
+
+func (p *process) create(g *catalog.Group, r catalog.Replica) {
+	if r.ID == 1 && g.Origin == "" && g.Confirmed.Index == 0 {
+		p.first(g.ID, r.ID)
+		return
+	}
+	_, err := p.host.Create(replica.NewReplica{Group: g.ID, Replica: r.ID, Conf: &raftpb.ConfState{}})
+	p.did(err, "node %d creates replica %d of group %d", p.node.number, r.ID, g.ID)
+}
+
+func (p *process) first(group, id uint64) {
+	_, err := p.host.Create(replica.NewReplica{
+		Group: group, Replica: id, Base: raftlog.Position{Index: 1, Term: 1}, Conf: &raftpb.ConfState{Voters: []uint64{id}},
+	})
+	p.did(err, "node %d founds group %d", p.node.number, group)
+}
+
+func (p *process) destroy(g *catalog.Group, r *replica.Group) {
+	p.mu.Lock()
+	delete(p.groups, g.ID)
+	delete(p.members, g.ID)
+	p.mu.Unlock()
+	if g.ID == catalog.MetaGroup {
+		p.meta.Store(nil)
+	}
+	err := p.host.Destroy(g.ID, max(g.MinNext(p.node.number), r.Replica()+1))
+	p.did(err, "node %d destroys replica %d of group %d", p.node.number, r.Replica(), g.ID)
+}
+
+// did notes what a process did, and buries it if the power was cut meanwhile.
+func (p *process) did(err error, format string, args ...any) {
+	p.node.w.note(format, args...)
+	if p.dead.Load() {
+		p.node.bury(p)
+	} else if err != nil {
+		p.node.w.log.Warn("a replica could not be made or destroyed", "node", p.node.number, "error", err)
+	}
+}
+
+// watch follows the catalog while there is no replica of it here.
+func (p *process) watch() {
+	for p.ctx.Err() == nil {
+		ctx, cancel := context.WithTimeout(p.ctx, watchFor+callWithin)
+		err := p.watchNext(ctx)
+		cancel()
+		if err != nil {
+			p.node.w.pause(p.ctx, 250*time.Millisecond)
+		}
+	}
+}
+
+func (p *process) watchNext(ctx context.Context) error {
+	g, ok := p.host.Group(catalog.MetaGroup)
+	m := p.meta.Load()
+	switch {
+	case !ok || m == nil || len(g.Status().Voters) == 0:
+		return p.watchOnce(ctx, false)
+	case m.Trusted():
+		p.node.w.pause(ctx, watchFor)
+		return nil
+	default:
+		return p.refresh(ctx)
+	}
+}
+
+// watchOnce asks another node for a newer catalog.
+func (p *process) watchOnce(ctx context.Context, fresh bool) (err error) {
+	old := p.view.Load()
+	var version uint64
+	if old != nil {
+		version = old.Version
+	}
+	for _, node := range p.holders(catalog.MetaGroup) {
+		if node == p.node.number {
+			continue
+		}
+		var update []byte
+		update, err = p.call(ctx, node, nil, func(ctx context.Context, q *process) ([]byte, error) { return q.tell(ctx, version, fresh) })
+		if err != nil {
+			continue
+		}
+		if len(update) == 0 {
+			return nil
+		}
+		newer, changes, err := catalog.Follow(old, update)
+		if err == nil {
+			p.learn(newer, changes)
+		}
+		return err
+	}
+	if err == nil {
+		err = errNotSent
+	}
+	return err
+}
+
+// tell gives the catalog to a node that has an older one.
+func (p *process) tell(ctx context.Context, version uint64, fresh bool) ([]byte, error) {
+	if fresh {
+		if err := p.refresh(ctx); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, watchFor)
+	defer cancel()
+	for {
+		changed := p.changedSignal()
+		v := p.view.Load()
+		if v == nil {
+			return nil, errNotSent
+		}
+		if v.Version > version || fresh {
+			return v.Since(version), nil
+		}
+		select {
+		case <-changed:
+			p.node.w.turn()
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+}
+
+// stepMembers brings the configurations and leaders of the groups that are led
+// here nearer to what is wanted.
+func (p *process) stepMembers() {
+	v := p.view.Load()
+	prefer := placement.Leaders(v)
+	groups := p.host.Groups()
+	slices.SortFunc(groups, func(a, b *replica.Group) int { return int(a.ID()) - int(b.ID()) })
+	for _, g := range groups {
+		if !g.Leading() {
+			continue
+		}
+		m := p.membersOf(g)
+		p.node.w.after(0, func() { // the time of each ends in an instant of its own
+			if p.dead.Load() {
+				return
+			}
+			p.spawn(func() {
+				ctx, cancel := context.WithTimeout(p.ctx, stepWithin)
+				defer cancel()
+				_ = m.Step(ctx, v, prefer[g.ID()], p.node.Now()) // what fails is tried again
+			})
+		})
+	}
+}
+
+func (p *process) membersOf(g *replica.Group) *leader.Members {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := p.members[g.ID()]
+	if m == nil || !m.Of(g) {
+		m = leader.NewMembers(g, p.change)
+		p.members[g.ID()] = m
+	}
+	return m
+}

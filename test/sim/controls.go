@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// control is a bug that is put in on purpose. Each of them must be found.
+type control struct {
+	lazyDisk    bool // the log is not synced
+	doubleLease bool // a second worker gets what one holds
+	skipFence   bool // a settlement is taken for one with the newest fence
+	reorder     bool // two messages of a key change their places
+	dropAck     bool // an ack is confirmed and not made
+	staleRead   bool // a follower answers with whatever it has
+}
+
+var controls = map[string]control{
+	"":                {},
+	"no-sync":         {lazyDisk: true},
+	"doubled-lease":   {doubleLease: true},
+	"skipped-fencing": {skipFence: true},
+	"reordered-key":   {reorder: true},
+	"dropped-ack":     {dropAck: true},
+	"stale-read":      {staleRead: true},
+}
+
+// staleReader reads whatever is here.
+type staleReader struct {
+	p     *process
+	group uint64
+}
+
+func (s staleReader) Read(_ context.Context, q *queue.Query, _ time.Duration) (a queue.Answer, f message.Freshness, err error) {
+	g, ok := s.p.host.Group(s.group)
+	if !ok {
+		return a, f, errNotSent
+	}
+	v := g.View()
+	if v == nil {
+		return a, f, errNotSent
+	}
+	defer v.Close()
+	return q.Run(v), f, nil
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/placement"
+	"github.com/comanda-mq/comanda/internal/replica"
+)
+
+// options say what is run.
+type options struct {
+	seed     uint64
+	control  string
+	duration time.Duration // simulated, with faults
+	pace     time.Duration // the longest pause of a sender between two calls
+}
+
+// outcome is what came of a run.
+type outcome struct {
+	history   uint64
+	entries   int
+	counts    counts
+	violation error
+}
+
+const (
+	producers = 3
+	workers   = 4
+)
+
+// run runs one seed, in a bubble of its own with a clock of its own.
+func run(t *testing.T, o options, trace io.Writer) (out outcome) {
+	var seed [32]byte
+	copy(seed[:], fmt.Sprintf("%d", o.seed))
+	was := rand.Reader
+	rand.Reader = mathrand.NewChaCha8(seed) // raft's election timeouts, marks of segments
+	defer func() { rand.Reader = was }()
+	synctest.Test(t, func(*testing.T) {
+		w := newWorld(o, trace)
+		stop := w.live()
+		out = outcome{w.history, w.entries, w.tally.counts, w.failed()}
+		stop()
+	})
+	return out
+}
+
+// live is the life of a world: three nodes become a cluster, clients and workers
+// come, faults happen and end, and all comes to rest. stop ends it.
+func (w *world) live() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	w.ctx = ctx
+	stop = func() {
+		cancel()
+		w.over.Store(true)
+		for _, n := range w.nodes {
+			n.die()
+		}
+		for ended := w.ended(); !ended(); {
+			w.step()
+		}
+	}
+	for range 3 {
+		w.addNode()
+	}
+	for _, n := range w.nodes {
+		n.start()
+		if !w.expect("a node comes up", func() bool { return n.member.Load() }, 30*time.Second) {
+			return stop
+		}
+	}
+	if !w.expect("three voters in each group", w.settled, 60*time.Second) || !w.createQueues() {
+		return stop
+	}
+	for i := range producers {
+		w.spawn(func() { w.produce(i) })
+	}
+	working, endWork := context.WithCancel(context.Background())
+	for i := range workers {
+		w.spawn(func() { w.work(working, i) })
+	}
+	end := stop
+	stop = func() { endWork(); end() }
+	w.faults(w.now() + w.o.duration)
+	w.heal()
+	cancel() // nobody sends any more
+	w.drain()
+	return stop
+}
+
+func (w *world) expect(what string, is func() bool, within time.Duration) bool {
+	if w.runUntil(is, within) {
+		return true
+	}
+	w.fail("it did not come within %v: %s", within, what)
+	return false
+}
+
+// settled says that every group has its three voters.
+func (w *world) settled() bool {
+	for _, n := range w.nodes {
+		p := n.process()
+		if p == nil || p.view.Load() == nil {
+			return false
+		}
+		for _, g := range p.view.Load().Groups() {
+			if g.Voters() < 3 || !placement.Settled(g) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (w *world) createQueues() bool {
+	left := len(queues)
+	w.spawn(func() {
+		for _, q := range queues {
+			p := w.node(1).process()
+			if _, _, err := p.gateway.CreateQueue(p.ctx, q.name, q.settings, q.shards); err != nil {
+				w.fail("queue %s can't be created: %v", q.name, err)
+			}
+			w.turn()
+			left--
+		}
+	})
+	return w.expect("the queues are there", func() bool { return left == 0 }, 30*time.Second)
+}
+
+// drainWithin is how long all messages may take to come to an end after the last
+// fault.
+const drainWithin = 150 * time.Second
+
+// drain lets the workers work until nothing waits, and looks whether all is well.
+func (w *world) drain() {
+	next := time.Duration(0)
+	w.runUntil(func() bool {
+		if w.now() < next {
+			return false
+		}
+		next = w.now() + time.Second
+		return !w.tally.waits()
+	}, drainWithin)
+	if w.failed() == nil {
+		w.tally.final()
+	}
+	if w.failed() == nil && w.expect("all replicas are equally far", w.equallyFar, 20*time.Second) {
+		w.compare()
+	}
+}
+
+// equallyFar says that all replicas of each group have applied the same.
+func (w *world) equallyFar() bool {
+	applied := map[uint64]uint64{}
+	for _, n := range w.nodes {
+		p := n.process()
+		if p == nil {
+			return false
+		}
+		for _, g := range p.host.Groups() {
+			at := g.Status().Applied
+			if was, ok := applied[g.ID()]; ok && was != at || g.Status().Commit != at {
+				return false
+			}
+			applied[g.ID()] = at
+		}
+	}
+	return true
+}
+
+// compare compares each replica's rows with those that the log makes from
+// nothing.
+func (w *world) compare() {
+	for _, n := range w.nodes {
+		for _, g := range n.process().host.Groups() {
+			w.compareOne(n, g)
+		}
+	}
+}
+
+func (w *world) compareOne(n *node, g *replica.Group) {
+	v := g.View()
+	defer v.Close()
+	want := w.logs.group(g.ID()).rows
+	for space, s := range want {
+		i := 0
+		v.Scan(space, nil, bytes.Repeat([]byte{0xff}, 64), func(key, value []byte) bool {
+			if i >= len(s.keys) || !bytes.Equal(s.keys[i], key) || !bytes.Equal(s.values[i], value) {
+				w.fail("node %d has another row %x in space %x of group %d than its log makes", n.number, key, space, g.ID())
+				return false
+			}
+			i++
+			return true
+		})
+		if i < len(s.keys) && w.failed() == nil {
+			w.fail("node %d lacks the row %x in space %x of group %d", n.number, s.keys[i], space, g.ID())
+		}
+	}
+}
+
+// ended says whether all that ran in the world has ended.
+func (w *world) ended() func() bool {
+	over := make(chan struct{})
+	go func() { w.running.Wait(); close(over) }()
+	return func() bool {
+		select {
+		case <-over:
+			return true
+		default:
+			return false
+		}
+	}
+}

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// tally is what clients and workers know: what they were promised, and what they
+// were given.
+type tally struct {
+	w *world
+
+	mu     sync.Mutex
+	sends  map[string]*sending
+	order  map[string]message.ID // by queue and key: the last that was confirmed
+	acked  map[message.ID]bool   // confirmed
+	acking map[message.ID]bool   // somebody tried
+	hands  map[message.ID][]*holding
+	counts counts
+}
+
+// counts says how much happened, so that a run in which nothing did is seen.
+type counts struct {
+	confirmed, refused, unknown, delivered, acked, fenced, nacked, deaths, crashes, faults int
+}
+
+// sending is a message on its way.
+type sending struct {
+	queue, key, outcome string // outcome: confirmed, refused, unknown; empty: not known yet
+	id                  message.ID
+	stored              bool
+}
+
+// holding is a worker's belief that it holds a message.
+type holding struct {
+	worker *worker
+	id     message.ID
+	fence  uint64
+	line   string
+	batch  int
+	until  func() time.Duration
+}
+
+func newTally(w *world) *tally {
+	return &tally{
+		w: w, sends: map[string]*sending{}, order: map[string]message.ID{}, acked: map[message.ID]bool{},
+		acking: map[message.ID]bool{}, hands: map[message.ID][]*holding{},
+	}
+}
+
+// begin notes that a message is sent.
+func (t *tally) begin(queue, key, payload string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sends[payload] = &sending{queue: queue, key: key}
+}
+
+// outcome notes what its sender was told.
+func (t *tally) outcome(payload string, id message.ID, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.sends[payload]
+	switch {
+	case err == nil:
+		t.counts.confirmed++
+		s.outcome = "confirmed"
+		if s.stored && s.id != id {
+			t.w.fail("message %q was stored as %s and confirmed as %s", payload, s.id, id)
+		}
+		s.id = id
+		if line := s.queue + "/" + s.key; s.key != "" {
+			if last, ok := t.order[line]; ok && last.Seq() >= id.Seq() {
+				t.w.fail("message %s of key %q was confirmed before %s was sent, and has a later place", last, s.key, id)
+			}
+			t.order[line] = id
+		}
+	case message.CodeOf(err) == message.UnknownOutcome:
+		t.counts.unknown++
+		s.outcome = "unknown"
+	default:
+		t.counts.refused++
+		s.outcome = "refused"
+		if s.stored {
+			t.w.fail("message %q was refused (%v), and is stored as %s", payload, err, s.id)
+		}
+	}
+}
+
+// stored is told by the logs.
+func (t *tally) stored(payload string, id message.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.sends[payload]
+	switch {
+	case s == nil:
+		t.w.fail("message %s with %q was never sent", id, payload)
+	case s.stored:
+		t.w.fail("message %q was sent once and stored twice, as %s and %s", payload, s.id, id)
+	case s.outcome == "refused":
+		t.w.fail("message %q was refused, and is stored as %s", payload, id)
+	default:
+		s.stored, s.id = true, id
+	}
+}
+
+// hand gives a message to a worker, who believes that it is his until until().
+// batch numbers what came together.
+func (t *tally) hand(k *worker, d *message.Delivery, batch int, until func() time.Duration) *holding {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.delivered++
+	h := &holding{worker: k, id: d.ID, fence: d.Fence, batch: batch, until: until}
+	if d.Key != "" {
+		h.line = fmt.Sprintf("%s/%s", d.Queue, d.Key)
+	}
+	now := t.w.now()
+	if t.acked[d.ID] {
+		t.w.fail("message %s came to %s after its ack was confirmed", d.ID, k.name)
+	}
+	for _, others := range t.hands {
+		for _, o := range others {
+			same := o.id == d.ID || h.line != "" && o.line == h.line
+			if mine := o.worker == k && o.batch == batch; same && !mine && now < o.until() {
+				t.w.fail("message %s came to %s while %s holds %s until %v", d.ID, k.name, o.worker.name, o.id, o.until())
+			}
+		}
+	}
+	t.hands[d.ID] = append(t.hands[d.ID], h)
+	return h
+}
+
+// drop ends a worker's belief.
+func (t *tally) drop(h *holding) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	kept := t.hands[h.id][:0]
+	for _, o := range t.hands[h.id] {
+		if o != h {
+			kept = append(kept, o)
+		}
+	}
+	if t.hands[h.id] = kept; len(kept) == 0 {
+		delete(t.hands, h.id)
+	}
+}
+
+// tries notes that somebody tries to ack.
+func (t *tally) tries(id message.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.acking[id] = true
+}
+
+// settled notes an answer to a settlement of a lease that its worker believed in
+// until believed.
+func (t *tally) settled(k *worker, d *message.Delivery, action message.Action, r message.SettleResult, repeated, believed bool) {
+	granted, last := t.w.logs.lease(d.ID, d.Fence)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch code := message.CodeOf(errorOf(r.Err)); {
+	case r.Err == nil && action == message.Ack:
+		t.counts.acked++
+		t.acked[d.ID] = true
+		if !r.AlreadyDone && last != d.Fence {
+			t.w.fail("an ack of %s with fence %d was accepted, and its last lease had %d", d.ID, d.Fence, last)
+		}
+	case r.Err == nil:
+		t.counts.nacked++
+	case code == message.Fenced:
+		t.counts.fenced++
+		if believed && !repeated {
+			t.w.fail("%s was refused message %s (%v), which was its own since %v", k.name, d.ID, r.Err, granted)
+		}
+	}
+}
+
+func errorOf(e *message.Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
+// final checks, when all has come to rest, that nothing is missing.
+func (t *tally) final() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for payload, s := range t.sends {
+		if s.outcome != "confirmed" {
+			continue
+		}
+		m, state := t.w.logs.find(s.id)
+		switch {
+		case m == nil:
+			t.w.fail("message %s with %q was confirmed, and no group has ever had it", s.id, payload)
+		case state == message.Dead:
+		case state == message.Finished && t.acking[s.id]:
+		case state == message.Finished:
+			t.w.fail("message %s with %q is finished, and nobody has acked it", s.id, payload)
+		case state == 0:
+			t.w.fail("message %s with %q was confirmed, and is not there", s.id, payload)
+		default:
+			t.w.fail("message %s with %q is %s when all should have come to an end", s.id, payload, state)
+		}
+	}
+}
+
+// waits says that something is not finished or dead yet.
+func (t *tally) waits() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sends {
+		if s.stored {
+			if _, state := t.w.logs.find(s.id); state != message.Dead && state != message.Finished {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// idOf is the id that a sender was told.
+func (t *tally) idOf(payload string) (id message.ID, confirmed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.sends[payload]
+	return s.id, s.outcome == "confirmed"
+}
+
+func (t *tally) wasAcked(id message.ID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.acked[id]
+}
+
+// tokens are what a worker holds, as it claims it.
+func (t *tally) tokens(k *worker, session uint64) (ts []message.Token) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, hs := range t.hands {
+		for _, h := range hs {
+			if h.worker == k {
+				ts = append(ts, message.Token{ID: h.id, Fence: h.fence, Session: session})
+			}
+		}
+	}
+	slices.SortFunc(ts, func(a, b message.Token) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return ts
+}
+
+func (t *tally) died() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.deaths++
+}
+
+func (t *tally) fault() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.faults++
+}
+
+func (t *tally) crash() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.crashes++
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// worker receives messages and settles them, with deadlines or with a session.
+type worker struct {
+	w           *world
+	name        string
+	r           *rand.Rand
+	batch       int
+	incarnation uint64
+	session     *session // nil: its leases have deadlines
+}
+
+// work lets a worker work until ctx ends. One in two has sessions.
+func (w *world) work(ctx context.Context, number int) {
+	k := &worker{w: w, name: fmt.Sprintf("worker%d", number), r: w.rand(fmt.Sprintf("worker %d", number))}
+	if number%2 == 1 {
+		k.session = &session{k: k}
+		w.spawn(func() { k.session.heart(ctx) })
+		w.mu.Lock()
+		w.sessions = append(w.sessions, k.session)
+		w.mu.Unlock()
+	}
+	for w.pause(ctx, time.Duration(k.r.Int64N(int64(50*time.Millisecond)))) {
+		p := w.anyNode(k.r)
+		if p == nil {
+			continue
+		}
+		var own *life
+		if k.session != nil {
+			if p, own = k.session.keep(p); p == nil {
+				continue
+			}
+		}
+		k.receive(p, own, queues[k.r.IntN(len(queues))].name)
+	}
+}
+
+// trust is how long a worker counts on a lease: for as long as no clock in the
+// cluster can have ended it.
+func (k *worker) trust(length time.Duration) time.Duration {
+	return time.Duration(float64(length) * (1 - 2*maxDrift))
+}
+
+func (k *worker) receive(p *process, own *life, queue string) {
+	o := message.ReceiveOptions{Max: 1 + k.r.IntN(4), Wait: time.Duration(k.r.Int64N(int64(2 * time.Second))), Worker: k.name}
+	if own != nil {
+		o.Session = own.ref
+	} else {
+		o.Lease = 2*time.Second + time.Duration(k.r.Int64N(int64(3*time.Second)))
+	}
+	end := k.w.now() + k.trust(o.Lease) // it can't have begun before
+	until := func() time.Duration { return end }
+	if own != nil {
+		until = own.trusts
+	}
+	got, err, alive := do(p, 10*time.Second, func(ctx context.Context) ([]message.Delivery, error) { return p.gateway.Receive(ctx, queue, o) })
+	if !alive {
+		return
+	}
+	k.w.note("%s received %d: %v", k.name, len(got), message.CodeOf(err))
+	if err != nil || k.r.IntN(50) == 0 {
+		return // lost on the way to the worker, if there was anything
+	}
+	k.batch++
+	hold := make([]*holding, len(got))
+	for i := range got {
+		hold[i] = k.w.tally.hand(k, &got[i], k.batch, until)
+	}
+	if k.w.hook.doubleLease && len(got) > 0 {
+		k.w.tally.hand(&worker{name: "a second worker"}, &got[0], 0, until)
+	}
+	k.handle(got, hold)
+}
+
+// handle handles what came, and settles each. One that fails gives back all later
+// ones of its key.
+func (k *worker) handle(got []message.Delivery, hold []*holding) {
+	lines := map[string]bool{} // given back
+	for i := range got {
+		d, h := &got[i], hold[i]
+		spend := time.Duration(k.r.Int64N(int64(100 * time.Millisecond)))
+		if k.r.IntN(25) == 0 {
+			spend = time.Duration(k.r.Int64N(int64(6 * time.Second)))
+		}
+		k.spend(spend)
+		action := message.Ack
+		switch x := k.r.IntN(30); {
+		case x < 4:
+			action = message.Nack
+		case x == 4:
+			action = message.Release
+		case x == 5:
+			action = message.Reject
+		case x == 6 && k.session == nil:
+			k.w.tally.drop(h)
+			continue // forgotten: the lease ends by itself
+		}
+		if lines[h.line] {
+			k.w.tally.drop(h)
+			continue
+		}
+		if action != message.Ack && h.line != "" {
+			lines[h.line] = true
+			for _, later := range hold[i:] {
+				if later.line == h.line {
+					k.w.tally.drop(later)
+				}
+			}
+		}
+		k.settle(d, h, action)
+	}
+}
+
+// spend lets time pass, and more while the worker is frozen.
+func (k *worker) spend(d time.Duration) {
+	k.w.pause(context.Background(), d)
+	if s := k.session; s != nil {
+		s.mu.Lock()
+		rest := s.frozen - k.w.now()
+		s.mu.Unlock()
+		if rest > 0 {
+			k.w.pause(context.Background(), rest)
+		}
+	}
+}
+
+// settle settles one lease, and repeats it while the outcome is not known.
+func (k *worker) settle(d *message.Delivery, h *holding, action message.Action) {
+	believed := k.w.now() < h.until()
+	if action == message.Ack {
+		k.w.tally.tries(d.ID)
+	}
+	k.w.tally.drop(h)
+	repeated := false
+	for range 5 {
+		p := k.w.anyNode(k.r)
+		if p == nil {
+			k.spend(100 * time.Millisecond)
+			continue
+		}
+		r := k.try(p, d, action)
+		k.w.note("%s settles %s %d by %d: %v", k.name, d.ID, d.Fence, action, message.CodeOf(errorOf(r.Err)))
+		k.w.tally.settled(k, d, action, r, repeated, believed && k.w.now() < h.until())
+		switch message.CodeOf(errorOf(r.Err)) {
+		case message.UnknownOutcome:
+			repeated = true
+		case message.Unavailable, message.NotLeader, message.ResourceExhausted:
+		default:
+			return
+		}
+		k.spend(50 * time.Millisecond)
+	}
+}
+
+func (k *worker) try(p *process, d *message.Delivery, action message.Action) message.SettleResult {
+	w := k.w
+	t, err := p.gateway.OpenToken(d.Token)
+	if err != nil {
+		w.fail("the token of message %s can't be read: %v", d.ID, err)
+	}
+	if w.hook.dropAck && action == message.Ack {
+		return message.SettleResult{State: message.Finished}
+	}
+	if w.hook.skipFence {
+		if _, last := w.logs.lease(d.ID, d.Fence); last != 0 {
+			t.Fence = last
+		}
+	}
+	results, err, _ := do(p, sendWithin, func(ctx context.Context) ([]message.SettleResult, error) {
+		return p.gateway.Settle(ctx, []message.Settlement{{Token: t, Action: action, Error: "burnt"}})
+	})
+	if err != nil {
+		return message.SettleResult{Err: message.Errorf(message.CodeOf(err), "%v", err)}
+	}
+	return results[0]
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing/synctest"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// pumpEvery is how long the hosts rest at the most: what a goroutine gave to one
+// of them meanwhile is done then.
+const pumpEvery = 2 * time.Millisecond
+
+// world is one run: everything in it comes from the seed.
+type world struct {
+	o     options
+	began time.Time
+	nodes []*node // by number; index 0 is node 1
+	net   *network
+	logs  *logs
+	tally *tally
+	hook  control
+	log   *slog.Logger
+
+	mu        sync.Mutex
+	events    events
+	next      uint64 // number of the next event
+	rngs      map[string]*rand.Rand
+	history   uint64     // hash of all that happened, in order
+	entries   int        // of the history
+	violation error      // the first
+	sessions  []*session // of workers
+	running   sync.WaitGroup
+	over      atomic.Bool     // nothing starts any more
+	ctx       context.Context // of clients
+}
+
+// event is something that happens at a time. No two happen at the same instant,
+// so that no two timers which begin in them end at the same instant: the Go
+// runtime orders those at random.
+type event struct {
+	at     time.Duration
+	number uint64
+	do     func()
+}
+
+type events []*event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].number < e[j].number
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(*event)) }
+func (e *events) Pop() any {
+	old := *e
+	x := old[len(old)-1]
+	old[len(old)-1] = nil
+	*e = old[:len(old)-1]
+	return x
+}
+
+func newWorld(o options, trace io.Writer) *world {
+	w := &world{o: o, began: time.Now(), rngs: map[string]*rand.Rand{}}
+	w.log = slog.New(slog.DiscardHandler)
+	if trace != nil {
+		w.log = slog.New(slog.NewTextHandler(trace, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	w.hook = controls[o.control]
+	w.net = newNetwork(w)
+	w.logs = newLogs(w)
+	w.tally = newTally(w)
+	return w
+}
+
+// now is the simulated time since the run began.
+func (w *world) now() time.Duration { return time.Since(w.began) }
+
+// rand is a source of random numbers for one thing, so that what happens to
+// another one changes nothing for it.
+func (w *world) rand(of string) *rand.Rand {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.rngs[of]
+	if r == nil {
+		h := fnv.New64a()
+		io.WriteString(h, of)
+		r = rand.New(rand.NewPCG(w.o.seed, h.Sum64()))
+		w.rngs[of] = r
+	}
+	return r
+}
+
+// after has something happen later.
+func (w *world) after(d time.Duration, do func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.next++
+	heap.Push(&w.events, &event{at: w.now() + d, number: w.next, do: do})
+}
+
+// turn waits for an event of the caller's own. Several goroutines that one event
+// has woken go on in different instants.
+func (w *world) turn() { w.pause(context.Background(), 0) }
+
+// pause waits in simulated time; false: ctx has ended.
+func (w *world) pause(ctx context.Context, d time.Duration) bool {
+	over := make(chan struct{})
+	w.after(d, func() { close(over) })
+	select {
+	case <-over:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// note adds to the history.
+func (w *world) note(format string, args ...any) {
+	h := fnv.New64a()
+	line := fmt.Sprintf(format, args...)
+	fmt.Fprintf(h, "%d %s", w.now(), line)
+	w.mu.Lock()
+	w.history = w.history*1099511628211 ^ h.Sum64()
+	w.entries++
+	w.mu.Unlock()
+	w.log.Debug(line, "at", w.now())
+}
+
+// fail records a violation; the run ends.
+func (w *world) fail(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.violation == nil {
+		w.violation = fmt.Errorf("at %v: %s", w.now().Round(time.Microsecond), fmt.Sprintf(format, args...))
+	}
+}
+
+func (w *world) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.violation
+}
+
+// runFor lets time pass.
+func (w *world) runFor(d time.Duration) {
+	end := w.now() + d
+	w.runUntil(func() bool { return w.now() >= end }, d+time.Second)
+}
+
+// runUntil lets time pass until something is so; false: it was not in time.
+func (w *world) runUntil(is func() bool, within time.Duration) bool {
+	end := w.now() + within
+	for w.failed() == nil && !is() {
+		if w.now() >= end {
+			return false
+		}
+		w.step()
+	}
+	return w.failed() == nil
+}
+
+// step lets the next event happen, or some time pass, and everything that comes
+// of it.
+func (w *world) step() {
+	w.mu.Lock()
+	rest, due := pumpEvery, (*event)(nil)
+	if len(w.events) > 0 {
+		rest = min(rest, w.events[0].at-w.now())
+		if rest <= 0 {
+			due = heap.Pop(&w.events).(*event)
+		}
+	}
+	w.mu.Unlock()
+	if due != nil {
+		due.do()
+		w.settle()
+		rest = time.Nanosecond // the next event has its own instant
+	}
+	time.Sleep(rest)
+	if due == nil {
+		w.settle()
+	}
+}
+
+// maxSteps is how many steps one event may cause at the most.
+const maxSteps = 20_000
+
+// settle steps the hosts until nobody has anything to do.
+func (w *world) settle() {
+	synctest.Wait()
+	for range maxSteps {
+		again := false
+		for _, n := range w.nodes {
+			if n.step() {
+				again = true
+				synctest.Wait()
+			}
+		}
+		if !again {
+			return
+		}
+	}
+	w.fail("the hosts do not come to rest")
+}
+
+// spawn runs a client or a worker.
+func (w *world) spawn(f func()) { w.running.Go(f) }
+
+var errDied = message.Errorf(message.UnknownOutcome, "the node died")
