@@ -197,7 +197,9 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 			rest = rest[r.Looked:] // the others had changed, and were offered anew
 		}
 		for _, o := range rest {
-			l.cell(o.Cell).window.offer(o)
+			if at := l.cell(o.Cell); at != nil { // else it was spun off meanwhile
+				at.window.offer(o)
+			}
 		}
 	}
 	err := r.Err

@@ -36,7 +36,7 @@ type Group struct {
 	// ^0 for a drop.
 	proposed  map[uint32]uint64
 	again     bool    // a proposal of what the catalog says was lost: compare anew
-	resharded bool    // the catalog may lack a split that was made here
+	resharded bool    // the catalog may lack what became of a shard here
 	postponed []*line // see postpone
 	leasing   int     // messages in leases that are proposed
 	limit     int     // of messages that are leased or leasing
@@ -176,6 +176,7 @@ func (g *Group) configure(info *queue.Info) *line {
 		}
 	}
 	l.version, l.paused, l.shards = info.Version, info.Paused, info.Shards
+	g.letGo(l)
 	g.resharded = true // perhaps
 	return l
 }
@@ -232,6 +233,9 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 		c = l.cell(e.Ref.Cell)
 	}
 	key := leaseKey{e.Queue, e.Ref.Cell, e.Ref.Seq}
+	if c == nil && ofCell(e.Kind) {
+		return nil // the cell was spun off later in the same entry
+	}
 	switch e.Kind {
 	case queue.Configured:
 		info, ok := g.machine.Info(e.Queue)

@@ -45,10 +45,11 @@ type rig struct {
 	fs    vfs.FS
 	clock *hand
 	stop  func()
+	spun  chan *Group // off the group
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, fs: vfs.NewMem(), clock: newHand()}
+	r := &rig{t: t, fs: vfs.NewMem(), clock: newHand(), spun: make(chan *Group, 1)}
 	r.start()
 	r.propose((&queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{From: 0, To: 0, Path: "0"}}}).Command())
 	t.Cleanup(func() { r.stop() })
@@ -59,8 +60,13 @@ func (r *rig) start() {
 	r.t.Helper()
 	o := replica.Options{
 		Machine: func(g *replica.Group) replica.StateMachine {
-			r.Group = New(g, r.clock, nil, slog.New(slog.DiscardHandler))
-			return r.Group
+			m := New(g, r.clock, nil, slog.New(slog.DiscardHandler))
+			if g.ID() == 2 {
+				r.Group = m
+			} else {
+				r.spun <- m
+			}
+			return m
 		},
 		Now: r.clock.Now, Logger: slog.New(slog.DiscardHandler),
 	}
@@ -86,7 +92,13 @@ func (r *rig) start() {
 			r.t.Fatal(err)
 		}
 	}
-	if err := r.raft.ReadIndex(r.t.Context()); err != nil { // it leads then
+	r.lead()
+}
+
+// lead waits until the group leads.
+func (r *rig) lead() {
+	r.t.Helper()
+	if err := r.raft.ReadIndex(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
 }

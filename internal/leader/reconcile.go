@@ -131,13 +131,14 @@ func (g *Group) proposeAll(settings []setting) {
 	}
 }
 
-// recordWithin is how long the catalog may take to record a split.
+// recordWithin is how long the catalog may take to record what became of a shard.
 const recordWithin = 5 * time.Second
 
-// unrecorded are the splits that were made here and that the catalog lacks, of
-// each shard the first one. The group's log is the truth about them, the catalog
-// a copy: whoever leads brings it up to date. The lock is held.
-func (g *Group) unrecorded() (splits []catalog.Command) {
+// unrecorded are the shards that were spun off into this group, and the splits
+// that were made here, which the catalog lacks, of each shard the first. The
+// group's log is the truth about them, the catalog a copy: whoever leads brings
+// it up to date. The lock is held.
+func (g *Group) unrecorded() (changes []catalog.Command) {
 	if g.view == nil {
 		return nil
 	}
@@ -147,12 +148,16 @@ func (g *Group) unrecorded() (splits []catalog.Command) {
 			continue
 		}
 		for _, s := range q.Shards {
-			if at, ok := l.splitAt(s.Path); ok && s.Group == g.raft.ID() {
-				splits = append(splits, catalog.Command{SplitShard: &catalog.SplitShard{Queue: number, Path: s.Path, Epoch: s.Epoch, At: at}})
+			if s.Group != g.raft.ID() {
+				if l.tookOver(&s) {
+					changes = append(changes, catalog.Command{MoveShard: &catalog.MoveShard{Queue: number, Path: s.Path, Epoch: s.Epoch, Group: g.raft.ID()}})
+				}
+			} else if at, ok := l.splitAt(s.Path); ok {
+				changes = append(changes, catalog.Command{SplitShard: &catalog.SplitShard{Queue: number, Path: s.Path, Epoch: s.Epoch, At: at}})
 			}
 		}
 	}
-	return splits
+	return changes
 }
 
 // splitAt is the first cell of a shard's second half, if it was split.
@@ -165,8 +170,8 @@ func (l *line) splitAt(path string) (at int, ok bool) {
 	return 0, false
 }
 
-// record has the catalog record a split; when that fails, the next Tick tries
-// again.
+// record has the catalog record what became of a shard; when that fails, the next
+// Tick tries again.
 func (g *Group) record(c catalog.Command) {
 	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
 	defer cancel()
@@ -175,7 +180,7 @@ func (g *Group) record(c catalog.Command) {
 		err = r.Err
 	}
 	if err != nil {
-		g.log.Debug("the catalog has not recorded a split yet", "error", err)
+		g.log.Debug("the catalog has not recorded yet what became of a shard", "error", err)
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.resharded = true

@@ -170,10 +170,10 @@ func (g *Group) Tick() {
 		g.again = false
 		settings, ends = g.reconcileAll(), g.expireSessions(nil)
 	}
-	var splits []catalog.Command
+	var records []catalog.Command
 	if g.resharded {
 		g.resharded = false
-		splits = g.unrecorded()
+		records = g.unrecorded()
 	}
 	expired := g.sessions.sweep() // what was lost on its way the last time
 	for d := g.leases.due(now, sweep); len(d) > 0; d = g.leases.due(now, sweep) {
@@ -195,7 +195,7 @@ func (g *Group) Tick() {
 	g.mu.Unlock()
 	g.proposeAll(settings)
 	g.proposeEnds(ends)
-	for _, c := range splits {
+	for _, c := range records {
 		go g.record(c)
 	}
 	for _, d := range expired {
