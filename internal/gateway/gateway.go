@@ -74,6 +74,7 @@ type Gateway struct {
 	sendCalls atomic.Int64
 	sessions  sessions
 	lanes     lanes
+	moves     moves
 	turn      atomic.Uint32 // of the shards that unkeyed messages go to
 	// draining ends when the server stops: receivers that wait are sent away.
 	draining context.Context
@@ -93,8 +94,9 @@ func New(o Options) *Gateway {
 
 // Learn takes in a newer catalog, with what is new in it; nil: anything.
 func (g *Gateway) Learn(v *catalog.View, changes []catalog.Change) {
-	g.newest.Store(v)
+	old := g.newest.Swap(v)
 	g.view.Store(v)
+	g.moves.learn(old, v, changes)
 	g.sessions.learn(v, changes)
 }
 

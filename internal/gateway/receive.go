@@ -25,23 +25,29 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	q, err := g.queue(ctx, name)
-	if err != nil {
-		return nil, err
-	}
 	wait, cancel := context.WithTimeout(ctx, o.Wait)
 	defer cancel()
 	defer context.AfterFunc(g.draining, cancel)()
 	r := g.retry(ctx)
 	r.until = r.until.Add(o.Wait) // a group without a leader is no reason to stop waiting at the others
 	for {
-		got, refusal := g.receive(wait, q, o)
+		unmoved, stop := g.moves.within(wait) // before the queue is looked up
+		q, err := g.queue(ctx, name)
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		got, refusal := g.receive(unmoved, q, o)
+		moved := unmoved.Err() != nil && wait.Err() == nil
+		stop()
 		switch {
 		case ctx.Err() != nil:
 			g.giveBack(ctx, o.Session.ID, got)
 			return nil, ctx.Err()
 		case len(got) == 0 && g.draining.Err() != nil:
 			return nil, message.Errorf(message.Unavailable, "the server stops: receive from another one, or again in a moment")
+		case len(got) == 0 && refusal == nil && moved:
+			// it waits on, where the shards are now
 		case len(got) > 0 || refusal == nil:
 			fit := fitting(got)
 			g.giveBack(ctx, o.Session.ID, got[fit:])
@@ -52,9 +58,6 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 			return nil, stuck(refusal)
 		}
 		g.refresh()
-		if q, err = g.queue(ctx, name); err != nil {
-			return nil, err
-		}
 	}
 }
 
