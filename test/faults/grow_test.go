@@ -32,7 +32,7 @@ func TestGrow(t *testing.T) {
 		s.ready(i)
 	}
 	last := s.nodes[3].dial(t)
-	more := startPart(t, last, r, 1, 2)
+	more := startPart(t, s.nodes[3].dial(t), r, 1, 2)
 	<-time.After(2 * time.Second)
 	if _, err := last.DrainNode(t.Context(), nodeName(0), false); err != nil {
 		t.Fatal(err)
