@@ -40,7 +40,7 @@ func (s *shop) evening(ctx context.Context) {
 	calls, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	s.counter.open(calls, closed)
 	events, closing := program(s.For)
-	ticks := time.NewTicker(min(max(s.For/24, 2*time.Second), 5*time.Second))
+	ticks := time.NewTicker(summaryEvery(s.For))
 	defer ticks.Stop()
 	for len(events) > 0 && s.waitUntil(ctx, events[0].at, ticks.C) {
 		if err := events[0].do(s, ctx); err != nil {
@@ -57,6 +57,11 @@ func (s *shop) evening(ctx context.Context) {
 	late.Stop()
 	hangUp()
 	s.say("the counter closes: %s", s.ledger.summary())
+}
+
+// summaryEvery is how often it is printed how things stand.
+func summaryEvery(evening time.Duration) time.Duration {
+	return min(max(evening/24, 2*time.Second), 5*time.Second)
 }
 
 // waitUntil lets time pass, and prints how things stand meanwhile. It is false

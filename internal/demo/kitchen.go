@@ -16,11 +16,11 @@ import (
 const (
 	queue     = "orders"
 	ovens     = 6 // of a kitchen: how many pizzas it bakes at a time
-	bakeLeast = 300 * time.Millisecond
-	bakeMost  = 900 * time.Millisecond
+	bakeLeast = 200 * time.Millisecond
+	bakeMost  = 700 * time.Millisecond
 	// burns is how often an order that burns does so: then it is dead, and comes out
 	// well when it is redriven.
-	burns = 3
+	burns = 2
 )
 
 // order is the body of a message.

@@ -95,7 +95,7 @@ func (s *shop) open(ctx context.Context) (err error) {
 	}
 	settings := &client.QueueSettings{
 		MaxAttempts: burns, KeepFinished: keep, KeepFinishedFor: durationpb.New(24 * time.Hour),
-		Backoff: &comandav1.Backoff{Kind: comandav1.BackoffKind_BACKOFF_KIND_FIXED, Initial: durationpb.New(300 * time.Millisecond)},
+		Backoff: &comandav1.Backoff{Kind: comandav1.BackoffKind_BACKOFF_KIND_FIXED, Initial: durationpb.New(200 * time.Millisecond)},
 	}
 	if _, err := s.client.CreateQueue(ctx, queue, client.QueueOptions{Settings: settings}); err != nil {
 		return err
@@ -125,6 +125,7 @@ func (s *shop) say(format string, args ...any) {
 
 // fail notes what should not have happened; the first of it ends the evening.
 func (s *shop) fail(err error) {
+	s.say("this should not happen: %v", err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.faults) == 0 {
@@ -168,7 +169,14 @@ func (s *shop) failed() bool {
 func (s *shop) deliverRest(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, emptyAfter)
 	defer cancel()
+	ticks := time.NewTicker(summaryEvery(s.For))
+	defer ticks.Stop()
 	err := until(ctx, "the kitchens to deliver the rest", func() error {
+		select {
+		case <-ticks.C:
+			s.say("%s", s.ledger.summary())
+		default:
+		}
 		q, err := s.client.Queue(ctx, queue)
 		if err != nil {
 			return err
