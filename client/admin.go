@@ -78,6 +78,13 @@ func (c *Client) Locate(ctx context.Context, queue, key string) (*comandav1.Loca
 	return c.queues.LocateKey(ctx, &comandav1.LocateKeyRequest{Queue: queue, Key: key})
 }
 
+// Owners tells for each shard of a queue which nodes have it, and which workers its
+// keys prefer.
+func (c *Client) Owners(ctx context.Context, queue string) ([]*comandav1.ShardOwners, error) {
+	r, err := c.queues.ListOwners(ctx, &comandav1.ListOwnersRequest{Queue: queue})
+	return r.GetShards(), err
+}
+
 // Shards lists the shards of a queue or, if queue is empty, of up to limit queues
 // (default 100, at most 1,000) from the page that the answer before named as its
 // next; "" is the first.

@@ -16,7 +16,7 @@ import (
 
 func newQueue(a *app) *cobra.Command {
 	return noun("queue", "Create, look at and administer queues",
-		newQueueCreate(a), newQueueList(a), newQueueShow(a), newQueueDelete(a), newQueuePause(a), newQueueResume(a), newQueueLocate(a))
+		newQueueCreate(a), newQueueList(a), newQueueShow(a), newQueueDelete(a), newQueuePause(a), newQueueResume(a), newQueueLocate(a), newQueueOwners(a))
 }
 
 // settingsFlags are the settings of a queue as flags.
@@ -223,6 +223,26 @@ func newQueueLocate(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&key, "key", "", "the key")
 	_ = cmd.MarkFlagRequired("key")
 	return cmd
+}
+
+func newQueueOwners(a *app) *cobra.Command {
+	return a.queueVerb("owners QUEUE", "Tell which nodes have each shard, and which workers its keys prefer", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		shards, err := c.Owners(cmd.Context(), queue)
+		if err != nil {
+			return err
+		}
+		os := objectsOf(shards)
+		if p.format == "table" {
+			for i, s := range shards {
+				var workers []string
+				for _, w := range s.GetWorkers() {
+					workers = append(workers, fmt.Sprintf("%s %.0f%%", w.GetWorker(), 100*w.GetShare()))
+				}
+				os[i] = append(os[i], field{"copies", strings.Join(s.GetFollowers(), ", ")}, field{"preferred", strings.Join(workers, ", ")})
+			}
+		}
+		return p.many(os, "shard", "from", "to", "group", "leader", "copies", "preferred")
+	})
 }
 
 // queueVerb is a command with one argument, a queue.

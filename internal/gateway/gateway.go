@@ -56,6 +56,8 @@ type Group interface {
 	Claim(ctx context.Context, c leader.Claim) error
 	// Receivers tells who receives from a queue.
 	Receivers(ctx context.Context, number uint32) (message.Receivers, error)
+	// Owners tells which workers the keys of a queue prefer.
+	Owners(ctx context.Context, number uint32) ([]message.Preferred, error)
 }
 
 // Reader is a replica to read from.

@@ -238,9 +238,10 @@ func (g *Gateway) Shards(ctx context.Context, name string, limit int, page strin
 	for _, q := range qs {
 		f, err := g.readShards(ctx, q, o, func(s *catalog.Shard, info queue.ShardInfo) {
 			leading, followers := g.members(ctx, s.Group)
+			from, to := shardRange(info.From, info.To)
 			out = append(out, message.ShardInfo{
-				ID: q.Name + "/" + info.Path, Queue: q.Name, Group: s.Group, Leader: leading, Followers: followers, Counts: info.Counts,
-				From: uint64(message.CellPoint(info.From)), To: uint64(message.CellPoint(info.To)) + (1<<64/message.Cells - 1),
+				ID: q.Name + "/" + info.Path, Queue: q.Name, From: from, To: to, Group: s.Group,
+				Leader: leading, Followers: followers, Counts: info.Counts,
 			})
 		})
 		if err != nil {

@@ -19,15 +19,16 @@ import (
 //	refused (1)   | length of the code (uvarint) | code | words
 //	elsewhere (1) | the node that leads the group (uvarint; 0: not known)
 const (
-	askPropose   = 1 // a command → its result
-	askRead      = 2 // a query and how old its answer may be → the answer and its freshness
-	askTake      = 3 // what a receiver that waits wants → what it got
-	askPeek      = 4 // a queue → nothing, as soon as it has a message that may go out
-	askStatus    = 5 // → the replica's status
-	askCatalog   = 6 // a change of the catalog → its result
-	askBeat      = 7 // a bundle of beats → those that may be answered
-	askReceivers = 8 // a queue → who receives from it
-	askClaim     = 9 // what a session knows to hold → nothing
+	askPropose   = 1  // a command → its result
+	askRead      = 2  // a query and how old its answer may be → the answer and its freshness
+	askTake      = 3  // what a receiver that waits wants → what it got
+	askPeek      = 4  // a queue → nothing, as soon as it has a message that may go out
+	askStatus    = 5  // → the replica's status
+	askCatalog   = 6  // a change of the catalog → its result
+	askBeat      = 7  // a bundle of beats → those that may be answered
+	askReceivers = 8  // a queue → who receives from it
+	askClaim     = 9  // what a session knows to hold → nothing
+	askOwners    = 10 // a queue → the workers that its keys prefer
 )
 
 const (

@@ -216,6 +216,19 @@ type ShardInfo struct {
 	Counts    Counts
 }
 
+// Preferred is a worker that keys of a queue prefer.
+type Preferred struct {
+	Worker string
+	Share  float64 // how much of the keys, 0 to 1
+}
+
+// ShardOwners are the nodes that have a shard and the workers that its keys
+// prefer.
+type ShardOwners struct {
+	ShardInfo // without counts
+	Workers   []Preferred
+}
+
 // Location is where a key's messages are.
 type Location struct {
 	Hash      uint64

@@ -99,6 +99,7 @@ func validRequests(leased message.Delivery, dead message.ID, node string) map[pr
 		"PauseQueue":      &comandav1.PauseQueueRequest{Queue: "q"},
 		"ResumeQueue":     &comandav1.ResumeQueueRequest{Queue: "q"},
 		"LocateKey":       &comandav1.LocateKeyRequest{Queue: "q", Key: "k"},
+		"ListOwners":      &comandav1.ListOwnersRequest{Queue: "q"},
 		"GetServer":       &comandav1.GetServerRequest{},
 		"ListShards":      &comandav1.ListShardsRequest{},
 		"SplitShard":      &comandav1.SplitShardRequest{Queue: "q", Shard: "0"},

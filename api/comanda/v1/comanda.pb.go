@@ -4977,6 +4977,243 @@ func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
 	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
+type ListOwnersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOwnersRequest) Reset() {
+	*x = ListOwnersRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOwnersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOwnersRequest) ProtoMessage() {}
+
+func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
+func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *ListOwnersRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+type ShardOwners struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// QUEUE/PATH, as orders/0.1.
+	Shard string `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Bounds of the point range, 16 hex digits, both included.
+	From      string   `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To        string   `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Group     uint32   `protobuf:"varint,4,opt,name=group,proto3" json:"group,omitempty"`
+	Leader    string   `protobuf:"bytes,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	Followers []string `protobuf:"bytes,6,rep,name=followers,proto3" json:"followers,omitempty"`
+	// Those that receive from the queue, as the shard's leader knows them, by name.
+	Workers       []*PreferredWorker `protobuf:"bytes,7,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardOwners) Reset() {
+	*x = ShardOwners{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardOwners) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardOwners) ProtoMessage() {}
+
+func (x *ShardOwners) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
+func (*ShardOwners) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *ShardOwners) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+func (x *ShardOwners) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ShardOwners) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *ShardOwners) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *ShardOwners) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ShardOwners) GetFollowers() []string {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
+func (x *ShardOwners) GetWorkers() []*PreferredWorker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+type PreferredWorker struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Worker string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// How much of the keys prefers it, 0 to 1. A preference is no promise: who has
+	// too much already, or takes nothing now, is passed over.
+	Share         float64 `protobuf:"fixed64,2,opt,name=share,proto3" json:"share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreferredWorker) Reset() {
+	*x = PreferredWorker{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreferredWorker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreferredWorker) ProtoMessage() {}
+
+func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
+func (*PreferredWorker) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *PreferredWorker) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *PreferredWorker) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+type ListOwnersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shards        []*ShardOwners         `protobuf:"bytes,1,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOwnersResponse) Reset() {
+	*x = ListOwnersResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOwnersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOwnersResponse) ProtoMessage() {}
+
+func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
+func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *ListOwnersResponse) GetShards() []*ShardOwners {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
 var File_comanda_v1_comanda_proto protoreflect.FileDescriptor
 
 const file_comanda_v1_comanda_proto_rawDesc = "" +
@@ -5345,7 +5582,22 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12&\n" +
 	"\x0faccept_one_disk\x18\x02 \x01(\bR\racceptOneDisk\"\x14\n" +
-	"\x12RemoveNodeResponse*{\n" +
+	"\x12RemoveNodeResponse\")\n" +
+	"\x11ListOwnersRequest\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\"\xca\x01\n" +
+	"\vShardOwners\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\rR\x05group\x12\x16\n" +
+	"\x06leader\x18\x05 \x01(\tR\x06leader\x12\x1c\n" +
+	"\tfollowers\x18\x06 \x03(\tR\tfollowers\x125\n" +
+	"\aworkers\x18\a \x03(\v2\x1b.comanda.v1.PreferredWorkerR\aworkers\"?\n" +
+	"\x0fPreferredWorker\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\x01R\x05share\"E\n" +
+	"\x12ListOwnersResponse\x12/\n" +
+	"\x06shards\x18\x01 \x03(\v2\x17.comanda.v1.ShardOwnersR\x06shards*{\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -5383,7 +5635,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04Work\x12\x17.comanda.v1.WorkRequest\x1a\x18.comanda.v1.WorkResponse(\x010\x01\x12i\n" +
 	"\vShowMessage\x12\x1e.comanda.v1.ShowMessageRequest\x1a\x1f.comanda.v1.ShowMessageResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/messages/{id}\x12v\n" +
 	"\fListMessages\x12\x1f.comanda.v1.ListMessagesRequest\x1a .comanda.v1.ListMessagesResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/queues/{queue}/messages\x12{\n" +
-	"\x0fRedriveMessages\x12\".comanda.v1.RedriveMessagesRequest\x1a#.comanda.v1.RedriveMessagesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/messages/redrive2\xf6\x05\n" +
+	"\x0fRedriveMessages\x12\".comanda.v1.RedriveMessagesRequest\x1a#.comanda.v1.RedriveMessagesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/messages/redrive2\xe6\x06\n" +
 	"\x06Queues\x12m\n" +
 	"\vCreateQueue\x12\x1e.comanda.v1.CreateQueueRequest\x1a\x1f.comanda.v1.CreateQueueResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\x1a\x12/v1/queues/{queue}\x12a\n" +
 	"\bGetQueue\x12\x1b.comanda.v1.GetQueueRequest\x1a\x1c.comanda.v1.GetQueueResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/queues/{queue}\x12_\n" +
@@ -5394,7 +5646,9 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\n" +
 	"PauseQueue\x12\x1d.comanda.v1.PauseQueueRequest\x1a\x1e.comanda.v1.PauseQueueResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x18/v1/queues/{queue}/pause\x12q\n" +
 	"\vResumeQueue\x12\x1e.comanda.v1.ResumeQueueRequest\x1a\x1f.comanda.v1.ResumeQueueResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x19/v1/queues/{queue}/resume\x12k\n" +
-	"\tLocateKey\x12\x1c.comanda.v1.LocateKeyRequest\x1a\x1d.comanda.v1.LocateKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/locate2\xf4\x04\n" +
+	"\tLocateKey\x12\x1c.comanda.v1.LocateKeyRequest\x1a\x1d.comanda.v1.LocateKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/locate\x12n\n" +
+	"\n" +
+	"ListOwners\x12\x1d.comanda.v1.ListOwnersRequest\x1a\x1e.comanda.v1.ListOwnersResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/owners2\xf4\x04\n" +
 	"\aCluster\x12\\\n" +
 	"\tGetServer\x12\x1c.comanda.v1.GetServerRequest\x1a\x1d.comanda.v1.GetServerResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/server\x12_\n" +
@@ -5421,7 +5675,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(Action)(0),                     // 0: comanda.v1.Action
 	(OnDisconnect)(0),               // 1: comanda.v1.OnDisconnect
@@ -5500,148 +5754,156 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*DrainNodeResponse)(nil),       // 74: comanda.v1.DrainNodeResponse
 	(*RemoveNodeRequest)(nil),       // 75: comanda.v1.RemoveNodeRequest
 	(*RemoveNodeResponse)(nil),      // 76: comanda.v1.RemoveNodeResponse
-	nil,                             // 77: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 78: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 79: comanda.v1.Message.AttributesEntry
-	nil,                             // 80: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 81: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 82: google.protobuf.Timestamp
+	(*ListOwnersRequest)(nil),       // 77: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 78: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 79: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 80: comanda.v1.ListOwnersResponse
+	nil,                             // 81: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 82: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 83: comanda.v1.Message.AttributesEntry
+	nil,                             // 84: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 85: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 86: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	77,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	81,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	82,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	82,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	81,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	85,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	86,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	86,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	5,   // 4: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
 	7,   // 5: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	8,   // 6: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	81,  // 7: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	81,  // 8: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	78,  // 9: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	82,  // 10: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	81,  // 11: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	85,  // 7: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	85,  // 8: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	82,  // 9: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	86,  // 10: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	85,  // 11: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	11,  // 12: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	0,   // 13: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	81,  // 14: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	81,  // 15: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	85,  // 14: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	85,  // 15: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
 	13,  // 16: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
 	7,   // 17: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	2,   // 18: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
 	15,  // 19: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	81,  // 20: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	85,  // 20: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	2,   // 21: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	81,  // 22: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	81,  // 23: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	85,  // 22: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	85,  // 23: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
 	28,  // 24: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
 	29,  // 25: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	81,  // 26: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	81,  // 27: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	85,  // 26: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	85,  // 27: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	1,   // 28: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
 	13,  // 29: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
 	15,  // 30: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
 	11,  // 31: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
 	30,  // 32: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	81,  // 33: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	81,  // 34: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	81,  // 35: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	82,  // 36: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	82,  // 37: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	82,  // 38: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	79,  // 39: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	85,  // 33: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	85,  // 34: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	85,  // 35: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	86,  // 36: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	86,  // 37: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	86,  // 38: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	83,  // 39: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
 	34,  // 40: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
 	35,  // 41: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
 	32,  // 42: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	81,  // 43: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	85,  // 43: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
 	35,  // 44: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
 	32,  // 45: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
 	7,   // 46: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
 	40,  // 47: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
 	3,   // 48: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	81,  // 49: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	81,  // 50: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	81,  // 51: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	85,  // 49: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	85,  // 50: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	85,  // 51: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
 	42,  // 52: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	81,  // 53: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	85,  // 53: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
 	43,  // 54: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
 	44,  // 55: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	82,  // 56: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	86,  // 56: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
 	43,  // 57: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
 	45,  // 58: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	81,  // 59: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	85,  // 59: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
 	45,  // 60: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
 	32,  // 61: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
 	45,  // 62: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	82,  // 63: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	82,  // 64: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	86,  // 63: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	86,  // 64: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
 	62,  // 65: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
 	63,  // 66: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
 	64,  // 67: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	81,  // 68: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	85,  // 68: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
 	44,  // 69: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
 	66,  // 70: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
 	32,  // 71: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
 	66,  // 72: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	80,  // 73: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	84,  // 73: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
 	70,  // 74: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
 	70,  // 75: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	4,   // 76: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,   // 77: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,   // 78: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	6,   // 79: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	10,  // 80: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	14,  // 81: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	17,  // 82: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	19,  // 83: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	21,  // 84: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	23,  // 85: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	25,  // 86: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	27,  // 87: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	33,  // 88: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	37,  // 89: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	39,  // 90: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	46,  // 91: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	48,  // 92: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	50,  // 93: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	52,  // 94: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	54,  // 95: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	56,  // 96: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	58,  // 97: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	60,  // 98: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	65,  // 99: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	68,  // 100: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	71,  // 101: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	73,  // 102: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	75,  // 103: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	9,   // 104: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	12,  // 105: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	16,  // 106: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	18,  // 107: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	20,  // 108: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	22,  // 109: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	24,  // 110: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	26,  // 111: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	31,  // 112: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	36,  // 113: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	38,  // 114: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	41,  // 115: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	47,  // 116: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	49,  // 117: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	51,  // 118: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	53,  // 119: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	55,  // 120: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	57,  // 121: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	59,  // 122: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	61,  // 123: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	67,  // 124: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	69,  // 125: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	72,  // 126: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	74,  // 127: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	76,  // 128: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	104, // [104:129] is the sub-list for method output_type
-	79,  // [79:104] is the sub-list for method input_type
-	79,  // [79:79] is the sub-list for extension type_name
-	79,  // [79:79] is the sub-list for extension extendee
-	0,   // [0:79] is the sub-list for field type_name
+	79,  // 76: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	78,  // 77: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	4,   // 78: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,   // 79: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,   // 80: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	6,   // 81: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	10,  // 82: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	14,  // 83: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	17,  // 84: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	19,  // 85: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	21,  // 86: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	23,  // 87: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	25,  // 88: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	27,  // 89: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	33,  // 90: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	37,  // 91: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	39,  // 92: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	46,  // 93: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	48,  // 94: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	50,  // 95: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	52,  // 96: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	54,  // 97: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	56,  // 98: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	58,  // 99: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	77,  // 100: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	60,  // 101: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	65,  // 102: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	68,  // 103: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	71,  // 104: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	73,  // 105: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	75,  // 106: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	9,   // 107: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	12,  // 108: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	16,  // 109: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	18,  // 110: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	20,  // 111: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	22,  // 112: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	24,  // 113: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	26,  // 114: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	31,  // 115: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	36,  // 116: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	38,  // 117: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	41,  // 118: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	47,  // 119: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	49,  // 120: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	51,  // 121: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	53,  // 122: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	55,  // 123: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	57,  // 124: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	59,  // 125: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	80,  // 126: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	61,  // 127: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	67,  // 128: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	69,  // 129: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	72,  // 130: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	74,  // 131: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	76,  // 132: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	107, // [107:133] is the sub-list for method output_type
+	81,  // [81:107] is the sub-list for method input_type
+	81,  // [81:81] is the sub-list for extension type_name
+	81,  // [81:81] is the sub-list for extension extendee
+	0,   // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -5660,7 +5922,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   77,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -589,6 +589,7 @@ const (
 	Queues_PauseQueue_FullMethodName  = "/comanda.v1.Queues/PauseQueue"
 	Queues_ResumeQueue_FullMethodName = "/comanda.v1.Queues/ResumeQueue"
 	Queues_LocateKey_FullMethodName   = "/comanda.v1.Queues/LocateKey"
+	Queues_ListOwners_FullMethodName  = "/comanda.v1.Queues/ListOwners"
 )
 
 // QueuesClient is the client API for Queues service.
@@ -609,6 +610,9 @@ type QueuesClient interface {
 	ResumeQueue(ctx context.Context, in *ResumeQueueRequest, opts ...grpc.CallOption) (*ResumeQueueResponse, error)
 	// LocateKey tells which shard, group and nodes a key belongs to.
 	LocateKey(ctx context.Context, in *LocateKeyRequest, opts ...grpc.CallOption) (*LocateKeyResponse, error)
+	// ListOwners tells for each shard which nodes have it, and which workers its
+	// keys prefer.
+	ListOwners(ctx context.Context, in *ListOwnersRequest, opts ...grpc.CallOption) (*ListOwnersResponse, error)
 }
 
 type queuesClient struct {
@@ -689,6 +693,16 @@ func (c *queuesClient) LocateKey(ctx context.Context, in *LocateKeyRequest, opts
 	return out, nil
 }
 
+func (c *queuesClient) ListOwners(ctx context.Context, in *ListOwnersRequest, opts ...grpc.CallOption) (*ListOwnersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOwnersResponse)
+	err := c.cc.Invoke(ctx, Queues_ListOwners_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // QueuesServer is the server API for Queues service.
 // All implementations must embed UnimplementedQueuesServer
 // for forward compatibility.
@@ -707,6 +721,9 @@ type QueuesServer interface {
 	ResumeQueue(context.Context, *ResumeQueueRequest) (*ResumeQueueResponse, error)
 	// LocateKey tells which shard, group and nodes a key belongs to.
 	LocateKey(context.Context, *LocateKeyRequest) (*LocateKeyResponse, error)
+	// ListOwners tells for each shard which nodes have it, and which workers its
+	// keys prefer.
+	ListOwners(context.Context, *ListOwnersRequest) (*ListOwnersResponse, error)
 	mustEmbedUnimplementedQueuesServer()
 }
 
@@ -737,6 +754,9 @@ func (UnimplementedQueuesServer) ResumeQueue(context.Context, *ResumeQueueReques
 }
 func (UnimplementedQueuesServer) LocateKey(context.Context, *LocateKeyRequest) (*LocateKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LocateKey not implemented")
+}
+func (UnimplementedQueuesServer) ListOwners(context.Context, *ListOwnersRequest) (*ListOwnersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOwners not implemented")
 }
 func (UnimplementedQueuesServer) mustEmbedUnimplementedQueuesServer() {}
 func (UnimplementedQueuesServer) testEmbeddedByValue()                {}
@@ -885,6 +905,24 @@ func _Queues_LocateKey_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Queues_ListOwners_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOwnersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueuesServer).ListOwners(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Queues_ListOwners_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueuesServer).ListOwners(ctx, req.(*ListOwnersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Queues_ServiceDesc is the grpc.ServiceDesc for Queues service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -919,6 +957,10 @@ var Queues_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LocateKey",
 			Handler:    _Queues_LocateKey_Handler,
+		},
+		{
+			MethodName: "ListOwners",
+			Handler:    _Queues_ListOwners_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -135,6 +135,10 @@ func TestCalls(t *testing.T) {
 			`{"hash":"00000000000000ab","shard":"q/0","group":3,"leader":"n1","followers":["n2"]}`,
 		},
 		{
+			"Queues/ListOwners", &comandav1.ListOwnersRequest{Queue: "q"}, `owners q`,
+			`{"shards":[{"shard":"q/0","from":"0000000000000000","to":"0000000000000007","group":3,"leader":"n1","followers":["n2"],"workers":[{"worker":"w","share":0.25}]}]}`,
+		},
+		{
 			"Cluster/GetServer", &comandav1.GetServerRequest{}, `server`,
 			`{"version":"v","node":"n1","started_at":"2026-11-24T12:00:00Z","disk":{"free_bytes":"9223372036854775809","fsync_p99_us":"1000"},` +
 				`"memory":{},"groups":[{"group":1,"leader":"n1","term":"4611686018427387904","applied":"9","voters":1,"learners":2,"wanted_voters":3,"alive_voters":4}]}`,

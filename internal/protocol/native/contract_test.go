@@ -48,6 +48,7 @@ var requests = map[protoreflect.FullName]proto.Message{
 	"comanda.v1.Queues.PauseQueue":        &comandav1.PauseQueueRequest{Queue: "q"},
 	"comanda.v1.Queues.ResumeQueue":       &comandav1.ResumeQueueRequest{Queue: "q"},
 	"comanda.v1.Queues.LocateKey":         &comandav1.LocateKeyRequest{Queue: "q", Key: "k"},
+	"comanda.v1.Queues.ListOwners":        &comandav1.ListOwnersRequest{Queue: "q"},
 	"comanda.v1.Cluster.GetServer":        &comandav1.GetServerRequest{},
 	"comanda.v1.Cluster.ListShards":       &comandav1.ListShardsRequest{},
 	"comanda.v1.Cluster.SplitShard":       &comandav1.SplitShardRequest{Queue: "q", Shard: "0"},

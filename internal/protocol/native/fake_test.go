@@ -228,6 +228,11 @@ func (f *fake) Locate(_ context.Context, queue, key string) (message.Location, e
 	return message.Location{Hash: 0xab, Shard: "q/0", Group: 3, Leader: "n1", Followers: []string{"n2"}}, f.called("locate %s %s", queue, key)
 }
 
+func (f *fake) Owners(_ context.Context, queue string) ([]message.ShardOwners, error) {
+	info := message.ShardInfo{ID: "q/0", Queue: "q", From: 0, To: 7, Group: 3, Leader: "n1", Followers: []string{"n2"}}
+	return []message.ShardOwners{{ShardInfo: info, Workers: []message.Preferred{{Worker: "w", Share: 0.25}}}}, f.called("owners %s", queue)
+}
+
 func (f *fake) Shards(_ context.Context, queue string, n int, page string, _ message.ReadOptions) ([]message.ShardInfo, string, message.Freshness, error) {
 	return []message.ShardInfo{{ID: "q/0", Queue: "q", From: 0, To: 1<<64 - 1, Group: 3, Leader: "n1", Counts: message.Counts{Ready: 7}}},
 		"next", fresh, f.called("shards %s max=%d page=%s", queue, n, page)

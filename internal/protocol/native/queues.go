@@ -88,6 +88,25 @@ func (s queues) LocateKey(ctx context.Context, req *comandav1.LocateKeyRequest) 
 	}, nil
 }
 
+// ListOwners tells which nodes have each shard, and which workers its keys prefer.
+func (s queues) ListOwners(ctx context.Context, req *comandav1.ListOwnersRequest) (*comandav1.ListOwnersResponse, error) {
+	shards, err := s.verbs.Owners(ctx, req.GetQueue())
+	if err != nil {
+		return nil, err
+	}
+	resp := &comandav1.ListOwnersResponse{Shards: make([]*comandav1.ShardOwners, len(shards))}
+	for i, sh := range shards {
+		out := &comandav1.ShardOwners{
+			Shard: sh.ID, From: pointTo(sh.From), To: pointTo(sh.To), Group: uint32(sh.Group), Leader: sh.Leader, Followers: sh.Followers,
+		}
+		for _, w := range sh.Workers {
+			out.Workers = append(out.Workers, &comandav1.PreferredWorker{Worker: w.Worker, Share: w.Share})
+		}
+		resp.Shards[i] = out
+	}
+	return resp, nil
+}
+
 // pointTo writes a point or hash as the 16 hex digits that people see.
 func pointTo(p uint64) string { return fmt.Sprintf("%016x", p) }
 

@@ -38,6 +38,7 @@ type Verbs interface {
 	DeleteQueue(ctx context.Context, name string) error
 	PauseQueue(ctx context.Context, name string, paused bool) error
 	Locate(ctx context.Context, queue, key string) (message.Location, error)
+	Owners(ctx context.Context, queue string) ([]message.ShardOwners, error)
 
 	// Shards answers for one queue or, if queue is empty, for at most n from page
 	// on, and with the next page.
