@@ -338,3 +338,24 @@ func TestOrderSurvivesChangesOfOwners(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkGrants hands one message to one of so many workers who all wait, again
+// and again.
+func BenchmarkGrants(b *testing.B) {
+	for _, key := range []uint64{0, 1} {
+		for _, n := range []int{10, 100, 1000} {
+			b.Run(fmt.Sprintf("keyed=%d/workers=%d", key, n), func(b *testing.B) {
+				h := newHandout(names(n)...)
+				b.ReportAllocs()
+				for seq := uint64(1); b.Loop(); seq++ {
+					h.c.window.offers = append(h.c.window.offers[:0], queue.Offer{Ref: queue.Ref{Seq: seq}, Key: key * (seq*0x9e3779b97f4a7c15 | 1)})
+					for _, gr := range h.g.grants(h.l) {
+						gr.worker.take(-1)
+						gr.call.deliver(1, nil, nil)
+						gr.worker.wait(gr.call, time.Time{})
+					}
+				}
+			})
+		}
+	}
+}

@@ -50,7 +50,6 @@ type pass struct {
 	// The first of those who wait, as far as they still take something, and how
 	// many of them were looked at.
 	among []*worker
-	buf   [pickAmong]*worker
 	seen  int
 	given []*worker // workers with marks of this pass
 }
@@ -82,7 +81,7 @@ func (w *worker) done() bool { return w.at == len(w.calls) }
 // look brings among up to date.
 func (p *pass) look() {
 	if p.among == nil {
-		p.among = p.buf[:0]
+		p.among = make([]*worker, 0, min(pickAmong, len(p.line.workers.waiting)))
 	}
 	p.among = slices.DeleteFunc(p.among, (*worker).done)
 	for waiting := p.line.workers.waiting; p.seen < len(waiting) && len(p.among) < pickAmong; p.seen++ {
