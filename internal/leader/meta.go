@@ -25,6 +25,7 @@ type Meta struct {
 	learn   func(*catalog.View, []catalog.Change)
 	trusted atomic.Bool
 	view    atomic.Pointer[catalog.View] // the newest, once trusted
+	applied atomic.Pointer[catalog.View] // what the rows here hold, trusted or not
 
 	mu      sync.Mutex
 	monitor *liveness.Monitor // while this node leads
@@ -48,6 +49,7 @@ func (m *Meta) Apply(rows replica.Rows, index uint64, entry []byte) []any {
 
 // Applied passes a new View on, if this replica is trusted.
 func (m *Meta) Applied() {
+	m.applied.Store(m.machine.View())
 	if changes := m.machine.Changes(); m.trusted.Load() {
 		m.pass(m.machine.View(), append([]catalog.Change{}, changes...))
 	}
@@ -101,6 +103,24 @@ func (m *Meta) Trust() {
 	}
 	m.mu.Unlock()
 	m.learn(now.View(), nil)
+}
+
+// Newest is what this replica knows of the catalog, however old; nil: the host
+// ends. It tells where replicas were, so that those of a cluster that starts as a
+// whole find one another before any of them can be trusted.
+func (m *Meta) Newest() *catalog.View {
+	if v := m.applied.Load(); v != nil {
+		return v
+	}
+	view := m.raft.View()
+	if view == nil {
+		return nil
+	}
+	defer view.Close()
+	now := catalog.New() // the machine is the apply worker's
+	now.Load(view)
+	m.applied.CompareAndSwap(nil, now.View()) // an entry may have been applied since
+	return m.applied.Load()
 }
 
 // Trusted says that Views are passed on.

@@ -70,7 +70,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 		config: c, started: c.Clock.Now(), group: map[uint64]*leader.Group{}, membersBy: map[uint64]*leader.Members{},
 		news: make(chan struct{}, 1), changing: make(chan struct{}), ended: make(chan struct{}),
 	}
-	n.transport = &transport{view: n.view.Load}
+	n.transport = &transport{view: n.places}
 	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Self: func() uint64 { return n.id }, Nodes: n.others}
 	n.service = &leader.Service{Node: c.NodeName, Group: n.dataGroup, Meta: n.meta.Load, Leads: n.leaderNode}
 	if n.dir, err = openDirectory(c.FS, c.DataDir); err != nil {
@@ -142,6 +142,18 @@ func (n *Node) machine(g *replica.Group) replica.StateMachine {
 	n.group[g.ID()] = l
 	n.mu.Unlock()
 	return n.config.watch(g, l)
+}
+
+// places is the catalog by which replicas are found: before any can be trusted, the
+// one that the replica here has.
+func (n *Node) places() *catalog.View {
+	if v := n.view.Load(); v != nil {
+		return v
+	}
+	if m := n.meta.Load(); m != nil {
+		return m.Newest()
+	}
+	return nil
 }
 
 // learn passes a newer catalog on to all who follow it. It may come from the
