@@ -174,13 +174,30 @@ func (n *Node) reconcile() error {
 
 // create makes a replica. The first of a group of the founding, which nobody ever
 // led, is its first member; any other begins empty, and gets all from the group's
-// leader.
+// leader or, when the group is spun off another one, from the replica of that here.
 func (n *Node) create(g *catalog.Group, r catalog.Replica) error {
 	if r.ID == 1 && g.Origin == "" && g.Confirmed.Index == 0 {
 		return n.createFirst(g.ID, r.ID)
 	}
-	_, err := n.host.Create(replica.NewReplica{Group: g.ID, Replica: r.ID, Conf: &raftpb.ConfState{}})
+	x := replica.NewReplica{Group: g.ID, Replica: r.ID, Conf: &raftpb.ConfState{}}
+	if unborn(g) {
+		x.Patience = spinOffTicks
+	}
+	_, err := n.host.Create(x)
 	return err
+}
+
+// spinOffTicks is how long an empty replica of a group that is about to be spun
+// off takes nothing from other nodes: longer than it takes to come about here.
+const spinOffTicks = 50
+
+// unborn says that a group is still to be spun off another one.
+func unborn(g *catalog.Group) bool { return g.Origin != "" && g.Confirmed.Index == 0 }
+
+// mayBeLed says that somebody can lead a group that has a replica here.
+func (n *Node) mayBeLed(group uint64) bool {
+	g, ok := n.view.Load().Group(group)
+	return !ok || !unborn(g)
 }
 
 func (n *Node) createFirst(group, id uint64) error {

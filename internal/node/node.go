@@ -292,6 +292,9 @@ func (n *Node) led(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ledWithin)
 	defer cancel()
 	for _, g := range n.host.Groups() {
+		if !n.mayBeLed(g.ID()) {
+			continue
+		}
 		if err := g.ReadIndex(ctx); err != nil {
 			if len(g.Status().Voters) == 1 {
 				return fmt.Errorf("group %d has no leader: %w", g.ID(), err)
@@ -317,7 +320,7 @@ func (n *Node) pause(ctx context.Context, d time.Duration) error {
 // ready says what keeps the node from serving; nil if nothing does.
 func (n *Node) ready() error {
 	for _, g := range n.host.Groups() {
-		if g.Status().Leader == 0 {
+		if g.Status().Leader == 0 && n.mayBeLed(g.ID()) {
 			return fmt.Errorf("group %d has no leader", g.ID())
 		}
 	}
