@@ -117,10 +117,18 @@ func disorder(orders map[ticket]*entry) (n int) {
 	return n
 }
 
-// summary tells how things stand.
+// summary tells how things stand, by what the kitchens have reported.
 func (l *ledger) summary() string {
 	b := l.bill(true)
-	return fmt.Sprintf("%d taken, %d delivered, %d on the way", b.taken, b.delivered, b.taken-b.delivered)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	charred := 0
+	for _, e := range l.orders {
+		if e.taken() && !e.redriven && e.accepted() == 0 && e.burnt() >= burns {
+			charred++
+		}
+	}
+	return fmt.Sprintf("%d taken, %d delivered, %d on the way, %d burnt", b.taken, b.delivered, b.taken-b.delivered-charred, charred)
 }
 
 // wrong says what must not be on the bill, empty if all is well.

@@ -242,3 +242,20 @@ func TestProgram(t *testing.T) {
 		}
 	}
 }
+
+// While the evening lasts, an order that burnt as often as it may is not on the way.
+func TestSummary(t *testing.T) {
+	s := newTold()
+	for i, customer := range []string{"ada", "bruno", "carla"} {
+		s.order(customer, 1, customer)
+		for range min(i+1, burns) {
+			s.fence++
+			s.say("k1", begun, customer, 1, customer, s.fence)
+			s.say("k1", burnt, customer, 1, customer, s.fence)
+		}
+	}
+	s.redrive("carla")
+	if got, want := s.summary(), "3 taken, 0 delivered, 2 on the way, 1 burnt"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -90,6 +90,15 @@ func (e *entry) accepted() (n int) {
 	return n
 }
 
+func (e *entry) burnt() (n int) {
+	for _, w := range e.leases {
+		if w.burnt {
+			n++
+		}
+	}
+	return n
+}
+
 func (e *entry) fate() fate {
 	if e.accepted() > 0 {
 		return eaten
