@@ -109,9 +109,18 @@ func (n *node) join(group, replica uint64) {
 
 // newNodes are three nodes that run, without a group.
 func newNodes(t *testing.T, tune func(*Options)) *cluster {
+	disks := map[uint64]*disk{}
+	for id := uint64(1); id <= 3; id++ {
+		disks[id] = newDisk(t, nil)
+	}
+	return newNodesOn(t, disks, tune)
+}
+
+// newNodesOn are three nodes that run, with what is on their disks.
+func newNodesOn(t *testing.T, disks map[uint64]*disk, tune func(*Options)) *cluster {
 	c := &cluster{t: t, nodes: map[uint64]*node{}, stop: make(chan struct{}), cut: map[uint64]bool{}}
 	for id := uint64(1); id <= 3; id++ {
-		n := newNode(t, newDisk(t, nil))
+		n := newNode(t, disks[id])
 		n.id, n.transport, n.tune = id, link{c, id}, tune
 		c.nodes[id] = n
 	}
