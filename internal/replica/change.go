@@ -173,8 +173,8 @@ func (g *Group) diff(is *role, c *change) ([]*raftpb.ConfChangeSingle, error) {
 	return changes, nil
 }
 
-// mayVote refuses a vote to who lacks entries: with it the group could be
-// without a majority until it has them.
+// mayVote refuses a vote to who lacks entries, or is not there yet: with it the
+// group could be without a majority until it has them.
 func (g *Group) mayVote(is *role, id uint64) error {
 	if !slices.Contains(is.learners, id) {
 		return message.Errorf(message.InvalidArgument, "replica %d of group %d can't vote at once: make it a learner first", id, g.id)
@@ -185,7 +185,7 @@ func (g *Group) mayVote(is *role, id uint64) error {
 			match = pr.Match
 		}
 	})
-	if commit := g.commit.Load(); match+maxBehind < commit {
+	if commit := g.commit.Load(); match == 0 || match+maxBehind < commit {
 		return message.Errorf(message.Unavailable, "replica %d of group %d is at index %d of %d: try again when it has caught up", id, g.id, match, commit)
 	}
 	return nil

@@ -67,6 +67,22 @@ func TestTrap08LearnerThatIsBehindDoesNotVote(t *testing.T) {
 	c.agreeOn(1, 2)
 }
 
+// Who holds nothing yet does not vote, however short the log is: its vote would
+// count before the replica is there, and without it nothing could be committed.
+func TestTrap08LearnerThatHoldsNothingDoesNotVote(t *testing.T) {
+	c := newGrowing(t, nil)
+	c.isolate(2, true)
+	c.isolate(3, true)
+	c.members([]uint64{1}, []uint64{2, 3})
+	if err := c.nodes[1].group().SetMembers(t.Context(), []uint64{1, 2, 3}, nil); message.CodeOf(err) != message.Unavailable {
+		t.Fatalf("votes for replicas that hold nothing: %v", err)
+	}
+	c.isolate(2, false)
+	c.isolate(3, false)
+	c.members([]uint64{1, 2, 3}, nil)
+	c.agree()
+}
+
 // A second change waits for the first, and only the leader changes anything.
 func TestOneChangeAtATime(t *testing.T) {
 	c := newCluster(t)
