@@ -107,7 +107,7 @@ func (q *queue) exactly(from, to int, epoch uint64) (i int, err *message.Error) 
 // endow writes the first rows of the group that gets the shard.
 func (m *Machine) endow(set func(key, value []byte), q *queue, s *shard) {
 	set(m.keys.one(rowGroup), m.meta.append(nil))
-	set(m.keys.queue(q.number), q.settingsRow.append(nil))
+	set(m.keys.queue(q.number), q.append(nil))
 	there := shard{from: s.from, to: s.to, epoch: s.epoch + 1, counter: s.counter, path: s.path}
 	set(m.keys.shard(q.number, s.from), there.append(nil))
 	for _, kind := range []byte{rowSession, rowLane, rowExecuted} {

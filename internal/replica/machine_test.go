@@ -94,7 +94,7 @@ func applyCounters(rows Rows, index uint64, entry []byte) []any {
 // this one's: the command "spin GROUP REPLICAS".
 func spin(rows Rows, name string) (refusal *message.Error, ok bool) {
 	var group, n uint64
-	if _, err := fmt.Sscanf(name, "spin %d %d", &group, &n); err != nil {
+	if read, _ := fmt.Sscanf(name, "spin %d %d", &group, &n); read != 2 {
 		return nil, false
 	}
 	replicas := map[uint64]uint64{}
