@@ -1,8 +1,10 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
@@ -25,7 +27,8 @@ const missesAllowed = 1
 // Claim compares what a session claims with what it holds in this group.
 func (g *Group) Claim(_ context.Context, c Claim) error {
 	lost, err := g.unclaimed(c)
-	for number, leases := range lost {
+	for number, leases := range inOrder(lost) {
+		slices.SortFunc(leases, func(a, b queue.LeaseRef) int { return cmp.Compare(a.Seq, b.Seq) })
 		r := queue.ReleaseLeases{Queue: number, Leases: leases}
 		g.raft.Propose(replica.Command(r.Command()), func(any, error) {}) // the next claim finds what is lost
 	}

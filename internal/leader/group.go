@@ -154,7 +154,7 @@ func (g *Group) Follow() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.leading = false
-	for _, l := range g.queues {
+	for _, l := range inOrder(g.queues) {
 		for _, c := range l.workers.all() {
 			c.deliver(0, nil, message.Errorf(message.NotLeader, "group %d is no longer led here", g.raft.ID()))
 		}

@@ -67,7 +67,7 @@ func (g *Group) reconcileAll() (settings []setting) {
 	if g.view == nil {
 		return nil
 	}
-	for number := range g.queues {
+	for number := range inOrder(g.queues) {
 		settings = g.reconcile(settings, number)
 	}
 	for _, q := range g.view.Queues("", g.view.Len()) {
@@ -142,7 +142,7 @@ func (g *Group) unrecorded() (changes []catalog.Command) {
 	if g.view == nil {
 		return nil
 	}
-	for number, l := range g.queues {
+	for number, l := range inOrder(g.queues) {
 		q, ok := g.view.QueueNumber(number)
 		if !ok {
 			continue

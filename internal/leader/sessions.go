@@ -78,7 +78,7 @@ func (s *sessions) free(d *deadline) {
 // sweep are leases of sessions that have ended, a queue and at most sweep leases
 // in each; they are on their way until expire hears of them again.
 func (s *sessions) sweep() (out [][]*deadline) {
-	for _, b := range s.ending {
+	for _, b := range inOrder(s.ending) {
 		byQueue := map[uint32][]*deadline{}
 		for _, d := range b.leases {
 			if d.incarnation <= b.ended && !d.ending {
@@ -86,7 +86,7 @@ func (s *sessions) sweep() (out [][]*deadline) {
 				byQueue[d.key.queue] = append(byQueue[d.key.queue], d)
 			}
 		}
-		for _, ds := range byQueue {
+		for _, ds := range inOrder(byQueue) {
 			// In the order of sending, as far as they are of one shard.
 			slices.SortFunc(ds, func(x, y *deadline) int { return compareKeys(x.key, y.key) })
 			out = slices.AppendSeq(out, slices.Chunk(ds, sweep))
@@ -102,7 +102,7 @@ func (g *Group) expireSessions(changes []catalog.Change) (ends []queue.ExpireSes
 		return nil
 	}
 	if changes == nil {
-		for _, b := range g.sessions.by {
+		for _, b := range inOrder(g.sessions.by) {
 			ends = g.expireSession(ends, b)
 		}
 		return ends

@@ -3,6 +3,7 @@ package leader
 import (
 	"cmp"
 	"container/heap"
+	"slices"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/queue"
@@ -187,6 +188,9 @@ func (g *Group) Tick() {
 			wake = append(wake, wakeJob{c, t.after})
 		}
 	}
+	slices.SortFunc(wake, func(a, b wakeJob) int {
+		return cmp.Or(cmp.Compare(a.cell.queue, b.cell.queue), cmp.Compare(a.cell.number, b.cell.number))
+	})
 	postponed := g.postponed
 	g.postponed = nil
 	for _, l := range postponed {
