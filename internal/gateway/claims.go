@@ -1,7 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
@@ -85,10 +88,7 @@ func (a *attachment) claim(tokens []message.Token) (c leader.Claim, groups []uin
 	for l := range a.handed {
 		hold(l.id, l.fence)
 	}
-	for id := range a.groups {
-		groups = append(groups, id)
-	}
-	return c, groups
+	return c, slices.Sorted(maps.Keys(a.groups))
 }
 
 func (a *attachment) unclaimed(tokens []message.Token) (lost []queue.Leased) {
@@ -109,6 +109,7 @@ func (a *attachment) unclaimed(tokens []message.Token) (lost []queue.Leased) {
 			lost = append(lost, queue.Leased{ID: l.id, Fence: l.fence})
 		}
 	}
+	slices.SortFunc(lost, func(a, b queue.Leased) int { return cmp.Compare(a.Fence, b.Fence) })
 	return lost
 }
 
