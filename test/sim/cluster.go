@@ -29,47 +29,48 @@ const (
 
 // enter makes the process a node of the cluster, and begins what it does beside
 // its groups.
-func (p *process) enter() {
+func (p *process) enter(ctx context.Context) {
 	n := p.node
 	self := catalog.Node{ID: n.number, Name: n.name(), Peer: n.name(), StoreID: 1_000 + n.number, Boot: p.host.Boot() << catalog.BootBits}
 	switch {
 	case n.member.Load():
 	case n.number == 1:
 		n.w.after(0, func() { p.first(catalog.MetaGroup, 1) })
-		p.changed(catalog.Command{Found: &catalog.Found{ClusterID: "sim", Secret: message.Secret{1}, Node: self, Groups: dataGroups}})
+		p.changed(ctx, catalog.Command{Found: &catalog.Found{ClusterID: "sim", Secret: message.Secret{1}, Node: self, Groups: dataGroups}})
 	default:
-		r := p.changed(catalog.Command{AddNode: &catalog.AddNode{Node: self}})
+		r := p.changed(ctx, catalog.Command{AddNode: &catalog.AddNode{Node: self}})
 		if p.ctx.Err() == nil && (r.Node == nil || r.Node.ID != n.number) {
 			n.w.fail("node %d joins as %+v: %v", n.number, r.Node, r.Err)
 		}
 	}
 	for {
-		ctx, cancel := context.WithTimeout(p.ctx, callWithin)
-		err := p.refresh(ctx)
+		try, cancel := context.WithTimeout(ctx, callWithin)
+		err := p.refresh(try)
 		cancel()
-		if err == nil || !n.w.pause(p.ctx, pauseFor) {
+		if err == nil || !p.pause(ctx, pauseFor) {
 			break
 		}
 	}
-	p.changed(catalog.Command{SetNode: &catalog.SetNode{Node: self}})
+	p.changed(ctx, catalog.Command{SetNode: &catalog.SetNode{Node: self}})
 	if p.ctx.Err() != nil {
 		return
 	}
 	n.member.Store(true)
 	p.served.Store(true)
 	n.w.note("node %d is a member", n.number)
-	p.spawn(p.watch)
-	p.spawn(func() { p.gateway.Beats(p.ctx, p.beat) })
+	watch, beats := as(p.ctx, n.w.name()), as(p.ctx, n.w.name())
+	p.spawn(func() { p.watch(watch) })
+	p.spawn(func() { p.gateway.Beats(beats, p.beat) })
 	p.learn(p.view.Load(), nil)
 }
 
 // changed proposes a change of the catalog until it is done or refused.
-func (p *process) changed(c catalog.Command) (r catalog.Result) {
+func (p *process) changed(ctx context.Context, c catalog.Command) (r catalog.Result) {
 	for {
-		ctx, cancel := context.WithTimeout(p.ctx, callWithin)
-		r, err := p.change(ctx, c)
+		try, cancel := context.WithTimeout(ctx, callWithin)
+		r, err := p.change(try, c)
 		cancel()
-		if err == nil || !p.node.w.pause(p.ctx, pauseFor) {
+		if err == nil || !p.pause(ctx, pauseFor) {
 			return r
 		}
 	}
@@ -79,7 +80,7 @@ func (p *process) changed(c catalog.Command) (r catalog.Result) {
 func (p *process) change(ctx context.Context, c catalog.Command) (catalog.Result, error) {
 	if m := p.meta.Load(); m != nil {
 		r, err := m.Propose(ctx, c)
-		p.node.w.turn()
+		p.takeTurn(ctx)
 		if message.CodeOf(err) != message.NotLeader {
 			return r, err
 		}
@@ -95,7 +96,7 @@ func (p *process) refresh(ctx context.Context) error {
 		return p.watchOnce(ctx, true)
 	}
 	err := g.ReadIndex(ctx)
-	p.node.w.turn()
+	p.takeTurn(ctx)
 	if err == nil && !m.Trusted() {
 		m.Trust()
 	}
@@ -106,7 +107,7 @@ func (p *process) beat(ctx context.Context, reports []liveness.Report) ([]livene
 	b := liveness.Bundle{Node: p.node.number, Boot: p.host.Boot() << catalog.BootBits, Reports: reports}
 	if m := p.meta.Load(); m != nil {
 		heard, err := m.Beat(ctx, b)
-		p.node.w.turn()
+		p.takeTurn(ctx)
 		if message.CodeOf(err) != message.NotLeader {
 			return heard, err
 		}
@@ -199,13 +200,13 @@ func (p *process) did(err error, format string, args ...any) {
 }
 
 // watch follows the catalog while there is no replica of it here.
-func (p *process) watch() {
-	for p.ctx.Err() == nil {
-		ctx, cancel := context.WithTimeout(p.ctx, watchFor+callWithin)
-		err := p.watchNext(ctx)
+func (p *process) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		try, cancel := context.WithTimeout(ctx, watchFor+callWithin)
+		err := p.watchNext(try)
 		cancel()
 		if err != nil {
-			p.node.w.pause(p.ctx, 250*time.Millisecond)
+			p.pause(ctx, 250*time.Millisecond)
 		}
 	}
 }
@@ -217,7 +218,7 @@ func (p *process) watchNext(ctx context.Context) error {
 	case !ok || m == nil || len(g.Status().Voters) == 0:
 		return p.watchOnce(ctx, false)
 	case m.Trusted():
-		p.node.w.pause(ctx, watchFor)
+		p.pause(ctx, watchFor)
 		return nil
 	default:
 		return p.refresh(ctx)
@@ -275,7 +276,7 @@ func (p *process) tell(ctx context.Context, version uint64, fresh bool) ([]byte,
 		}
 		select {
 		case <-changed:
-			p.node.w.turn()
+			p.takeTurn(ctx)
 		case <-ctx.Done():
 			return nil, nil
 		}
@@ -298,8 +299,9 @@ func (p *process) stepMembers() {
 			if p.dead.Load() {
 				return
 			}
+			own := as(p.ctx, p.node.w.name())
 			p.spawn(func() {
-				ctx, cancel := context.WithTimeout(p.ctx, stepWithin)
+				ctx, cancel := context.WithTimeout(own, stepWithin)
 				defer cancel()
 				_ = m.Step(ctx, v, prefer[g.ID()], p.node.Now()) // what fails is tried again
 			})

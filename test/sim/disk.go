@@ -1,7 +1,12 @@
 package main
 
 import (
+	"errors"
+	"hash/fnv"
+	"io"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -47,17 +52,99 @@ func prepare(fs vfs.FS) error {
 	if err := fs.MkdirAll(dataDir, 0o755); err != nil {
 		return err
 	}
-	root, err := fs.OpenDir("/")
+	return syncDir(fs, "/")
+}
+
+// cut is what a power cut leaves now: what was synced, and some blocks of the rest.
+// Pebble's own CrashClone draws for files in no order, so it gives only the two
+// extremes here.
+func (d *disk) cut(keepPercent int, seed uint64) (*vfs.MemFS, error) {
+	synced := d.mem.CrashClone(vfs.CrashCloneCfg{})
+	if keepPercent == 0 {
+		return synced, nil
+	}
+	all := d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(seed, 0))})
+	return synced, keepSome(all, synced, dataDir, keepPercent, seed)
+}
+
+// keepSome brings to a directory some of what another one has more.
+func keepSome(from, to vfs.FS, dir string, percent int, seed uint64) error {
+	names, err := from.List(dir)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	return root.Sync()
+	slices.Sort(names)
+	for _, name := range names {
+		path := from.PathJoin(dir, name)
+		h := fnv.New64a()
+		io.WriteString(h, path)
+		r := rand.New(rand.NewPCG(seed, h.Sum64()))
+		info, err := from.Stat(path)
+		if err != nil {
+			return err
+		}
+		_, missing := to.Stat(path)
+		switch {
+		case missing != nil && r.IntN(100) >= percent:
+			continue
+		case info.IsDir() && missing != nil:
+			if err := to.MkdirAll(path, 0o755); err != nil {
+				return err
+			}
+			fallthrough
+		case info.IsDir():
+			err = keepSome(from, to, path, percent, seed)
+		default:
+			err = keepBlocks(from, to, path, percent, r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return syncDir(to, dir)
 }
 
-// cut is what a power cut leaves now.
-func (d *disk) cut(keepPercent int, r *rand.Rand) *vfs.MemFS {
-	return d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keepPercent, RNG: r})
+// keepBlocks keeps some blocks of a file.
+func keepBlocks(from, to vfs.FS, path string, percent int, r *rand.Rand) error {
+	data, err := contents(from, path)
+	if err != nil {
+		return err
+	}
+	kept, err := contents(to, path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	const size = 4096
+	for i := 0; i < len(data); i += size {
+		if r.IntN(100) < percent {
+			block := data[i:min(i+size, len(data))]
+			kept = append(kept, make([]byte, max(i+len(block)-len(kept), 0))...)
+			copy(kept[i:], block)
+		}
+	}
+	f, err := to.Create(path, "")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(kept)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func contents(fs vfs.FS, path string) ([]byte, error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	f, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // lazyFS says that the log is synced, and does not do it.

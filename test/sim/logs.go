@@ -91,6 +91,7 @@ func (l *logs) applied(node, group, index uint64, entry []byte, results []any) {
 	default:
 		g.entries[index], g.last = hash, index
 		l.w.note("group %d index %d is %x", group, index, hash)
+		l.w.log.Debug(fmt.Sprintf("ENTRY %d %d %x", group, index, entry))
 		g.apply(index, entry, hash)
 	}
 }

@@ -74,13 +74,13 @@ func (n *network) delay(r *rand.Rand, from, to uint64) time.Duration {
 
 // deliver has f happen at a node: later, if it stands still, and never, if it is
 // not up then.
-func (n *network) deliver(d time.Duration, to uint64, f func(*process)) {
-	n.w.after(d, func() {
+func (n *network) deliver(whose uint64, d time.Duration, to uint64, f func(*process)) {
+	n.w.afterAs(whose, d, func() {
 		at := n.w.node(to)
 		switch p, rest := at.process(), at.stall(); {
 		case p == nil:
 		case rest > 0:
-			n.deliver(rest, to, f)
+			n.deliver(whose, rest, to, f)
 		default:
 			f(p)
 		}
@@ -105,7 +105,7 @@ func (p *process) Send(msgs []replica.Outgoing) {
 				d += time.Duration(r.Int64N(int64(lateBy)))
 			}
 			m := proto.Clone(o.Message).(*raftpb.Message)
-			n.deliver(d, to, func(q *process) {
+			n.deliver(0, d, to, func(q *process) {
 				q.saw(o.Group, m.GetFrom(), p.node.number)
 				n.w.note("%d→%d group %d %v", p.node.number, to, o.Group, m.GetType())
 				q.host.Receive(o.Group, m)
@@ -163,6 +163,8 @@ var (
 type call struct {
 	n        *network
 	from, to uint64
+	name     uint64
+	r        *rand.Rand
 	answer   chan answer // has room for one
 	// cancel ends the handler, once it runs.
 	cancel context.CancelCauseFunc
@@ -178,14 +180,15 @@ func (c *call) over(b []byte, err error) {
 
 // lose lets the caller learn, when the silence has lasted, that no answer comes.
 func (c *call) lose(after time.Duration) {
-	c.n.w.after(after, func() { c.over(nil, errLost) })
+	c.n.w.afterAs(c.name, after, func() { c.over(nil, errLost) })
 }
 
 // call asks a node. When hurry is closed the other side is told to answer with
 // what it has.
 func (p *process) call(ctx context.Context, to uint64, hurry <-chan struct{}, f func(context.Context, *process) ([]byte, error)) ([]byte, error) {
 	n := p.node.w.net
-	c := &call{n: n, from: p.node.number, to: to, answer: make(chan answer, 1)}
+	c := &call{n: n, from: p.node.number, to: to, name: n.w.name(), answer: make(chan answer, 1)}
+	c.r = rand.New(rand.NewPCG(n.w.o.seed, c.name))
 	if p.dead.Load() {
 		<-p.ctx.Done()
 		return nil, errLost
@@ -216,20 +219,19 @@ func (p *process) call(ctx context.Context, to uint64, hurry <-chan struct{}, f 
 // start sends the question, if there is a way.
 func (c *call) start(ctx context.Context, f func(context.Context, *process) ([]byte, error)) {
 	n := c.n
-	r := n.rand(c.from, c.to)
-	d, known, reset := n.delay(r, c.from, c.to), r.Float64() < 0.5, r.Float64() < n.roughness().reset
+	d, known, reset := n.delay(c.r, c.from, c.to), c.r.Float64() < 0.5, c.r.Float64() < n.roughness().reset
 	at := n.w.node(c.to)
 	switch {
 	case at.process() == nil, !n.up(c.from, c.to) && known:
-		n.w.after(d, func() { c.over(nil, errNotSent) })
+		n.w.afterAs(c.name, d, func() { c.over(nil, errNotSent) })
 	case !n.up(c.from, c.to):
 		c.lose(silentAfter)
 	case reset && known:
 		c.lose(d) // before it was there
 	default:
 		c.lose(silentAfter + time.Minute + 10*time.Second) // longer than any call of ours
-		n.deliver(d, c.to, func(q *process) { c.serve(ctx, q, d, reset, f) })
-		n.w.after(d, func() { // a node that is not up by then never answers
+		n.deliver(c.name, d, c.to, func(q *process) { c.serve(ctx, q, d, reset, f) })
+		n.w.afterAs(c.name, d, func() { // a node that is not up by then never answers
 			if at.process() == nil {
 				c.lose(silentAfter)
 			}
@@ -239,14 +241,14 @@ func (c *call) start(ctx context.Context, f func(context.Context, *process) ([]b
 
 // serve runs the handler on the other node.
 func (c *call) serve(ctx context.Context, q *process, d time.Duration, reset bool, f func(context.Context, *process) ([]byte, error)) {
-	base, cancel := context.WithCancelCause(q.ctx)
+	base, cancel := context.WithCancelCause(as(q.ctx, c.name))
 	c.cancel = cancel
 	run, stop := base, func() {}
 	if end, ok := ctx.Deadline(); ok {
 		run, stop = context.WithDeadline(base, end.Add(d)) // what was left when it was sent
 	}
 	if reset {
-		c.n.w.after(d, func() { // the answer finds no connection
+		c.n.w.afterAs(c.name, d, func() { // the answer finds no connection
 			cancel(errGone)
 			c.over(nil, errLost)
 		})
@@ -271,13 +273,12 @@ func (c *call) serve(ctx context.Context, q *process, d time.Duration, reset boo
 // reply carries the answer back.
 func (c *call) reply(b []byte, err error) {
 	n := c.n
-	r := n.rand(c.to, c.from)
-	d := n.delay(r, c.to, c.from)
+	d := n.delay(c.r, c.to, c.from)
 	if !n.up(c.to, c.from) {
 		c.lose(silentAfter)
 		return
 	}
-	n.deliver(d, c.from, func(*process) { c.over(b, err) })
+	n.deliver(c.name, d, c.from, func(*process) { c.over(b, err) })
 }
 
 // interrupt tells the other side, if there is a way, that the answer is wanted
@@ -287,7 +288,7 @@ func (c *call) interrupt(cause error) {
 	if !n.up(c.from, c.to) {
 		return
 	}
-	n.deliver(n.delay(n.rand(c.from, c.to), c.from, c.to), c.to, func(*process) {
+	n.deliver(c.name, n.delay(c.r, c.from, c.to), c.to, func(*process) {
 		if c.cancel != nil {
 			c.cancel(cause)
 		}

@@ -119,6 +119,14 @@ func (p *process) every(d time.Duration, f func()) {
 // spawn runs something that belongs to the process.
 func (p *process) spawn(f func()) { p.node.w.running.Go(f) }
 
+// takeTurn waits for an event of the caller's own; pause also for some time. The
+// dead wait for nothing: their contexts have ended in any order.
+func (p *process) takeTurn(ctx context.Context) { p.pause(as(p.ctx, whose(ctx)), 0) }
+
+func (p *process) pause(ctx context.Context, d time.Duration) bool {
+	return !p.dead.Load() && p.node.w.pause(ctx, d)
+}
+
 // addNode makes a node with an empty disk, which is not started.
 func (w *world) addNode() *node {
 	n := &node{w: w, number: uint64(len(w.nodes) + 1)}
@@ -174,7 +182,7 @@ func (n *node) start() {
 	p.stepHost(false)
 	p.every(replica.TickEvery, func() { p.stepHost(true) })
 	p.every(leader.Every, p.tick)
-	p.spawn(p.enter)
+	p.spawn(func() { p.enter(as(p.ctx, w.name())) })
 }
 
 // stepHost lets the host do a step, and ends what the power was cut from.
@@ -207,7 +215,10 @@ func (p *process) powerOff() {
 		return
 	}
 	r := n.w.rand(n.name() + " disk")
-	n.cut = n.disk.cut(n.keep, r)
+	var err error
+	if n.cut, err = n.disk.cut(n.keep, r.Uint64()); err != nil {
+		n.w.fail("node %d: %v", n.number, err)
+	}
 	n.w.note("node %d dies, %d %% of what was not synced is kept", n.number, n.keep)
 }
 
@@ -319,7 +330,7 @@ type reply[T any] struct {
 // do does something that a client asks of a process; alive is false if that died,
 // and whatever came of it the client does not hear.
 func do[T any](p *process, within time.Duration, f func(context.Context) (T, error)) (value T, err error, alive bool) {
-	a, done := &ask{make(chan struct{})}, make(chan reply[T], 1)
+	a, done, name := &ask{make(chan struct{})}, make(chan reply[T], 1), p.node.w.name()
 	p.mu.Lock()
 	if p.dead.Load() {
 		p.mu.Unlock()
@@ -328,7 +339,7 @@ func do[T any](p *process, within time.Duration, f func(context.Context) (T, err
 	p.asked = append(p.asked, a)
 	p.mu.Unlock()
 	p.spawn(func() {
-		ctx, cancel := context.WithTimeout(p.ctx, within)
+		ctx, cancel := context.WithTimeout(as(p.ctx, name), within)
 		defer cancel()
 		value, err := f(ctx)
 		if !p.dead.Load() {
@@ -343,7 +354,7 @@ func do[T any](p *process, within time.Duration, f func(context.Context) (T, err
 	p.mu.Lock()
 	p.asked = slices.DeleteFunc(p.asked, func(o *ask) bool { return o == a })
 	p.mu.Unlock()
-	p.node.w.turn()
+	p.node.w.pause(as(context.Background(), name), 0)
 	if p.dead.Load() {
 		return value, errDied, false
 	}

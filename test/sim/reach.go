@@ -15,7 +15,7 @@ import (
 // leader finds a group where it is led.
 func (p *process) leader(id uint64) (gateway.Group, error) {
 	if g, ok := p.group(id); ok && g.Leading() {
-		return local{g, p.elsewhere.Group(id), p.node.w}, nil
+		return local{g, p.elsewhere.Group(id), p}, nil
 	}
 	return p.elsewhere.Group(id), nil
 }
@@ -26,7 +26,7 @@ func (p *process) reader(id uint64) (gateway.Reader, error) {
 		if p.node.w.hook.staleRead {
 			return staleReader{p, id}, nil
 		}
-		return local{g, p.elsewhere.Group(id), p.node.w}, nil
+		return local{g, p.elsewhere.Group(id), p}, nil
 	}
 	return p.elsewhere.Group(id), nil
 }
@@ -36,16 +36,16 @@ func (p *process) reader(id uint64) (gateway.Reader, error) {
 type local struct {
 	*leader.Group
 	remote *leader.Remote
-	w      *world
+	p      *process
 }
 
 func (l local) Propose(ctx context.Context, c queue.Command) (any, error) {
-	defer l.w.turn()
+	defer l.p.takeTurn(ctx)
 	return l.Group.Propose(ctx, c)
 }
 
 func (l local) Read(ctx context.Context, q *queue.Query, within time.Duration) (queue.Answer, message.Freshness, error) {
-	defer l.w.turn()
+	defer l.p.takeTurn(ctx)
 	return l.Group.Read(ctx, q, within)
 }
 
@@ -106,7 +106,7 @@ func (p *process) nodeOf(group, id uint64) uint64 {
 	p.mu.Lock()
 	node := p.seen[place{group, id}]
 	p.mu.Unlock()
-	if v := p.view.Load(); node == 0 && v != nil {
+	if v := p.places(); node == 0 && v != nil {
 		if g, ok := v.Group(group); ok {
 			for _, r := range g.Replicas {
 				if r.ID == id {
@@ -116,6 +116,18 @@ func (p *process) nodeOf(group, id uint64) uint64 {
 		}
 	}
 	return node
+}
+
+// places is the catalog by which replicas are found: before any can be trusted,
+// the one that the replica here has.
+func (p *process) places() *catalog.View {
+	if v := p.view.Load(); v != nil {
+		return v
+	}
+	if m := p.meta.Load(); m != nil {
+		return m.Newest()
+	}
+	return nil
 }
 
 // saw notes where a replica wrote from.

@@ -66,6 +66,7 @@ func (w *world) live() (stop func()) {
 		for ended := w.ended(); !ended(); {
 			w.step()
 		}
+		time.Sleep(time.Minute) // what the dead still do by themselves ends in that time
 	}
 	for range 3 {
 		w.addNode()
@@ -127,7 +128,6 @@ func (w *world) createQueues() bool {
 			if _, _, err := p.gateway.CreateQueue(p.ctx, q.name, q.settings, q.shards); err != nil {
 				w.fail("queue %s can't be created: %v", q.name, err)
 			}
-			w.turn()
 			left--
 		}
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"fmt"
@@ -33,7 +34,8 @@ type world struct {
 
 	mu        sync.Mutex
 	events    events
-	next      uint64 // number of the next event
+	next      uint64 // number of the last event
+	names     uint64 // that were given
 	rngs      map[string]*rand.Rand
 	history   uint64     // hash of all that happened, in order
 	entries   int        // of the history
@@ -46,9 +48,11 @@ type world struct {
 
 // event is something that happens at a time. No two happen at the same instant,
 // so that no two timers which begin in them end at the same instant: the Go
-// runtime orders those at random.
+// runtime orders those at random. Those that one event has woken ask for their
+// turns in an order that depends on Go's scheduler; whose says who comes first.
 type event struct {
 	at     time.Duration
+	whose  uint64
 	number uint64
 	do     func()
 }
@@ -57,7 +61,8 @@ type events []*event
 
 func (e events) Len() int { return len(e) }
 func (e events) Less(i, j int) bool {
-	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].number < e[j].number
+	a, b := e[i], e[j]
+	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.whose, b.whose), cmp.Compare(a.number, b.number)) < 0
 }
 func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
 func (e *events) Push(x any)   { *e = append(*e, x.(*event)) }
@@ -101,21 +106,41 @@ func (w *world) rand(of string) *rand.Rand {
 }
 
 // after has something happen later.
-func (w *world) after(d time.Duration, do func()) {
+func (w *world) after(d time.Duration, do func()) { w.afterAs(0, d, do) }
+
+func (w *world) afterAs(whose uint64, d time.Duration, do func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.next++
-	heap.Push(&w.events, &event{at: w.now() + d, number: w.next, do: do})
+	heap.Push(&w.events, &event{at: w.now() + d, whose: whose, number: w.next, do: do})
 }
 
-// turn waits for an event of the caller's own. Several goroutines that one event
-// has woken go on in different instants.
-func (w *world) turn() { w.pause(context.Background(), 0) }
+// name gives a number to one who may be woken together with others.
+func (w *world) name() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.names++
+	return w.names
+}
 
-// pause waits in simulated time; false: ctx has ended.
+type nameKey struct{}
+
+// as has what is done with the context done in someone's name.
+func as(ctx context.Context, whose uint64) context.Context {
+	return context.WithValue(ctx, nameKey{}, whose)
+}
+
+// whose says in whose name something is done.
+func whose(ctx context.Context) uint64 {
+	name, _ := ctx.Value(nameKey{}).(uint64)
+	return name
+}
+
+// pause waits in simulated time; false: ctx has ended. Several that one event has
+// woken, and that pause for no time, go on in different instants.
 func (w *world) pause(ctx context.Context, d time.Duration) bool {
 	over := make(chan struct{})
-	w.after(d, func() { close(over) })
+	w.afterAs(whose(ctx), d, func() { close(over) })
 	select {
 	case <-over:
 		return ctx.Err() == nil
