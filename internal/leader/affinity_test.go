@@ -256,7 +256,7 @@ func TestKeyGoesToItsWorker(t *testing.T) {
 		if i%2 == 1 {
 			r.sendKeyed(key)
 		}
-		r.step(0)
+		r.propose(queue.Tick()) // behind the lease
 		got, _ := came(calls, "")
 		if len(got) != 1 || got[0].Head.Key != key {
 			t.Fatalf("%d messages went out", len(got))
