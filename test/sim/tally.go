@@ -134,7 +134,15 @@ func (t *tally) hand(k *worker, d *message.Delivery, batch int, until func() tim
 	return h
 }
 
-// drop ends a worker's belief.
+// settles ends a worker's belief; it goes on to claim what it settles until that is
+// answered.
+func (t *tally) settles(h *holding) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.until = func() time.Duration { return 0 }
+}
+
+// drop has a worker forget a message.
 func (t *tally) drop(h *holding) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -110,7 +110,7 @@ func (k *worker) handle(got []message.Delivery, hold []*holding) {
 		}
 		if action != message.Ack && h.line != "" {
 			lines[h.line] = true
-			for _, later := range hold[i:] {
+			for _, later := range hold[i+1:] {
 				if later.line == h.line {
 					k.w.tally.drop(later)
 				}
@@ -139,7 +139,9 @@ func (k *worker) settle(d *message.Delivery, h *holding, action message.Action) 
 	if action == message.Ack {
 		k.w.tally.tries(d.ID)
 	}
-	k.w.tally.drop(h)
+	until := h.until
+	k.w.tally.settles(h)
+	defer k.w.tally.drop(h)
 	repeated := false
 	for range 5 {
 		p := k.w.anyNode(k.r)
@@ -149,7 +151,7 @@ func (k *worker) settle(d *message.Delivery, h *holding, action message.Action) 
 		}
 		r := k.try(p, d, action)
 		k.w.note("%s settles %s %d by %d: %v", k.name, d.ID, d.Fence, action, message.CodeOf(errorOf(r.Err)))
-		k.w.tally.settled(k, d, action, r, repeated, believed && k.w.now() < h.until())
+		k.w.tally.settled(k, d, action, r, repeated, believed && k.w.now() < until())
 		switch message.CodeOf(errorOf(r.Err)) {
 		case message.UnknownOutcome:
 			repeated = true
