@@ -27,7 +27,7 @@ const (
 type config struct {
 	workloads, systems []string
 	repeats            int
-	shards             int
+	shards, clients    int
 	options            load.Options
 	dir, comanda       string // comanda: the binary that was built
 }
@@ -41,6 +41,7 @@ func main() {
 	flag.DurationVar(&c.options.Duration, "duration", 0, "of the measured phase; 0: 5 s, W2 15 s")
 	flag.IntVar(&c.options.Preload, "preload", 0, "messages of W3 and W6; 0: 200,000 and 10,000,000")
 	flag.IntVar(&c.shards, "shards", 1, "of Comanda's queues")
+	flag.IntVar(&c.clients, "clients", 1, "of Comanda, over which producers are spread")
 	flag.StringVar(&c.dir, "dir", "", "directory for the servers' data; default a temporary one")
 	flag.Parse()
 	c.workloads, c.systems = strings.Split(*workloads, ","), strings.Split(*names, ",")

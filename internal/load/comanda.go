@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/comanda-mq/comanda/client"
 )
@@ -18,33 +19,49 @@ const (
 type Comanda struct {
 	Addr   string // host:port, or several with commas
 	Shards int    // of its queues; 0: the server's default
+	// Clients is over how many connections producers are spread, as if they were
+	// of so many programs: one client sends what gathers in one call at a time, and
+	// a call goes to one shard. 0: one.
+	Clients int
 }
 
 // Open makes the queue. One that is there already is not touched, and refused.
 func (s Comanda) Open(ctx context.Context, name string, _ int) (_ Queue, err error) {
-	c, err := client.New(s.Addr)
-	if err != nil {
-		return nil, err
+	q := &comandaQueue{name: name}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, q.disconnect())
+		}
+	}()
+	for range max(s.Clients, 1) {
+		c, err := client.New(s.Addr)
+		if err != nil {
+			return nil, err
+		}
+		q.clients = append(q.clients, c)
 	}
-	if _, err = c.Queue(ctx, name); err == nil {
-		err = errors.New("it is there already: delete it, or give another name")
+	if _, err = q.clients[0].Queue(ctx, name); err == nil {
+		return nil, errors.New("it is there already: delete it, or give another name")
 	}
 	if errors.Is(err, client.ErrQueueNotFound) {
-		_, err = c.CreateQueue(ctx, name, client.QueueOptions{Shards: s.Shards})
+		_, err = q.clients[0].CreateQueue(ctx, name, client.QueueOptions{Shards: s.Shards})
 	}
-	if err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return &comandaQueue{client: c, name: name}, nil
+	return q, err
 }
 
 type comandaQueue struct {
-	client *client.Client
-	name   string
+	name    string
+	clients []*client.Client
+	turn    atomic.Uint64 // of the clients
+}
+
+// next is the client whose turn it is.
+func (q *comandaQueue) next() *client.Client {
+	return q.clients[q.turn.Add(1)%uint64(len(q.clients))]
 }
 
 func (q *comandaQueue) Send(ctx context.Context, body []byte) error {
-	_, err := q.client.Send(ctx, q.name, client.Message{Body: body})
+	_, err := q.next().Send(ctx, q.name, client.Message{Body: body})
 	return err
 }
 
@@ -53,12 +70,19 @@ func (q *comandaQueue) SendBatch(ctx context.Context, bodies [][]byte) error {
 	for i, b := range bodies {
 		ms[i].Body = b
 	}
-	_, err := q.client.SendBatch(ctx, q.name, ms)
+	_, err := q.next().SendBatch(ctx, q.name, ms)
 	return err
 }
 
 func (q *comandaQueue) Close(ctx context.Context) error {
-	return errors.Join(q.client.DeleteQueue(ctx, q.name), q.client.Close())
+	return errors.Join(q.clients[0].DeleteQueue(ctx, q.name), q.disconnect())
+}
+
+func (q *comandaQueue) disconnect() (err error) {
+	for _, c := range q.clients {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
 
 // Consume runs a worker. It has more slots than handlers, so that messages lie
@@ -72,7 +96,7 @@ func (q *comandaQueue) Consume(ctx context.Context, c Consumer) error {
 		slots = 2 * c.Handlers
 	}
 	w := &client.Worker{
-		Client: q.client, Queue: q.name, Concurrency: min(slots, maxSlots), Logger: slog.New(&unsettled),
+		Client: q.clients[0], Queue: q.name, Concurrency: min(slots, maxSlots), Logger: slog.New(&unsettled),
 		Handler: func(_ context.Context, job *client.Job) error {
 			handlers <- struct{}{}
 			c.Handle(job.Body())
