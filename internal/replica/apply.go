@@ -249,6 +249,9 @@ func (w *worker) apply(t task) []any {
 		panic(fmt.Sprintf("replica: entry %d of group %d has %d results for %d commands", e.GetIndex(), w.g.id, len(results), len(t.ours)))
 	}
 	w.row = appendApplied(w.row[:0], e.GetIndex(), e.GetTerm(), w.conf)
+	if len(w.children) > 0 { // before anything of it can be durable
+		w.g.young.CompareAndSwap(nil, &w.children[0])
+	}
 	w.rows.Commit(w.row)
 	if command {
 		w.g.machine.Applied()

@@ -214,3 +214,21 @@ func (h *Host) readChild(x state.Given) (*child, error) {
 	}
 	return &child{group: x.Child, replica: binary.BigEndian.Uint64(x.Note), root: x.Root, base: at, conf: conf}, nil
 }
+
+// keptForChild is the index up to which the log may forget, for a child's sake:
+// the entry that makes it stays until the child has committed an entry of its own,
+// and so has its rows on a majority. Else whoever has the entry and has not
+// applied it could be carried over it by a snapshot, and its copy be lost.
+func (g *Group) keptForChild(upTo uint64) uint64 {
+	c := g.young.Load()
+	if c == nil {
+		return upTo
+	}
+	own, ok := g.host.Group(c.group)
+	grown := ok && own.commit.Load() > c.base.Index
+	if destroyed := !ok && g.host.log.MinReplica(c.group) > c.replica; grown || destroyed {
+		g.young.CompareAndSwap(c, nil)
+		return upTo
+	}
+	return min(upTo, c.base.Index-1)
+}

@@ -428,3 +428,37 @@ func TestPatientReplicaTakesNothing(t *testing.T) {
 	}
 	c.agreeOn(1, 2)
 }
+
+// The log keeps the entry that spins a child off until the child has committed
+// one of its own: its rows are on a majority then.
+func TestLogIsKeptForAChild(t *testing.T) {
+	n := single(t, vfs.NewMem())
+	n.add("a")
+	n.inLoop(func() { n.host.stepped = true }) // keeps what is done beside the worker for later
+	if o := <-propose(n.group(), spinCommand(1)); o.err != nil {
+		t.Fatal(o.err)
+	}
+	at := n.group().Status().Applied
+	n.add("b")
+	for range 2 { // with the second the loop has done with the first
+		n.ticks <- n.host.o.Now() // the leader looks how far everybody is
+	}
+	n.forgetSome()
+	if first := n.firstIndex(); first > at {
+		t.Errorf("the log begins at %d, and the child was made at %d", first, at)
+	}
+	var bringUp []func()
+	n.inLoop(func() { n.host.stepped, bringUp, n.host.later = false, n.host.later, nil })
+	for _, f := range bringUp {
+		f()
+	}
+	until(t, "the child leads", func() bool { g, ok := n.child(); return ok && g.Leading() && g.Status().Commit > at })
+	n.add("b") // something to flush
+	for range 2 {
+		n.ticks <- n.host.o.Now()
+	}
+	n.forgetSome()
+	if first := n.firstIndex(); first <= at {
+		t.Errorf("the log still begins at %d, and the child was made at %d", first, at)
+	}
+}

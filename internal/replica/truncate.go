@@ -103,6 +103,7 @@ func (g *Group) mayForget(live int64) uint64 {
 		}
 	}
 	if live <= h.snapshotBudget() {
+		upTo = g.keptForChild(upTo)
 		if s := h.sending; s != nil && s.group == g {
 			upTo = min(upTo, s.index)
 		}
