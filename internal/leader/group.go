@@ -111,7 +111,7 @@ func (g *Group) Lead(term uint64) {
 	}
 	defer view.Close()
 	g.machine.Load(view)
-	g.stamps.atLeast(g.machine.GroupTime())
+	g.stamps.begin(g.machine.GroupTime())
 	g.mu.Lock()
 	g.build(view, term)
 	settings, ends := g.reconcileAll(), g.expireSessions(nil)
@@ -151,6 +151,7 @@ func (g *Group) build(view queue.Reader, term uint64) {
 
 // Follow forgets everything, and turns those away who wait.
 func (g *Group) Follow() {
+	g.stamps.end()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.leading = false

@@ -12,23 +12,44 @@ import (
 const maxStep = time.Second
 
 // stamps makes the times of entries: group time grows by this leader's
-// monotonic clock, from where the last leader's stood.
+// monotonic clock, from where the last leader's stood. Before that is known, and
+// after this replica has led, it stands still: what a leader stamped into entries
+// that were lost has never been.
 type stamps struct {
 	clock clock.Clock
 
 	mu        sync.Mutex
+	led       bool
 	groupTime int64 // ms
 	at        time.Time
 }
 
-// next is the time for the next entry: group time and wall time, ms.
+// begin goes on where the last leader's time stood.
+func (s *stamps) begin(groupTime int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.led, s.groupTime, s.at = true, groupTime, s.clock.Now()
+}
+
+// end lets the time stand still: another leader goes on with it.
+func (s *stamps) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.led = false
+}
+
+// next is the time for the next entry: group time (0: no later than that of the
+// entry before) and wall time, ms.
 func (s *stamps) next() (groupTime, wall int64) {
 	now := s.clock.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.led {
+		return 0, now.UnixMilli()
+	}
 	step := s.step(now)
 	s.groupTime += step.Milliseconds()
-	if s.at.IsZero() || step >= maxStep {
+	if step >= maxStep {
 		s.at = now
 	} else {
 		s.at = s.at.Add(step.Truncate(time.Millisecond)) // keep what is below 1 ms
@@ -41,22 +62,7 @@ func (s *stamps) now() (groupTime int64, since time.Duration) {
 	now := s.clock.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.at.IsZero() {
-		return s.groupTime, maxStep
-	}
 	return s.groupTime + s.step(now).Milliseconds(), now.Sub(s.at)
 }
 
-func (s *stamps) step(now time.Time) time.Duration {
-	if s.at.IsZero() {
-		return 0
-	}
-	return min(now.Sub(s.at), maxStep)
-}
-
-// atLeast goes on where the last leader's time stood.
-func (s *stamps) atLeast(groupTime int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.groupTime = max(s.groupTime, groupTime)
-}
+func (s *stamps) step(now time.Time) time.Duration { return min(now.Sub(s.at), maxStep) }

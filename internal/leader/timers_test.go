@@ -8,7 +8,7 @@ import (
 )
 
 // skip lets the group's time stand where a former leader has brought it.
-func (r *rig) skip(d time.Duration) { r.stamps.atLeast(r.machine.GroupTime() + d.Milliseconds()) }
+func (r *rig) skip(d time.Duration) { r.stamps.begin(r.machine.GroupTime() + d.Milliseconds()) }
 
 // A lease of 12 hours ends after 12 hours, and not a second before.
 func TestLongLeaseEndsInTime(t *testing.T) {
@@ -83,7 +83,7 @@ func TestPauseExpiresNobody(t *testing.T) {
 func TestStamps(t *testing.T) {
 	clock := newHand()
 	s := stamps{clock: clock}
-	s.atLeast(5_000)
+	s.begin(5_000)
 	for _, c := range []struct {
 		step time.Duration
 		want int64
@@ -105,9 +105,16 @@ func TestStamps(t *testing.T) {
 			t.Errorf("after %s: %d and %d, want %d", c.step, got, wall, c.want)
 		}
 	}
-	s.atLeast(1)
-	if got, _ := s.next(); got != 7_003 {
-		t.Errorf("it went back to %d", got)
+	// Others lead for a while: neither what was stamped here last nor how long ago
+	// that was counts any more.
+	s.end()
+	clock.add(300 * time.Millisecond)
+	if got, _ := s.next(); got != 0 {
+		t.Errorf("who does not lead stamps %d", got)
+	}
+	s.begin(6_500)
+	if got, _ := s.next(); got != 6_500 {
+		t.Errorf("the next term begins at %d", got)
 	}
 }
 
