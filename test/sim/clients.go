@@ -34,7 +34,8 @@ func (w *world) anyNode(r *rand.Rand) *process {
 
 // produce sends messages, one call after the other, until ctx ends.
 func (w *world) produce(number int) {
-	r := w.rand(fmt.Sprintf("producer %d", number))
+	who := fmt.Sprintf("producer %d", number)
+	r := w.rand(who)
 	for n := 0; w.pause(w.ctx, time.Duration(r.Int64N(int64(w.o.pace)))); {
 		p := w.anyNode(r)
 		if p == nil {
@@ -56,9 +57,9 @@ func (w *world) produce(number int) {
 			}
 			w.tally.begin(q.name, key, payloads[i])
 		}
-		w.send(p, q.name, msgs, payloads)
+		w.send(p, who, q.name, msgs, payloads)
 		if w.hook.staleRead || r.IntN(4) == 0 {
-			w.look(r, payloads[len(payloads)-1])
+			w.look(who, r, payloads[len(payloads)-1])
 		}
 	}
 }
@@ -66,8 +67,8 @@ func (w *world) produce(number int) {
 const sendWithin = 8 * time.Second
 
 // send sends one call and notes what came of it.
-func (w *world) send(p *process, queue string, msgs []message.New, payloads []string) {
-	results, err, _ := do(p, sendWithin, func(ctx context.Context) ([]message.SendResult, error) { return p.gateway.Send(ctx, queue, msgs) })
+func (w *world) send(p *process, who string, queue string, msgs []message.New, payloads []string) {
+	results, err, _ := do(p, who, sendWithin, func(ctx context.Context) ([]message.SendResult, error) { return p.gateway.Send(ctx, queue, msgs) })
 	if err == nil && w.hook.reorder && len(results) > 1 && results[0].Err == nil && results[1].Err == nil {
 		results[0], results[1] = results[1], results[0]
 		payloads[0], payloads[1] = payloads[1], payloads[0]
@@ -84,14 +85,14 @@ func (w *world) send(p *process, queue string, msgs []message.New, payloads []st
 
 // look reads a message that its sender knows of, at some node: what was confirmed
 // before is seen.
-func (w *world) look(r *rand.Rand, payload string) {
+func (w *world) look(who string, r *rand.Rand, payload string) {
 	id, confirmed := w.tally.idOf(payload)
 	p := w.anyNode(r)
 	if p == nil || !confirmed {
 		return
 	}
 	acked := w.tally.wasAcked(id)
-	x, err, alive := do(p, sendWithin, func(ctx context.Context) (message.Shown, error) {
+	x, err, alive := do(p, who, sendWithin, func(ctx context.Context) (message.Shown, error) {
 		x, _, err := p.gateway.Show(ctx, id, message.ReadOptions{}, 0)
 		return x, err
 	})

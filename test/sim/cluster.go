@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -58,7 +59,7 @@ func (p *process) enter(ctx context.Context) {
 	n.member.Store(true)
 	p.served.Store(true)
 	n.w.note("node %d is a member", n.number)
-	watch, beats := as(p.ctx, n.w.name()), as(p.ctx, n.w.name())
+	watch, beats := as(p.ctx, n.w.name(n.number, "watches")), as(p.ctx, n.w.name(n.number, "beats"))
 	p.spawn(func() { p.watch(watch) })
 	p.spawn(func() { p.gateway.Beats(beats, p.beat) })
 	p.learn(p.view.Load(), nil)
@@ -237,7 +238,7 @@ func (p *process) watchOnce(ctx context.Context, fresh bool) (err error) {
 			continue
 		}
 		var update []byte
-		update, err = p.call(ctx, node, nil, func(ctx context.Context, q *process) ([]byte, error) { return q.tell(ctx, version, fresh) })
+		update, err = p.call(ctx, node, fmt.Append(nil, version, fresh), nil, func(ctx context.Context, q *process) ([]byte, error) { return q.tell(ctx, version, fresh) })
 		if err != nil {
 			continue
 		}
@@ -299,7 +300,7 @@ func (p *process) stepMembers() {
 			if p.dead.Load() {
 				return
 			}
-			own := as(p.ctx, p.node.w.name())
+			own := as(p.ctx, p.node.w.name(p.node.number, g.ID()))
 			p.spawn(func() {
 				ctx, cancel := context.WithTimeout(own, stepWithin)
 				defer cancel()

@@ -185,9 +185,9 @@ func (c *call) lose(after time.Duration) {
 
 // call asks a node. When hurry is closed the other side is told to answer with
 // what it has.
-func (p *process) call(ctx context.Context, to uint64, hurry <-chan struct{}, f func(context.Context, *process) ([]byte, error)) ([]byte, error) {
+func (p *process) call(ctx context.Context, to uint64, what []byte, hurry <-chan struct{}, f func(context.Context, *process) ([]byte, error)) ([]byte, error) {
 	n := p.node.w.net
-	c := &call{n: n, from: p.node.number, to: to, name: n.w.name(), answer: make(chan answer, 1)}
+	c := &call{n: n, from: p.node.number, to: to, name: n.w.name(p.node.number, to, whose(ctx), sum(what)), answer: make(chan answer, 1)}
 	c.r = rand.New(rand.NewPCG(n.w.o.seed, c.name))
 	if p.dead.Load() {
 		<-p.ctx.Done()
@@ -214,6 +214,14 @@ func (p *process) call(ctx context.Context, to uint64, hurry <-chan struct{}, f 
 		c.interrupt(errGone)
 		return nil, message.Errorf(message.UnknownOutcome, "the call ended before the answer came: %v", context.Cause(ctx))
 	}
+}
+
+// sum tells requests apart, but not those that say the same in another order.
+func sum(b []byte) (n int) {
+	for _, x := range b {
+		n += 1_000 + int(x)
+	}
+	return n
 }
 
 // start sends the question, if there is a way.

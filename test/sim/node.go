@@ -182,7 +182,7 @@ func (n *node) start() {
 	p.stepHost(false)
 	p.every(replica.TickEvery, func() { p.stepHost(true) })
 	p.every(leader.Every, p.tick)
-	p.spawn(func() { p.enter(as(p.ctx, w.name())) })
+	p.spawn(func() { p.enter(as(p.ctx, w.name(n.number))) })
 }
 
 // stepHost lets the host do a step, and ends what the power was cut from.
@@ -329,8 +329,8 @@ type reply[T any] struct {
 
 // do does something that a client asks of a process; alive is false if that died,
 // and whatever came of it the client does not hear.
-func do[T any](p *process, within time.Duration, f func(context.Context) (T, error)) (value T, err error, alive bool) {
-	a, done, name := &ask{make(chan struct{})}, make(chan reply[T], 1), p.node.w.name()
+func do[T any](p *process, who string, within time.Duration, f func(context.Context) (T, error)) (value T, err error, alive bool) {
+	a, done, name := &ask{make(chan struct{})}, make(chan reply[T], 1), p.node.w.name(who)
 	p.mu.Lock()
 	if p.dead.Load() {
 		p.mu.Unlock()

@@ -55,7 +55,7 @@ func (l local) Wait(c *leader.Call) { l.remote.Wait(c) }
 type caller struct{ p *process }
 
 func (c caller) Call(ctx context.Context, to uint64, request []byte, hurry <-chan struct{}) ([]byte, error) {
-	return c.p.call(ctx, to, hurry, func(ctx context.Context, q *process) ([]byte, error) {
+	return c.p.call(ctx, to, request, hurry, func(ctx context.Context, q *process) ([]byte, error) {
 		return q.service.Answer(ctx, request), nil
 	})
 }

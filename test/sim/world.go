@@ -35,7 +35,6 @@ type world struct {
 	mu        sync.Mutex
 	events    events
 	next      uint64 // number of the last event
-	names     uint64 // that were given
 	rngs      map[string]*rand.Rand
 	history   uint64     // hash of all that happened, in order
 	entries   int        // of the history
@@ -115,12 +114,12 @@ func (w *world) afterAs(whose uint64, d time.Duration, do func()) {
 	heap.Push(&w.events, &event{at: w.now() + d, whose: whose, number: w.next, do: do})
 }
 
-// name gives a number to one who may be woken together with others.
-func (w *world) name() uint64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.names++
-	return w.names
+// name gives a number to one who may be woken together with others: who he is, and
+// now.
+func (w *world) name(who ...any) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintln(h, w.now(), who)
+	return h.Sum64()
 }
 
 type nameKey struct{}
