@@ -87,6 +87,13 @@ func (g *Gateway) session(ctx context.Context, o message.SessionOptions) (*catal
 	r, err := g.propagate(ctx, catalog.Command{OpenSession: &catalog.OpenSession{
 		Worker: o.Worker, Incarnation: o.Incarnation, Node: g.o.NodeID(), TTL: o.TTL, Wait: o.Wait,
 	}})
+	if err != nil {
+		return nil, err
+	}
+	// Leases name the version of the copy here as one in which the session lives.
+	if _, ok := g.newest.Load().Session(r.Session.ID); !ok {
+		err = g.o.Refresh(ctx)
+	}
 	return r.Session, err
 }
 

@@ -127,7 +127,7 @@ func (g *Group) build(view queue.Reader, term uint64) {
 		if s.Ended {
 			g.sessions.end(s.ID, s.Incarnation)
 		} else {
-			g.sessions.attach(s.ID, s.Incarnation)
+			g.sessions.attach(s.Session)
 		}
 	}
 	infos := queue.Queues(view)
@@ -252,7 +252,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	case queue.LeaseEnded:
 		g.endLease(key, e.Fence)
 	case queue.SessionAttached:
-		g.sessions.attach(e.Session, e.Incarnation)
+		g.sessions.attach(queue.Session{ID: e.Session, Incarnation: e.Incarnation, CatalogVersion: e.Catalog})
 	case queue.SessionEnded:
 		g.sessions.end(e.Session, e.Incarnation)
 	case queue.Offered:

@@ -20,6 +20,7 @@ type sessions struct {
 // bound is one session.
 type bound struct {
 	id, incarnation uint64
+	catalog         uint64 // version in which it was live when it was attached
 	leases          map[leaseKey]*deadline
 	ended           uint64 // the incarnations up to this one have ended here
 	proposed        bool   // its end is on its way
@@ -35,10 +36,10 @@ func (s *sessions) get(id uint64) *bound {
 }
 
 // attach notes that a session holds leases here.
-func (s *sessions) attach(id, incarnation uint64) {
-	b := s.get(id)
-	if incarnation > b.incarnation {
-		b.incarnation, b.proposed = incarnation, false
+func (s *sessions) attach(x queue.Session) {
+	b := s.get(x.ID)
+	if x.Incarnation > b.incarnation {
+		b.incarnation, b.catalog, b.proposed = x.Incarnation, x.CatalogVersion, false
 	}
 }
 
@@ -118,7 +119,13 @@ func (g *Group) expireSessions(changes []catalog.Change) (ends []queue.ExpireSes
 	return ends
 }
 
+// expireSession looks at one session. A copy of the catalog that is older than the
+// one in which it was live can't know of it yet: what ended it later is among the
+// changes that are still to come.
 func (g *Group) expireSession(ends []queue.ExpireSession, b *bound) []queue.ExpireSession {
+	if b.catalog > g.view.Version {
+		return ends
+	}
 	s, ok := g.view.Session(b.id)
 	if b.proposed || b.incarnation <= b.ended || (ok && s.Live() && s.Incarnation == b.incarnation) {
 		return ends

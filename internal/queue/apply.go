@@ -50,6 +50,8 @@ type Effect struct {
 	// LeaseSet: what it is bound to. SessionAttached. SessionEnded: this
 	// incarnation and all before it, whose leases are to be ended now.
 	Session, Incarnation uint64
+	// SessionAttached: the version of the catalog in which it was live.
+	Catalog uint64
 }
 
 // EffectKind says what an Effect is about.

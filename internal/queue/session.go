@@ -121,7 +121,7 @@ func (m *Machine) attach(s Session) *message.Error {
 	}
 	m.meta.catalog = max(m.meta.catalog, s.CatalogVersion)
 	m.saveSession(&session{Session: s})
-	m.effect(Effect{Kind: SessionAttached, Session: s.ID, Incarnation: s.Incarnation})
+	m.effect(Effect{Kind: SessionAttached, Session: s.ID, Incarnation: s.Incarnation, Catalog: s.CatalogVersion})
 	return nil
 }
 

@@ -23,8 +23,8 @@ func TestSessionEffects(t *testing.T) {
 	end := func(id, incarnation, version uint64) queue.Command {
 		return (&queue.ExpireSession{Session: queue.Session{ID: id, Incarnation: incarnation, CatalogVersion: version}}).Command()
 	}
-	attached := func(id, incarnation uint64) queue.Effect {
-		return queue.Effect{Kind: queue.SessionAttached, Session: id, Incarnation: incarnation}
+	attached := func(id, incarnation, version uint64) queue.Effect {
+		return queue.Effect{Kind: queue.SessionAttached, Session: id, Incarnation: incarnation, Catalog: version}
 	}
 	ended := func(id, incarnation uint64) queue.Effect {
 		return queue.Effect{Kind: queue.SessionEnded, Session: id, Incarnation: incarnation}
@@ -34,18 +34,18 @@ func TestSessionEffects(t *testing.T) {
 		want    []queue.Effect
 		refused message.Code
 	}{
-		{command: leaseOf(7, 2, 10), want: []queue.Effect{attached(7, 2)}},
+		{command: leaseOf(7, 2, 10), want: []queue.Effect{attached(7, 2, 10)}},
 		{command: leaseOf(7, 2, 3)}, // attached already: its catalog does not matter
 		{command: leaseOf(7, 1, 11), refused: message.SessionEnded},
 		{command: leaseOf(8, 1, 9), refused: message.Unavailable}, // the group has heard of 10
-		{command: leaseOf(7, 4, 10), want: []queue.Effect{ended(7, 2), attached(7, 4)}},
+		{command: leaseOf(7, 4, 10), want: []queue.Effect{ended(7, 2), attached(7, 4, 10)}},
 		{command: end(7, 3, 11)}, // late
 		{command: end(7, 4, 11), want: []queue.Effect{ended(7, 4)}},
 		{command: end(7, 4, 12)}, // a second time
 		{command: leaseOf(7, 4, 13), refused: message.SessionEnded},
 		{command: end(9, 1, 20)}, // not attached: only its version counts
 		{command: leaseOf(9, 1, 19), refused: message.Unavailable},
-		{command: leaseOf(7, 5, 20), want: []queue.Effect{attached(7, 5)}},
+		{command: leaseOf(7, 5, 20), want: []queue.Effect{attached(7, 5, 20)}},
 	} {
 		if i%2 == 1 {
 			w.m = queue.New()
