@@ -69,7 +69,10 @@ func (n *network) in(ns string, args ...string) {
 }
 
 // cut loses what one server sends to another; the way back stays. heal ends it.
-func (n *network) cut(from, to int) { n.in(n.of(from), "ip", "route", "add", "blackhole", address(to)) }
+func (n *network) cut(from, to int) {
+	n.in(n.of(from), "ip", "route", "add", "blackhole", address(to))
+}
+
 func (n *network) heal(from, to int) {
 	n.in(n.of(from), "ip", "route", "del", "blackhole", address(to))
 }

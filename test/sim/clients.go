@@ -68,7 +68,7 @@ const sendWithin = 8 * time.Second
 
 // send sends one call and notes what came of it.
 func (w *world) send(p *process, who string, queue string, msgs []message.New, payloads []string) {
-	results, err, _ := do(p, who, sendWithin, func(ctx context.Context) ([]message.SendResult, error) { return p.gateway.Send(ctx, queue, msgs) })
+	results, _, err := do(p, who, sendWithin, func(ctx context.Context) ([]message.SendResult, error) { return p.gateway.Send(ctx, queue, msgs) })
 	if err == nil && w.hook.reorder && len(results) > 1 && results[0].Err == nil && results[1].Err == nil {
 		results[0], results[1] = results[1], results[0]
 		payloads[0], payloads[1] = payloads[1], payloads[0]
@@ -92,7 +92,7 @@ func (w *world) look(who string, r *rand.Rand, payload string) {
 		return
 	}
 	acked := w.tally.wasAcked(id)
-	x, err, alive := do(p, who, sendWithin, func(ctx context.Context) (message.Shown, error) {
+	x, alive, err := do(p, who, sendWithin, func(ctx context.Context) (message.Shown, error) {
 		x, _, err := p.gateway.Show(ctx, id, message.ReadOptions{}, 0)
 		return x, err
 	})

@@ -77,7 +77,7 @@ func keepSome(from, to vfs.FS, dir string, percent int, seed uint64) error {
 	for _, name := range names {
 		path := from.PathJoin(dir, name)
 		h := fnv.New64a()
-		io.WriteString(h, path)
+		_, _ = io.WriteString(h, path) // it never fails
 		r := rand.New(rand.NewPCG(seed, h.Sum64()))
 		info, err := from.Stat(path)
 		if err != nil {
@@ -135,8 +135,8 @@ func contents(fs vfs.FS, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return io.ReadAll(f)
+	b, err := io.ReadAll(f)
+	return b, errors.Join(err, f.Close())
 }
 
 func syncDir(fs vfs.FS, dir string) error {

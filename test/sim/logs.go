@@ -91,7 +91,7 @@ func (l *logs) applied(node, group, index uint64, entry []byte, results []any) {
 	default:
 		g.entries[index], g.last = hash, index
 		l.w.note("group %d index %d is %x", group, index, hash)
-		l.w.log.Debug(fmt.Sprintf("ENTRY %d %d %x", group, index, entry))
+		l.w.log.Debug("entry", "group", group, "index", index, "bytes", fmt.Sprintf("%x", entry))
 		g.apply(index, entry, hash)
 	}
 }
@@ -147,6 +147,7 @@ func (g *groupLog) apply(index uint64, entry []byte, hash uint64) {
 			if m := g.messages[name]; m.fence == e.Fence {
 				m.leased = false
 			}
+		default: // of no interest here
 		}
 	}
 }

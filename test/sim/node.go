@@ -49,7 +49,6 @@ type process struct {
 	meta      atomic.Pointer[leader.Meta]
 	view      atomic.Pointer[catalog.View]
 	served    atomic.Bool // it takes clients
-	ticks     []chan time.Time
 	turn      int
 
 	mu       sync.Mutex
@@ -329,12 +328,12 @@ type reply[T any] struct {
 
 // do does something that a client asks of a process; alive is false if that died,
 // and whatever came of it the client does not hear.
-func do[T any](p *process, who string, within time.Duration, f func(context.Context) (T, error)) (value T, err error, alive bool) {
+func do[T any](p *process, who string, within time.Duration, f func(context.Context) (T, error)) (value T, alive bool, err error) {
 	a, done, name := &ask{make(chan struct{})}, make(chan reply[T], 1), p.node.w.name(who)
 	p.mu.Lock()
 	if p.dead.Load() {
 		p.mu.Unlock()
-		return value, errDied, false
+		return value, false, errDied
 	}
 	p.asked = append(p.asked, a)
 	p.mu.Unlock()
@@ -356,7 +355,7 @@ func do[T any](p *process, who string, within time.Duration, f func(context.Cont
 	p.mu.Unlock()
 	p.node.w.pause(as(context.Background(), name), 0)
 	if p.dead.Load() {
-		return value, errDied, false
+		return value, false, errDied
 	}
-	return value, err, true
+	return value, true, err
 }

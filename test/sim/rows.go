@@ -81,7 +81,7 @@ type ownRows struct {
 func (o ownRows) SpinOff(group uint64, _ map[uint64]uint64, spaces []uint64) (func(key, value []byte), *message.Error) {
 	child := o.g.w.logs.group(group)
 	for _, space := range spaces {
-		child.rows[space] = o.rows.sheet(space)
+		child.rows[space] = o.sheet(space)
 		delete(o.rows, space)
 		for name, m := range o.g.messages {
 			if uint64(name.queue)<<8|uint64(name.cell) == space {

@@ -74,7 +74,7 @@ func (s *session) keep(p *process) (*process, *life) {
 	o := message.SessionOptions{Worker: s.k.name, Incarnation: s.k.incarnation, Attachment: s.number, TTL: ttl}
 	s.mu.Unlock()
 	sent := s.k.w.now()
-	a, err, alive := do(p, s.k.name, 3*time.Second, func(ctx context.Context) (message.Attachment, error) { return p.gateway.OpenSession(ctx, o) })
+	a, alive, err := do(p, s.k.name, 3*time.Second, func(ctx context.Context) (message.Attachment, error) { return p.gateway.OpenSession(ctx, o) })
 	if !alive {
 		return nil, nil
 	}

@@ -62,7 +62,7 @@ func (k *worker) receive(p *process, own *life, queue string) {
 	if own != nil {
 		until = own.trusts
 	}
-	got, err, alive := do(p, k.name, 10*time.Second, func(ctx context.Context) ([]message.Delivery, error) { return p.gateway.Receive(ctx, queue, o) })
+	got, alive, err := do(p, k.name, 10*time.Second, func(ctx context.Context) ([]message.Delivery, error) { return p.gateway.Receive(ctx, queue, o) })
 	if !alive {
 		return
 	}
@@ -177,7 +177,7 @@ func (k *worker) try(p *process, d *message.Delivery, action message.Action) mes
 			t.Fence = last
 		}
 	}
-	results, err, _ := do(p, k.name, sendWithin, func(ctx context.Context) ([]message.SettleResult, error) {
+	results, _, err := do(p, k.name, sendWithin, func(ctx context.Context) ([]message.SettleResult, error) {
 		return p.gateway.Settle(ctx, []message.Settlement{{Token: t, Action: action, Error: "burnt"}})
 	})
 	if err != nil {

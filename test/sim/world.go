@@ -97,7 +97,7 @@ func (w *world) rand(of string) *rand.Rand {
 	r := w.rngs[of]
 	if r == nil {
 		h := fnv.New64a()
-		io.WriteString(h, of)
+		_, _ = io.WriteString(h, of) // it never fails
 		r = rand.New(rand.NewPCG(w.o.seed, h.Sum64()))
 		w.rngs[of] = r
 	}
@@ -118,7 +118,7 @@ func (w *world) afterAs(whose uint64, d time.Duration, do func()) {
 // now.
 func (w *world) name(who ...any) uint64 {
 	h := fnv.New64a()
-	fmt.Fprintln(h, w.now(), who)
+	_, _ = fmt.Fprintln(h, w.now(), who)
 	return h.Sum64()
 }
 
@@ -152,12 +152,12 @@ func (w *world) pause(ctx context.Context, d time.Duration) bool {
 func (w *world) note(format string, args ...any) {
 	h := fnv.New64a()
 	line := fmt.Sprintf(format, args...)
-	fmt.Fprintf(h, "%d %s", w.now(), line)
+	_, _ = fmt.Fprintf(h, "%d %s", w.now(), line)
 	w.mu.Lock()
 	w.history = w.history*1099511628211 ^ h.Sum64()
 	w.entries++
 	w.mu.Unlock()
-	w.log.Debug(line, "at", w.now())
+	w.log.Debug("history", "line", line, "at", w.now())
 }
 
 // fail records a violation; the run ends.
