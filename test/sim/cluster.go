@@ -21,11 +21,12 @@ import (
 // room has real listeners and a directory, and can't be stepped.
 
 const (
-	watchFor   = 2 * time.Second
-	callWithin = 5 * time.Second
-	stepWithin = 10 * time.Second
-	pauseFor   = 10 * time.Millisecond
-	dataGroups = 2
+	watchFor    = 2 * time.Second
+	refreshHere = time.Second
+	callWithin  = 5 * time.Second
+	stepWithin  = 10 * time.Second
+	pauseFor    = 10 * time.Millisecond
+	dataGroups  = 2
 )
 
 // enter makes the process a node of the cluster, and begins what it does beside
@@ -91,10 +92,19 @@ func (p *process) change(ctx context.Context, c catalog.Command) (catalog.Result
 
 // refresh brings the catalog here up to what was confirmed before the call.
 func (p *process) refresh(ctx context.Context) error {
-	g, ok := p.host.Group(catalog.MetaGroup)
-	m := p.meta.Load()
-	if !ok || m == nil || len(g.Status().Voters) == 0 {
-		return p.watchOnce(ctx, true)
+	here, cancel := context.WithTimeout(ctx, refreshHere)
+	defer cancel()
+	if p.refreshOwn(here) == nil {
+		return nil
+	}
+	return p.watchOnce(ctx, true)
+}
+
+// refreshOwn is refresh by the replica here alone.
+func (p *process) refreshOwn(ctx context.Context) error {
+	g, m, ok := p.catalogHere()
+	if !ok {
+		return errNotSent
 	}
 	err := g.ReadIndex(ctx)
 	p.takeTurn(ctx)
@@ -102,6 +112,18 @@ func (p *process) refresh(ctx context.Context) error {
 		m.Trust()
 	}
 	return err
+}
+
+// catalogHere is the replica of the catalog here, if it has something and hears from
+// a leader.
+func (p *process) catalogHere() (*replica.Group, *leader.Meta, bool) {
+	g, ok := p.host.Group(catalog.MetaGroup)
+	m := p.meta.Load()
+	if !ok || m == nil {
+		return nil, nil, false
+	}
+	st := g.Status()
+	return g, m, st.Leader != 0 && len(st.Voters) > 0
 }
 
 func (p *process) beat(ctx context.Context, reports []liveness.Report) ([]liveness.Report, error) {
@@ -213,10 +235,9 @@ func (p *process) watch(ctx context.Context) {
 }
 
 func (p *process) watchNext(ctx context.Context) error {
-	g, ok := p.host.Group(catalog.MetaGroup)
-	m := p.meta.Load()
+	_, m, ok := p.catalogHere()
 	switch {
-	case !ok || m == nil || len(g.Status().Voters) == 0:
+	case !ok:
 		return p.watchOnce(ctx, false)
 	case m.Trusted():
 		p.pause(ctx, watchFor)
@@ -260,7 +281,7 @@ func (p *process) watchOnce(ctx context.Context, fresh bool) (err error) {
 // tell gives the catalog to a node that has an older one.
 func (p *process) tell(ctx context.Context, version uint64, fresh bool) ([]byte, error) {
 	if fresh {
-		if err := p.refresh(ctx); err != nil {
+		if err := p.refreshOwn(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -43,6 +43,10 @@ var calm = roughness{delay: 2 * time.Millisecond}
 // lateBy is how late a late message is at the most.
 const lateBy = 400 * time.Millisecond
 
+// maxServing is how many calls a node answers at a time at the most: there are a
+// few for each client and each group.
+const maxServing = 500
+
 // silentAfter is when a connection that says nothing is given up.
 const silentAfter = 3 * time.Second
 
@@ -263,7 +267,11 @@ func (c *call) serve(ctx context.Context, q *process, d time.Duration, reset boo
 	}
 	q.mu.Lock()
 	q.serving = append(q.serving, c)
+	under := len(q.serving)
 	q.mu.Unlock()
+	if under > maxServing {
+		c.n.w.fail("node %d answers more than %d calls at a time", q.node.number, maxServing)
+	}
 	q.spawn(func() {
 		b, err := f(run, q)
 		stop()

@@ -239,7 +239,7 @@ func (n *node) bury(p *process) {
 		c.lose(silentAfter)
 	}
 	p.end()
-	_ = p.host.Close() // whatever becomes of a disk that nobody will see
+	p.close()
 	d, err := newDisk(n.cut, n.w.hook)
 	if err != nil {
 		n.w.fail("node %d: %v", n.number, err)
@@ -247,6 +247,12 @@ func (n *node) bury(p *process) {
 	n.disk = d
 	n.cut = nil
 	n.up.Store(nil)
+}
+
+// close ends the host, whatever becomes of a disk that nobody will see.
+func (p *process) close() {
+	defer p.node.w.survive()
+	_ = p.host.Close()
 }
 
 // machine makes the state machine of a replica.

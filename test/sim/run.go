@@ -43,11 +43,17 @@ func run(t *testing.T, o options, trace io.Writer) (out outcome) {
 	was := rand.Reader
 	rand.Reader = mathrand.NewChaCha8(seed) // raft's election timeouts, marks of segments
 	defer func() { rand.Reader = was }()
-	synctest.Test(t, func(*testing.T) {
-		w := newWorld(o, trace)
-		stop := w.live()
+	var w *world
+	defer func() {
+		r := recover()
 		out = outcome{w.history, w.entries, w.tally.counts, w.failed()}
-		stop()
+		if r != nil && out.violation == nil {
+			out.violation = fmt.Errorf("%v", r)
+		}
+	}()
+	synctest.Test(t, func(*testing.T) {
+		w = newWorld(o, trace)
+		w.live()()
 	})
 	return out
 }

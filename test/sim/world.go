@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing/synctest"
@@ -196,6 +197,7 @@ func (w *world) runUntil(is func() bool, within time.Duration) bool {
 // step lets the next event happen, or some time pass, and everything that comes
 // of it.
 func (w *world) step() {
+	defer w.survive()
 	w.mu.Lock()
 	rest, due := pumpEvery, (*event)(nil)
 	if len(w.events) > 0 {
@@ -213,6 +215,13 @@ func (w *world) step() {
 	time.Sleep(rest)
 	if due == nil {
 		w.settle()
+	}
+}
+
+// survive makes a panic of the product a violation.
+func (w *world) survive() {
+	if r := recover(); r != nil {
+		w.fail("panic: %v\n%s", r, debug.Stack())
 	}
 }
 
