@@ -116,7 +116,7 @@ func (p *process) every(d time.Duration, f func()) {
 }
 
 // spawn runs something that belongs to the process.
-func (p *process) spawn(f func()) { p.node.w.running.Go(f) }
+func (p *process) spawn(f func()) { p.node.w.spawn(f) }
 
 // takeTurn waits for an event of the caller's own; pause also for some time. The
 // dead wait for nothing: their contexts have ended in any order.

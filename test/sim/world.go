@@ -246,7 +246,12 @@ func (w *world) settle() {
 	w.fail("the hosts do not come to rest")
 }
 
-// spawn runs a client or a worker.
-func (w *world) spawn(f func()) { w.running.Go(f) }
+// spawn runs something beside the world's events.
+func (w *world) spawn(f func()) {
+	w.running.Go(func() {
+		defer w.survive()
+		f()
+	})
+}
 
 var errDied = message.Errorf(message.UnknownOutcome, "the node died")

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+func quick(seed uint64, control string) options {
+	return options{seed: seed, control: control, duration: 10 * time.Second, pace: 100 * time.Millisecond}
+}
+
+// Some seeds pass, and something happened in them.
+func TestSeeds(t *testing.T) {
+	var sum counts
+	for seed := range uint64(6) {
+		o := quick(seed+1, "")
+		out := one(t, o, nil)
+		if out.violation != nil {
+			t.Errorf("%v\nagain: %s", out.violation, o.line())
+		}
+		sum.add(out.counts)
+	}
+	if sum.confirmed < 500 || sum.acked < 300 || sum.crashes < 10 || sum.faults < 30 || sum.deaths < 5 {
+		t.Errorf("too little happened: %+v", sum)
+	}
+}
+
+// Each bug that is put in is found, and its seed gives the same history again.
+func TestControls(t *testing.T) {
+	for name := range controls {
+		if name == "" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			for seed := uint64(1); seed <= 20; seed++ {
+				out := one(t, quick(seed, name), nil)
+				if out.violation == nil {
+					continue
+				}
+				t.Logf("seed %d: %.200v", seed, out.violation)
+				if again := one(t, quick(seed, name), nil); again.history != out.history {
+					t.Errorf("seed %d has the history %x, and again %x", seed, out.history, again.history)
+				}
+				return
+			}
+			t.Error("it is not found")
+		})
+	}
+}
