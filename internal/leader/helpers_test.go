@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -95,11 +96,16 @@ func (r *rig) start() {
 	r.lead()
 }
 
-// lead waits until the group leads.
+// lead waits until the group leads, and its machine has been told.
 func (r *rig) lead() {
 	r.t.Helper()
 	if err := r.raft.ReadIndex(r.t.Context()); err != nil {
 		r.t.Fatal(err)
+	}
+	for led := false; !led; runtime.Gosched() {
+		r.mu.Lock()
+		led = r.leading
+		r.mu.Unlock()
 	}
 }
 
