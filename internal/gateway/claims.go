@@ -56,14 +56,20 @@ func (a *attachment) waits(groups []uint64) {
 }
 
 // Claim takes what the worker holds. It releases what the worker was given and
-// does not know of, and has the leaders release what never came here.
+// does not know of, and has the leaders release what never came here. They are told
+// what was given here by then, and of one claim after the other: two that a slow
+// leader hears together may both be older than a lease that it has just made.
 func (a *attachment) Claim(tokens []message.Token) {
 	lost := a.unclaimed(tokens)
-	claim, groups := a.claim(tokens)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
 		defer cancel()
 		a.g.giveBack(ctx, a.ref.ID, lost)
+		if a.claiming.Swap(true) {
+			return
+		}
+		defer a.claiming.Store(false)
+		claim, groups := a.claim(tokens)
 		for _, id := range groups {
 			// One that is lost on its way does no harm: the next comes soon.
 			if gr, err := a.g.o.Leader(id); err == nil {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/auth"
@@ -38,6 +39,7 @@ type attachment struct {
 	number   uint64
 	answered chan uint64
 	ended    chan struct{}
+	claiming atomic.Bool // the leaders are being told of a claim
 
 	mu       sync.Mutex
 	err      error  // set before ended is closed

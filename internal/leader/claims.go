@@ -80,5 +80,8 @@ func (s *Service) claim(ctx context.Context, g *Group, fields []byte) ([]byte, e
 	if err := json.Unmarshal(fields, &c); err != nil {
 		return nil, errWire
 	}
+	if gone(ctx) {
+		return nil, errGone // a newer claim may be on its way
+	}
 	return []byte{answered}, g.Claim(ctx, c)
 }

@@ -1,0 +1,52 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+
+	"github.com/comanda-mq/comanda/internal/clock"
+	"github.com/comanda-mq/comanda/internal/leader"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// slowGroup hears claims, and answers when it is told.
+type slowGroup struct {
+	Group
+	heard chan leader.Claim
+	reply chan struct{}
+}
+
+func (s *slowGroup) Claim(_ context.Context, c leader.Claim) error {
+	s.heard <- c
+	<-s.reply
+	return nil
+}
+
+// A leader that does not answer hears no second claim: it may hear both after a
+// lease that is newer than them. The next one names what was given here meanwhile.
+func TestOneClaimAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &slowGroup{heard: make(chan leader.Claim, 9), reply: make(chan struct{})}
+		g := New(Options{Clock: clock.System(), Logger: slog.New(slog.DiscardHandler), Leader: func(uint64) (Group, error) { return slow, nil }})
+		a := &attachment{g: g, ref: message.SessionRef{ID: 1, Incarnation: 1}, handed: handed{}, groups: map[uint64]bool{2: true}}
+		for range 3 {
+			a.Claim(nil)
+			synctest.Wait()
+		}
+		if n := len(slow.heard); n != 1 {
+			t.Errorf("%d claims were heard at once", n)
+		}
+		<-slow.heard
+		a.give([]queue.Leased{{ID: message.NewID(1, 0, 7), Fence: 3}})
+		close(slow.reply)
+		synctest.Wait()
+		a.Claim(nil)
+		synctest.Wait()
+		if c := <-slow.heard; len(c.Holds[1]) != 1 || c.Holds[1][0].Seq != 7 {
+			t.Errorf("the next claim is %+v", c)
+		}
+	})
+}
