@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
@@ -129,16 +130,23 @@ func (n *Node) refreshOwn(ctx context.Context) error {
 	return nil // what the replica has applied by now was learned
 }
 
-// catalogHere is the replica of the catalog here, if it has something and hears from
-// a leader: one that was taken out of the group never learns of it.
+// catalogHere is the replica of the catalog here, if it has something and hears what
+// is new.
 func (n *Node) catalogHere() (*replica.Group, *leader.Meta, bool) {
 	g, ok := n.host.Group(catalog.MetaGroup)
 	m := n.meta.Load()
 	if !ok || m == nil {
 		return nil, nil, false
 	}
-	st := g.Status()
-	return g, m, st.Leader != 0 && len(st.Voters) > 0
+	return g, m, hears(g.Status())
+}
+
+// hears says whether a replica hears what is new in its group. One that was taken
+// out either does not learn of it, and loses its leader, or it does, and then keeps
+// the leader that it had.
+func hears(st replica.Status) bool {
+	members := slices.Concat(st.Voters, st.VotersOutgoing, st.Learners)
+	return st.Leader != 0 && slices.Contains(members, st.Replica)
 }
 
 // stepMembers brings the configurations and the leaders of the groups that are
