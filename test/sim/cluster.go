@@ -123,7 +123,8 @@ func (p *process) catalogHere() (*replica.Group, *leader.Meta, bool) {
 		return nil, nil, false
 	}
 	st := g.Status()
-	return g, m, st.Leader != 0 && len(st.Voters) > 0
+	members := slices.Concat(st.Voters, st.VotersOutgoing, st.Learners)
+	return g, m, st.Leader != 0 && slices.Contains(members, st.Replica)
 }
 
 func (p *process) beat(ctx context.Context, reports []liveness.Report) ([]liveness.Report, error) {

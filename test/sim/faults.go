@@ -13,7 +13,9 @@ func (w *world) faults(end time.Duration) {
 		n := w.nodes[r.IntN(len(w.nodes))]
 		keep := []int{0, 0, 1, 50, 99}[r.IntN(5)]
 		lasts := 200*time.Millisecond + time.Duration(r.Int64N(int64(4*time.Second)))
-		switch x := r.IntN(20); {
+		switch x := r.IntN(23); {
+		case x >= 20:
+			w.change(r, lasts)
 		case x < 4:
 			w.crash(n, keep, lasts)
 		case x < 7: // at a sync of the log
@@ -126,8 +128,9 @@ func (w *world) heal() {
 	for _, n := range w.nodes {
 		n.stalled.Store(0)
 		n.disk.cutAfter.Store(0)
-		if n.up.Load() == nil && n.member.Load() {
+		if n.up.Load() == nil && n.born {
 			n.start()
 		}
 	}
+	w.undoDrain()
 }

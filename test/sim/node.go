@@ -29,7 +29,8 @@ type node struct {
 	disk    *disk
 	drift   float64 // of its clock
 	cut     *vfs.MemFS
-	keep    int // percent of what was not synced that a power cut leaves
+	keep    int  // percent of what was not synced that a power cut leaves
+	born    bool // it was started
 	member  atomic.Bool
 	up      atomic.Pointer[process]
 	stalled atomic.Int64 // until then nothing moves here
@@ -151,6 +152,7 @@ func (n *node) start() {
 	if w.over.Load() {
 		return
 	}
+	n.born = true
 	p := &process{
 		node: n, groups: map[uint64]*leader.Group{}, members: map[uint64]*leader.Members{},
 		seen: map[place]uint64{}, changing: make(chan struct{}),

@@ -32,6 +32,7 @@ type outcome struct {
 }
 
 const (
+	founders  = 3
 	producers = 3
 	workers   = 4
 )
@@ -74,10 +75,10 @@ func (w *world) live() (stop func()) {
 		}
 		time.Sleep(time.Minute) // what the dead still do by themselves ends in that time
 	}
-	for range 3 {
+	for range founders + 1 {
 		w.addNode()
 	}
-	for _, n := range w.nodes {
+	for _, n := range w.nodes[:founders] {
 		n.start()
 		if !w.expect("a node comes up", func() bool { return n.member.Load() }, 30*time.Second) {
 			return stop
@@ -114,6 +115,9 @@ func (w *world) expect(what string, is func() bool, within time.Duration) bool {
 func (w *world) settled() bool {
 	for _, n := range w.nodes {
 		p := n.process()
+		if !n.born {
+			continue
+		}
 		if p == nil || p.view.Load() == nil {
 			return false
 		}
@@ -157,7 +161,7 @@ func (w *world) drain() {
 	if w.failed() == nil {
 		w.tally.final()
 	}
-	if w.failed() == nil && w.expect("all replicas are equally far", w.equallyFar, 20*time.Second) {
+	if w.failed() == nil && w.expect("all groups are as they should be", w.settled, 60*time.Second) && w.expect("all replicas are equally far", w.equallyFar, 20*time.Second) {
 		w.compare()
 	}
 }
@@ -167,6 +171,9 @@ func (w *world) equallyFar() bool {
 	applied := map[uint64]uint64{}
 	for _, n := range w.nodes {
 		p := n.process()
+		if !n.born {
+			continue
+		}
 		if p == nil {
 			return false
 		}
@@ -185,8 +192,10 @@ func (w *world) equallyFar() bool {
 // nothing.
 func (w *world) compare() {
 	for _, n := range w.nodes {
-		for _, g := range n.process().host.Groups() {
-			w.compareOne(n, g)
+		if p := n.process(); p != nil {
+			for _, g := range p.host.Groups() {
+				w.compareOne(n, g)
+			}
 		}
 	}
 }

@@ -41,6 +41,8 @@ type world struct {
 	entries   int        // of the history
 	violation error      // the first
 	sessions  []*session // of workers
+	drained   *node      // nil: none
+	orders    int        // that an operator gave
 	running   sync.WaitGroup
 	over      atomic.Bool     // nothing starts any more
 	ctx       context.Context // of clients

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// change is what an operator does while all goes on: a fourth node joins, nodes
+// are drained and taken back, shards are split.
+func (w *world) change(r *rand.Rand, lasts time.Duration) {
+	joiner := w.nodes[len(w.nodes)-1]
+	n := w.nodes[r.IntN(len(w.nodes))]
+	q := queues[r.IntN(len(queues))].name
+	path, which := "", r.IntN(1000)
+	if p := w.anyNode(r); p != nil {
+		if x, ok := p.view.Load().Queue(q); ok {
+			path = x.Shards[which%len(x.Shards)].Path
+		}
+	}
+	switch {
+	case !joiner.born:
+		w.note("node %d joins", joiner.number)
+		joiner.start()
+	case r.IntN(2) == 0 && joiner.member.Load() && w.drained == nil:
+		w.note("node %d is drained", n.number)
+		w.drained = n
+		w.administer(drain(n, false))
+		w.after(3*lasts, func() { w.undoDrain() })
+	case path != "":
+		w.note("shard %s/%s is split", q, path)
+		w.administer(func(ctx context.Context, p *process) error {
+			_, err := p.gateway.SplitShard(ctx, q, path)
+			return err
+		})
+	}
+}
+
+// drain asks that a node holds nothing, or takes that back.
+func drain(n *node, undo bool) func(context.Context, *process) error {
+	return func(ctx context.Context, p *process) error {
+		_, err := p.gateway.DrainNode(ctx, n.name(), undo)
+		return err
+	}
+}
+
+func (w *world) undoDrain() {
+	if n := w.drained; n != nil {
+		w.drained = nil
+		w.note("node %d may hold something again", n.number)
+		w.administer(drain(n, true))
+	}
+}
+
+// administer has something done at any node, again and again until its outcome is
+// known.
+func (w *world) administer(f func(context.Context, *process) error) {
+	w.orders++
+	who := fmt.Sprintf("order %d", w.orders)
+	r := w.rand(who)
+	w.spawn(func() {
+		for !w.over.Load() {
+			var err error = errDied
+			if p := w.anyNode(r); p != nil {
+				_, _, err = do(p, who, 15*time.Second, func(ctx context.Context) (struct{}, error) { return struct{}{}, f(ctx, p) })
+			}
+			w.note("%s: %v", who, message.CodeOf(err))
+			switch message.CodeOf(err) {
+			case message.UnknownOutcome, message.Unavailable, message.NotLeader, message.ResourceExhausted:
+			default:
+				return
+			}
+			w.pause(context.Background(), 100*time.Millisecond)
+		}
+	})
+}
