@@ -174,6 +174,9 @@ func (p *process) reconcile() {
 		return
 	}
 	for _, g := range p.view.Load().Groups() {
+		if p.dead.Load() {
+			return // the power was cut
+		}
 		want, ok := g.On(p.node.number)
 		here, is := p.host.Group(g.ID)
 		switch {
@@ -213,12 +216,10 @@ func (p *process) destroy(g *catalog.Group, r *replica.Group) {
 	p.did(err, "node %d destroys replica %d of group %d", p.node.number, r.Replica(), g.ID)
 }
 
-// did notes what a process did, and buries it if the power was cut meanwhile.
+// did notes what a process did.
 func (p *process) did(err error, format string, args ...any) {
 	p.node.w.note(format, args...)
-	if p.dead.Load() {
-		p.node.bury(p)
-	} else if err != nil {
+	if err != nil && !p.dead.Load() {
 		p.node.w.log.Warn("a replica could not be made or destroyed", "node", p.node.number, "error", err)
 	}
 }

@@ -124,7 +124,11 @@ func (p *process) spawn(f func()) { p.node.w.spawn(f) }
 func (p *process) takeTurn(ctx context.Context) { p.pause(as(p.ctx, whose(ctx)), 0) }
 
 func (p *process) pause(ctx context.Context, d time.Duration) bool {
-	return !p.dead.Load() && p.node.w.pause(ctx, d)
+	if p.dead.Load() {
+		<-p.ctx.Done() // its burial, which is near
+		return false
+	}
+	return p.node.w.pause(ctx, d)
 }
 
 // addNode makes a node with an empty disk, which is not started.
@@ -201,6 +205,10 @@ func (p *process) stepHost(ticked bool) {
 
 // step lets the node do what there is to do; false: nothing.
 func (n *node) step() bool {
+	if p := n.up.Load(); p != nil && p.dead.Load() {
+		n.bury(p) // the power was cut outside a step: a snapshot came, or a replica was made
+		return true
+	}
 	p := n.process()
 	if p == nil || n.stall() > 0 || p.host.Idle() {
 		return false
