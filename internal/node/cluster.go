@@ -160,12 +160,15 @@ func (n *Node) reconcile() error {
 	}
 	errs := n.membership.note(addresses)
 	for _, g := range v.Groups() {
-		want, ok := g.On(n.id)
+		want, wanted := g.On(n.id)
 		here, is := n.host.Group(g.ID)
-		switch {
-		case is && (!ok || want.ID > here.Replica()):
-			errs = errors.Join(errs, n.destroy(g, here))
-		case ok && !is && want.Role != catalog.Leaving:
+		if is && (!wanted || want.ID > here.Replica()) {
+			err := n.destroy(g, here)
+			errs, is = errors.Join(errs, err), err != nil
+		}
+		// Also where one was just destroyed: perhaps nothing changes any more until
+		// this one is there.
+		if wanted && !is && want.Role != catalog.Leaving {
 			errs = errors.Join(errs, n.create(g, want))
 		}
 	}

@@ -179,10 +179,11 @@ func (p *process) reconcile() {
 		}
 		want, ok := g.On(p.node.number)
 		here, is := p.host.Group(g.ID)
-		switch {
-		case is && (!ok || want.ID > here.Replica()):
+		if is && (!ok || want.ID > here.Replica()) {
 			p.destroy(g, here)
-		case ok && !is && want.Role != catalog.Leaving:
+			is = p.dead.Load()
+		}
+		if ok && !is && want.Role != catalog.Leaving {
 			p.create(g, want)
 		}
 	}
