@@ -29,6 +29,7 @@ type conn struct {
 	out   *outbox
 	stats *counters
 	head  [headerBytes]byte
+	most  uint32 // bytes of a frame's payload
 
 	shaken  atomic.Bool // the handshake is done
 	reading atomic.Bool // somebody waits for bytes
@@ -40,7 +41,7 @@ type conn struct {
 }
 
 func newConn(raw net.Conn, out *outbox, stats *counters) *conn {
-	c := &conn{Conn: raw, out: out, stats: stats}
+	c := &conn{Conn: raw, out: out, stats: stats, most: maxFrame}
 	c.in = bufio.NewReaderSize(c, 64<<10)
 	return c
 }
@@ -58,7 +59,7 @@ func (c *conn) Read(b []byte) (int, error) {
 }
 
 // next reads the next frame.
-func (c *conn) next() (frame, error) { return readFrame(c.in, &c.head) }
+func (c *conn) next() (frame, error) { return readFrame(c.in, &c.head, c.most) }
 
 // pump writes what the outbox has until the connection is cut.
 func (c *conn) pump() {

@@ -61,5 +61,6 @@
 //
 // The header has a checksum of its own, so that a damaged length is seen before
 // it is waited for. A frame that is damaged, larger than 32 MiB or of a kind
-// that does not belong there ends the connection.
+// that does not belong there ends the connection. A process without a node id may
+// make one call at a time, in a frame of at most 64 KiB, and no more.
 package peer

@@ -56,5 +56,6 @@ var (
 	errSilent  = errors.New("nothing was heard for 3 s")
 	errSlow    = errors.New("the handshake was not done after 10 s")
 	errUnknown = errors.New("no such node is known here")
+	errForeign = errors.New("a process without a node id sent messages")
 	errNewer   = errors.New("the node has opened a newer connection")
 )

@@ -30,6 +30,7 @@ const (
 
 const (
 	maxFrame    = 32 << 20 // bytes of a payload
+	maxForeign  = 64 << 10 // of one that comes from a process without a node id
 	headerBytes = 21       // length 4, kind 1, id 8, crc of the payload 4, crc of the header 4
 	crcAt       = headerBytes - 4
 )
@@ -64,9 +65,9 @@ type frame struct {
 	payload []byte
 }
 
-// readFrame reads one frame; io.EOF between two of them. head is room for a
-// header.
-func readFrame(r io.Reader, head *[headerBytes]byte) (frame, error) {
+// readFrame reads one frame with a payload of at most so many bytes; io.EOF
+// between two of them. head is room for a header.
+func readFrame(r io.Reader, head *[headerBytes]byte, most uint32) (frame, error) {
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return frame{}, err
 	}
@@ -74,8 +75,8 @@ func readFrame(r io.Reader, head *[headerBytes]byte) (frame, error) {
 		return frame{}, fmt.Errorf("%w: the checksum of a frame's header is wrong", errDamaged)
 	}
 	length := binary.BigEndian.Uint32(head[:])
-	if length > maxFrame {
-		return frame{}, fmt.Errorf("a frame of %d bytes came, %d are allowed", length, maxFrame)
+	if length > most {
+		return frame{}, fmt.Errorf("a frame of %d bytes came, %d are allowed", length, most)
 	}
 	f := frame{kind: kind(head[4]), id: binary.BigEndian.Uint64(head[5:]), payload: make([]byte, length)}
 	if _, err := io.ReadFull(r, f.payload); err != nil {
@@ -106,6 +107,9 @@ func decodeMessages(b []byte) (batch []Message, err error) {
 		}
 		if m.Data, b, err = takeBytes(b); err != nil {
 			return nil, err
+		}
+		if len(batch) == MaxQueuedMessages {
+			return nil, errMalformed
 		}
 		batch = append(batch, m)
 	}

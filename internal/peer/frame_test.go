@@ -30,7 +30,7 @@ func FuzzFrame(f *testing.F) {
 	f.Add(sealed(frameMessages, 0, appendMessage(appendMessage(nil, Message{1, []byte("a")}), Message{1 << 60, nil})...))
 	f.Add(sealed(frameFailure, 1<<63, appendFailure(nil, message.Errorf(message.NotLeader, "by 3"))...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := readFrame(bytes.NewReader(b), new([headerBytes]byte))
+		got, err := readFrame(bytes.NewReader(b), new([headerBytes]byte), maxFrame)
 		if err == nil {
 			if again := sealed(got.kind, got.id, got.payload...); !bytes.HasPrefix(b, again) {
 				t.Fatalf("%x is read, and written as %x", b, again)
@@ -213,7 +213,7 @@ func TestImpossibleFramesEndAConnection(t *testing.T) {
 		if h, err := readHello(c); err != nil || h.refusal != nil {
 			t.Fatalf("%+v, %v", h, err)
 		}
-		if f, err := readFrame(c, new([headerBytes]byte)); !errors.Is(err, io.EOF) {
+		if f, err := readFrame(c, new([headerBytes]byte), maxFrame); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: answered with %+v, %v", name, f, err)
 		}
 	}

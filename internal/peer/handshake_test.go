@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -239,8 +240,56 @@ func TestNewerConnectionReplacesTheOlder(t *testing.T) {
 		if _, err := io.ReadAll(older); err != nil {
 			t.Fatal(err)
 		}
-		if f, err := readFrame(newer, new([headerBytes]byte)); err != nil || f.kind != framePing {
+		if f, err := readFrame(newer, new([headerBytes]byte), maxFrame); err != nil || f.kind != framePing {
 			t.Fatalf("the newer one got %+v, %v", f, err)
 		}
 	})
+}
+
+// Who has no id may ask to be let in, and no more: what it sends as another
+// replica's messages reaches nobody.
+func TestVisitorsSendNoMessages(t *testing.T) {
+	n := newNetwork()
+	n.run(t, 2, funcs{messages: func(from uint64, batch []Message) { t.Errorf("node %d sent %v", from, batch) }})
+	c := speak(t, n)
+	said := appendHello(nil, hello{purpose: forVisit})
+	go c.Write(append(said, sealed(frameMessages, 0, appendMessage(nil, Message{Group: 1, Data: []byte("vote")})...)...))
+	if h, err := readHello(c); err != nil || h.refusal != nil {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	if f, err := readFrame(c, new([headerBytes]byte), maxFrame); !errors.Is(err, io.EOF) {
+		t.Errorf("answered with %+v, %v", f, err)
+	}
+}
+
+func TestVisitorsAskForLittle(t *testing.T) {
+	n := newNetwork()
+	n.run(t, 2, funcs{call: func(ctx context.Context, _ uint64, _ []byte) ([]byte, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	greet := func() net.Conn {
+		c := speak(t, n)
+		go c.Write(appendHello(nil, hello{purpose: forVisit}))
+		if h, err := readHello(c); err != nil || h.refusal != nil {
+			t.Fatalf("%+v, %v", h, err)
+		}
+		return c
+	}
+	c := greet()
+	large := beginFrame(nil)
+	sealFrame(large, frameRequest, 1)
+	binary.BigEndian.PutUint32(large, maxForeign+1)
+	sealHeader(large)
+	go c.Write(large)
+	if f, err := readFrame(c, new([headerBytes]byte), maxFrame); !errors.Is(err, io.EOF) {
+		t.Errorf("a frame of more than 64 KiB: answered with %+v, %v", f, err)
+	}
+	c = greet()
+	request := appendTimeLeft(t.Context(), nil, time.Time{})
+	go c.Write(append(sealed(frameRequest, 1, request...), sealed(frameRequest, 2, request...)...))
+	f, err := readFrame(c, new([headerBytes]byte), maxFrame)
+	if refusal, bad := decodeFailure(f.payload); err != nil || f.id != 2 || bad != nil || refusal.Code != message.ResourceExhausted {
+		t.Errorf("a second call at a time: answered with %+v, %v", f, err)
+	}
 }

@@ -213,6 +213,9 @@ func (p *Peers) welcome(c *conn) (hello, error) {
 	if reply.refusal != nil {
 		return h, &Refusal{By: reply.Identity, Reason: reply.refusal}
 	}
+	if h.Node == 0 {
+		c.most = maxForeign
+	}
 	c.shaken.Store(true)
 	return h, nil
 }

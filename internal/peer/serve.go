@@ -155,6 +155,9 @@ func (s *callee) listen() error {
 		switch f.kind {
 		case framePing:
 		case frameMessages:
+			if s.from == 0 {
+				return errForeign
+			}
 			batch, err := decodeMessages(f.payload)
 			if err != nil {
 				return err
@@ -181,8 +184,12 @@ func (s *callee) request(f frame) error {
 	if err != nil {
 		return err
 	}
+	most := MaxCalls
+	if s.from == 0 {
+		most = 1 // it asks to be let in
+	}
 	s.mu.Lock()
-	if len(s.calls) >= MaxCalls || len(s.calls) > 0 && s.bytes+len(request) > MaxQueued {
+	if len(s.calls) >= most || len(s.calls) > 0 && s.bytes+len(request) > MaxQueued {
 		s.mu.Unlock()
 		return s.c.answer(f.id, nil, message.Errorf(message.ResourceExhausted,
 			"node %d answers too many calls of node %d: try again later", s.p.o.Self.Node, s.from))
