@@ -16,6 +16,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/clock"
 	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/metrics"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
 )
@@ -42,8 +43,9 @@ type Options struct {
 	// Admit refuses sends while disk or memory is short.
 	Admit func() error
 	// Server tells of the process.
-	Server func() message.ServerInfo
-	Logger *slog.Logger
+	Server  func() message.ServerInfo
+	Metrics *metrics.Metrics
+	Logger  *slog.Logger
 }
 
 // Group is a replica set, wherever its leader is.
@@ -100,6 +102,11 @@ func (g *Gateway) Learn(v *catalog.View, changes []catalog.Change) {
 	g.view.Store(v)
 	g.moves.learn(old, v, changes)
 	g.sessions.learn(v, changes)
+	for _, c := range changes {
+		if c.Queue != nil && c.Deleted {
+			g.o.Metrics.Forget(c.Queue.Name)
+		}
+	}
 }
 
 // View is the newest catalog that the gateway knows.

@@ -146,5 +146,19 @@ func (g *Gateway) deliveries(q *catalog.Queue, o message.ReceiveOptions, got []q
 			SentAt: time.UnixMilli(x.Head.SentAt), Lease: o.Lease,
 		}
 	}
+	g.count(q, out)
 	return out
+}
+
+// count counts deliveries. Times of sending are by leaders' clocks, so a wait that
+// is less than nothing is none.
+func (g *Gateway) count(q *catalog.Queue, out []message.Delivery) {
+	traffic, now := g.o.Metrics.Queue(q.Name), g.o.Clock.Now()
+	for i := range out {
+		wait := time.Duration(-1)
+		if out[i].Deliveries == 1 {
+			wait = max(now.Sub(out[i].SentAt), 0)
+		}
+		traffic.Delivered(wait)
+	}
 }

@@ -50,6 +50,13 @@ func (g *Gateway) Send(ctx context.Context, name string, msgs []message.New) ([]
 		}
 	}
 	s.run(ctx)
+	confirmed := 0
+	for i := range s.results {
+		if s.results[i].Err == nil {
+			confirmed++
+		}
+	}
+	g.o.Metrics.Queue(name).Sent(confirmed)
 	return s.results, nil
 }
 

@@ -14,10 +14,10 @@ func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]messag
 		return nil, message.Errorf(message.InvalidArgument, "%d settlements in one call: want 1 to %d", len(ss), message.MaxBatch)
 	}
 	// One queue is asked for once, however many of its leases are settled.
-	asked := map[uint32]error{}
+	names := map[uint32]string{}
 	for i := range ss {
 		n := ss[i].Token.At().Queue()
-		if _, ok := asked[n]; ok {
+		if _, ok := names[n]; ok {
 			continue
 		}
 		name := ""
@@ -26,12 +26,18 @@ func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]messag
 		} else if q != nil {
 			name = q.Name
 		}
-		if asked[n] = g.authorize(ctx, auth.Receive, name); asked[n] != nil {
-			return nil, asked[n]
+		if err := g.authorize(ctx, auth.Receive, name); err != nil {
+			return nil, err
 		}
+		names[n] = name
 	}
 	results := g.settle(ctx, ss)
 	g.sessions.settled(ss, results)
+	for i := range ss {
+		if results[i].Err == nil {
+			g.o.Metrics.Queue(names[ss[i].Token.At().Queue()]).Settled(ss[i].Action.String())
+		}
+	}
 	return results, nil
 }
 

@@ -45,6 +45,15 @@ const (
 	Extend  Action = 5 // push the deadline out
 )
 
+var actions = [...]string{"", "ack", "nack", "reject", "release", "extend"}
+
+func (a Action) String() string {
+	if int(a) < len(actions) {
+		return actions[a]
+	}
+	return ""
+}
+
 // Settlement ends or changes one lease.
 type Settlement struct {
 	Token  Token

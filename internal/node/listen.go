@@ -218,12 +218,7 @@ func (n *Node) routes(s *native.Server, allowed func(string) bool) http.Handler 
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", s.Handler())
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := n.ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write([]byte("ok\n"))
-	})
+	mux.HandleFunc("GET /readyz", n.serveReady)
+	mux.Handle("GET /metrics", n.metrics.Handler())
 	return native.CheckHost(allowed, mux)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/gateway"
 	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/metrics"
 	"github.com/comanda-mq/comanda/internal/protocol/native"
 	"github.com/comanda-mq/comanda/internal/raftlog"
 	"github.com/comanda-mq/comanda/internal/replica"
@@ -34,6 +35,7 @@ type Node struct {
 	gateway    *gateway.Gateway
 	port       *port
 	resources  *resources
+	metrics    *metrics.Metrics
 	started    time.Time
 
 	meta  atomic.Pointer[leader.Meta]
@@ -92,10 +94,11 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 		return nil, errors.Join(n.explain(err), n.dir.close())
 	}
 	n.boot = newBoot(n.host.Boot())
+	n.metrics = metrics.New(c.Clock, n.report)
 	n.gateway = gateway.New(gateway.Options{
 		Node: c.NodeName, NodeID: func() uint64 { return n.id }, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
 		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Status: n.ask,
-		Admit: n.admitSend, Server: n.info,
+		Admit: n.admitSend, Server: n.info, Metrics: n.metrics,
 	})
 	// From here on everything ends with the host.
 	running, halt := context.WithCancel(context.WithoutCancel(ctx))
@@ -280,7 +283,7 @@ func (n *Node) listen(ctx context.Context) (err error) {
 		}
 	}
 	allowed := native.AllowHosts(append([]string{c.Listen, l.Addr().String()}, c.AllowedHosts...)...)
-	s := native.New(native.Options{Verbs: n.gateway, Allowed: allowed, Logger: c.Logger})
+	s := native.New(native.Options{Verbs: n.gateway, Allowed: allowed, Metrics: n.metrics, Logger: c.Logger})
 	n.port = newPort(l, s.GRPC(), n.routes(s, allowed))
 	n.port.start()
 	return nil
@@ -315,16 +318,6 @@ func (n *Node) pause(ctx context.Context, d time.Duration) error {
 	default:
 		return ctx.Err()
 	}
-}
-
-// ready says what keeps the node from serving; nil if nothing does.
-func (n *Node) ready() error {
-	for _, g := range n.host.Groups() {
-		if g.Status().Leader == 0 && n.mayBeLed(g.ID()) {
-			return fmt.Errorf("group %d has no leader", g.ID())
-		}
-	}
-	return nil
 }
 
 // Addr is where clients reach the node.

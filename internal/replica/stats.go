@@ -18,6 +18,10 @@ type Stats struct {
 	// SyncP50 and SyncP99 are over the last 1,024 to 2,048 writes; each is the
 	// upper end of a power of two of microseconds.
 	SyncP50, SyncP99 time.Duration
+	// SyncTimes counts all writes: element i those that took less than 2^i µs and
+	// are in none before, the last all longer ones. SyncTime is their sum.
+	SyncTimes [syncBuckets]uint64
+	SyncTime  time.Duration
 }
 
 const (
@@ -31,6 +35,8 @@ type counters struct {
 	// durations holds this half of the window and the last; the loop adds, and
 	// who reads in the moment of a change may see a half-empty one.
 	durations [2][syncBuckets]atomic.Uint64
+	all       [syncBuckets]atomic.Uint64
+	syncTime  atomic.Int64
 }
 
 func (c *counters) synced(d time.Duration) {
@@ -41,7 +47,10 @@ func (c *counters) synced(d time.Duration) {
 			half[i].Store(0)
 		}
 	}
-	half[min(bits.Len64(uint64(d.Microseconds())), syncBuckets-1)].Add(1)
+	bucket := min(bits.Len64(uint64(d.Microseconds())), syncBuckets-1)
+	half[bucket].Add(1)
+	c.all[bucket].Add(1)
+	c.syncTime.Add(int64(d))
 }
 
 func (c *counters) quantile(q float64) time.Duration {
@@ -64,10 +73,15 @@ func (c *counters) quantile(q float64) time.Duration {
 // Stats may be called by any goroutine.
 func (h *Host) Stats() Stats {
 	c := &h.stats
-	return Stats{
+	s := Stats{
 		Syncs: c.syncs.Load(), Entries: c.entries.Load(), Commands: c.commands.Load(),
 		Messages: c.messages.Load(), Lost: c.lost.Load(),
 		SnapshotsSent: c.snapshots.Load(), SnapshotsReceived: c.installed.Load(),
 		SyncP50: c.quantile(0.5), SyncP99: c.quantile(0.99),
+		SyncTime: time.Duration(c.syncTime.Load()),
 	}
+	for i := range s.SyncTimes {
+		s.SyncTimes[i] = c.all[i].Load()
+	}
+	return s
 }

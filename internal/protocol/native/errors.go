@@ -63,9 +63,8 @@ func (s *Server) refusal(ctx context.Context, err error) *message.Error {
 	return message.Errorf(message.Internal, "a defect of the server; its log has the details")
 }
 
-// statusOf is the gRPC form of the error of a call.
-func (s *Server) statusOf(ctx context.Context, err error) error {
-	e := s.refusal(ctx, err)
+// statusOf is the gRPC form of e, which the client is told of err.
+func statusOf(e *message.Error, err error) error {
 	code := statuses[e.Code].grpc
 	switch {
 	case e.Code != message.UnknownOutcome:
@@ -110,6 +109,9 @@ func writeErrorStatus(w http.ResponseWriter, httpStatus int, e *message.Error) {
 	text, err := json.Marshal(map[string]refusal{"error": {e.Code, e.Text}})
 	if err != nil {
 		httpStatus, text = http.StatusInternalServerError, nil
+	}
+	if c, ok := w.(*counted); ok {
+		c.code = string(e.Code)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")

@@ -22,6 +22,7 @@ const sendPath = "/v1/queues/{queue}/messages"
 
 // route is what one route of the contract takes.
 type route struct {
+	op    string   // the RPC
 	query []string // parameters
 	body  bool
 }
@@ -39,7 +40,7 @@ func restRoutes() map[string]route {
 				continue // Work: a stream has no REST form
 			}
 			method, path := methodAndPath(rule)
-			routes[method+" "+path] = route{query: queryOf(m, rule, path), body: rule.GetBody() != ""}
+			routes[method+" "+path] = route{op: string(m.Name()), query: queryOf(m, rule, path), body: rule.GetBody() != ""}
 		}
 	}
 	return routes
@@ -75,13 +76,23 @@ func queryOf(m protoreflect.MethodDescriptor, rule *annotations.HttpRule, path s
 	return names
 }
 
-// checkRequest refuses what a route would not look at: query parameters that it
-// does not have, headers of ours, a body. It reads the body within its limit.
+// counted is a REST answer with the code under which its call is counted.
+type counted struct {
+	http.ResponseWriter
+	code string
+}
+
+// checkRequest counts a request, and refuses what its route would not look at:
+// query parameters that it does not have, headers of ours, a body. It reads the
+// body within its limit.
 func (s *Server) checkRequest(routes map[string]route) runtime.Middleware {
 	return func(next runtime.HandlerFunc) runtime.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 			pattern, _ := runtime.HTTPPattern(r.Context())
 			name := r.Method + " " + strings.ReplaceAll(pattern.String(), "=*}", "}")
+			call, answer := s.metrics.Begin("rest", routes[name].op), &counted{ResponseWriter: w, code: codeOK}
+			defer func() { call.End(answer.code) }()
+			w = answer
 			done, err := s.takeBody(w, r, name, routes[name], path)
 			if err != nil {
 				writeError(w, s.refusal(r.Context(), err))

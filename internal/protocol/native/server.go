@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/metrics"
 )
 
 const (
@@ -27,13 +29,16 @@ const (
 	minPing     = 5 * time.Second
 	pingAfter   = 30 * time.Second
 	pingTimeout = 10 * time.Second
+	// codeOK is the code under which calls without an error are counted.
+	codeOK = "OK"
 )
 
-// Options of a Server; all fields but MaxStreams are needed.
+// Options of a Server; all fields but Metrics and MaxStreams are needed.
 type Options struct {
 	Verbs Verbs
 	// Allowed tells the server's own names from foreign ones; see AllowHosts.
 	Allowed func(host string) bool
+	Metrics *metrics.Metrics // nil: nothing is counted
 	Logger  *slog.Logger
 	// MaxStreams limits the calls at once on one gRPC connection; default 1,000.
 	MaxStreams uint32
@@ -43,6 +48,7 @@ type Options struct {
 type Server struct {
 	verbs      Verbs
 	allowed    func(host string) bool
+	metrics    *metrics.Metrics
 	log        *slog.Logger
 	maxStreams uint32
 	rest       http.Handler
@@ -51,7 +57,7 @@ type Server struct {
 
 // New makes a Server; it starts nothing.
 func New(o Options) *Server {
-	s := &Server{verbs: o.Verbs, allowed: o.Allowed, log: o.Logger, maxStreams: o.MaxStreams}
+	s := &Server{verbs: o.Verbs, allowed: o.Allowed, metrics: o.Metrics, log: o.Logger, maxStreams: o.MaxStreams}
 	if s.maxStreams == 0 {
 		s.maxStreams = maxStreams
 	}
@@ -100,7 +106,8 @@ type (
 	}
 )
 
-func (s *Server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	call := s.metrics.Begin("grpc", path.Base(info.FullMethod))
 	err = guard(func() error {
 		if err := s.checkAuthority(ctx); err != nil {
 			return err
@@ -108,24 +115,32 @@ func (s *Server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, ne
 		resp, err = next(ctx, req)
 		return err
 	})
-	if err != nil {
-		return nil, s.statusOf(ctx, err)
+	if err = s.ended(ctx, call, err); err != nil {
+		return nil, err
 	}
 	return resp, nil
 }
 
-func (s *Server) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	ctx := stream.Context()
+func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, call := stream.Context(), s.metrics.Begin("grpc", path.Base(info.FullMethod))
 	err := guard(func() error {
 		if err := s.checkAuthority(ctx); err != nil {
 			return err
 		}
 		return next(srv, stream)
 	})
+	return s.ended(ctx, call, err)
+}
+
+// ended counts a call and gives its error the form that gRPC has for it.
+func (s *Server) ended(ctx context.Context, call metrics.Call, err error) error {
+	code := codeOK
 	if err != nil {
-		return s.statusOf(ctx, err)
+		refused := s.refusal(ctx, err)
+		code, err = string(refused.Code), statusOf(refused, err)
 	}
-	return nil
+	call.End(code)
+	return err
 }
 
 // checkAuthority is CheckHost for gRPC.

@@ -1,0 +1,165 @@
+package metrics
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Report is what is so on a node at the moment of a scrape.
+type Report struct {
+	// Queues are those with shards that are led here, so that the sum over all
+	// nodes is right.
+	Queues  []Queue
+	Groups  []Group
+	Cluster *Cluster // where the catalog is led
+	// Syncs counts writes of the log by how long they took: element i those below
+	// 2^i microseconds that are not in one before.
+	Syncs                            []uint64
+	SyncTime                         time.Duration // of all of them
+	Entries, Commands                uint64        // in the log; commands in them
+	Messages, MessagesLost           uint64        // between replicas
+	DiskFree, DiskTotal, DiskReserve uint64        // bytes
+	MemoryUsed, MemoryLimit          uint64        // bytes
+}
+
+// Cluster is what the catalog's leader knows of all.
+type Cluster struct {
+	Nodes   map[string]int // by state
+	Workers int            // that live
+}
+
+// Queue is what a node leads of a queue.
+type Queue struct {
+	Name   string
+	Counts map[string]int64 // by state
+}
+
+func (q *Queue) size() (n int64) {
+	for _, c := range q.Counts {
+		n += c
+	}
+	return n
+}
+
+// Group is a replica here.
+type Group struct {
+	ID                    uint64
+	Leading, Led          bool
+	Term, Commit, Applied uint64
+}
+
+// reporter collects what a Report says.
+type reporter func() Report
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+var (
+	messages    = describe("comanda_messages", "Messages in shards that this node leads, by state.", "queue", "state")
+	groupLeads  = describe("comanda_group_leading", "1 where this node leads the group.", "group")
+	groupLed    = describe("comanda_group_has_leader", "1 where this node knows a leader of the group.", "group")
+	groupTerm   = describe("comanda_group_term", "Raft term; it grows with each election.", "group")
+	groupCommit = describe("comanda_group_commit_index", "Last entry that is known to be committed.", "group")
+	groupApply  = describe("comanda_group_applied_index", "Last entry that is applied here.", "group")
+	nodes       = describe("comanda_nodes", "Nodes of the cluster by state, told by the node that leads the catalog.", "state")
+	workers     = describe("comanda_workers", "Workers that live, told by the node that leads the catalog.")
+	syncs       = describe("comanda_log_sync_seconds", "How long a write of the log took, with its fdatasync.")
+	entries     = describe("comanda_log_entries_total", "Entries that this node put into the log as a leader.")
+	commands    = describe("comanda_log_commands_total", "Commands in those entries.")
+	sentOn      = describe("comanda_peer_messages_total", "Messages from replicas here to other nodes.")
+	lost        = describe("comanda_peer_messages_lost_total", "Messages for replicas here that found no room; they are sent again.")
+	diskFree    = describe("comanda_disk_free_bytes", "Free bytes of the data directory's disk.")
+	diskTotal   = describe("comanda_disk_total_bytes", "Size of the data directory's disk.")
+	diskReserve = describe("comanda_disk_reserve_bytes", "Sends are refused while less than this is free (--disk-reserve).")
+	memoryUsed  = describe("comanda_memory_used_bytes", "Memory in use, without what could be given back.")
+	memoryLimit = describe("comanda_memory_limit_bytes", "Sends are refused while more than this is in use (--memory-limit).")
+)
+
+// Describe says nothing: what is reported depends on what there is.
+func (reporter) Describe(chan<- *prometheus.Desc) {}
+
+// Collect asks for a report and tells it.
+func (report reporter) Collect(out chan<- prometheus.Metric) {
+	r := report()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
+	}
+	for _, q := range largest(r.Queues) {
+		for state, n := range q.Counts {
+			gauge(messages, float64(n), q.Name, state)
+		}
+	}
+	for _, g := range r.Groups {
+		id := strconv.FormatUint(g.ID, 10)
+		gauge(groupLeads, truth(g.Leading), id)
+		gauge(groupLed, truth(g.Led), id)
+		gauge(groupTerm, float64(g.Term), id)
+		gauge(groupCommit, float64(g.Commit), id)
+		gauge(groupApply, float64(g.Applied), id)
+	}
+	if c := r.Cluster; c != nil {
+		for state, n := range c.Nodes {
+			gauge(nodes, float64(n), state)
+		}
+		gauge(workers, float64(c.Workers))
+	}
+	out <- r.syncs()
+	counter(entries, r.Entries)
+	counter(commands, r.Commands)
+	counter(sentOn, r.Messages)
+	counter(lost, r.MessagesLost)
+	gauge(diskFree, float64(r.DiskFree))
+	gauge(diskTotal, float64(r.DiskTotal))
+	gauge(diskReserve, float64(r.DiskReserve))
+	gauge(memoryUsed, float64(r.MemoryUsed))
+	gauge(memoryLimit, float64(r.MemoryLimit))
+}
+
+// syncs is the histogram of the log's writes.
+func (r *Report) syncs() prometheus.Metric {
+	buckets, total := map[float64]uint64{}, uint64(0)
+	for i, n := range r.Syncs {
+		total += n
+		if i < len(r.Syncs)-1 { // the last has no upper end
+			buckets[(time.Microsecond << i).Seconds()] = total
+		}
+	}
+	return prometheus.MustNewConstHistogram(syncs, total, r.SyncTime.Seconds(), buckets)
+}
+
+// largest are the queues with the most messages; the rest is one, other.
+func largest(qs []Queue) []Queue {
+	slices.SortFunc(qs, func(a, b Queue) int {
+		return cmp.Or(cmp.Compare(b.size(), a.size()), cmp.Compare(a.Name, b.Name))
+	})
+	var out []Queue
+	rest := Queue{Name: other, Counts: map[string]int64{}}
+	for _, q := range qs {
+		if len(out) < MaxQueues && q.Name != other {
+			out = append(out, q)
+			continue
+		}
+		for state, n := range q.Counts {
+			rest.Counts[state] += n
+		}
+	}
+	if len(rest.Counts) > 0 {
+		out = append(out, rest)
+	}
+	return out
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
