@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -47,8 +48,21 @@ type Found struct {
 	Voters    int            `json:"voters,omitempty"` // that each group is to have before sends are taken
 }
 
-// Encode writes a command for AppendEntry.
+// Encode writes a command for AppendEntry, and for the way to another node.
 func (c Command) Encode() []byte { return encode(c) }
+
+// DecodeCommand reads what Encode wrote. What Apply does not know is refused: in
+// the log it would stop every node that holds the catalog.
+func DecodeCommand(b []byte) (Command, error) {
+	var c Command
+	if err := decode(b, &c); err != nil {
+		return Command{}, err
+	}
+	if c == (Command{}) {
+		return Command{}, errors.New("catalog: a command of another node is empty")
+	}
+	return c, nil
+}
 
 // AppendEntry joins encoded commands (JSON) to one entry: the command version,
 // then a command a line.

@@ -11,6 +11,7 @@ import (
 const (
 	MaxNodes     = 4_096 // that are not removed
 	keptRemovals = 4_096 // removed nodes that are remembered; older ones are forgotten
+	MaxNodeBytes = 4_096 // of what a node says of itself, as a row
 )
 
 // Node is a server. Its id is given once: a removed node that comes back joins
@@ -112,7 +113,7 @@ func (m *Machine) addNode(c *AddNode) Result {
 	if living >= MaxNodes {
 		return Result{Err: message.Errorf(message.ResourceExhausted, "the cluster has %d nodes, the most it can have: remove some with 'comanda node remove'", living)}
 	}
-	if err := m.checkName(&c.Node); err != nil {
+	if err := m.checkNode(&c.Node); err != nil {
 		return Result{Err: err}
 	}
 	if len(removed) >= keptRemovals {
@@ -137,7 +138,7 @@ func (m *Machine) updateNode(c *SetNode) Result {
 	if n.StoreID == 0 {
 		n.StoreID = old.StoreID
 	}
-	switch err := m.checkName(&n); {
+	switch err := m.checkNode(&n); {
 	case err != nil:
 		return Result{Node: old, Err: err}
 	case old.StoreID != 0 && n.StoreID != old.StoreID:
@@ -156,8 +157,12 @@ func (m *Machine) changeNode(old *Node, n Node) Result {
 	return Result{Node: &n}
 }
 
-// checkName refuses a name that another node has.
-func (m *Machine) checkName(n *Node) *message.Error {
+// checkNode refuses a name that no node may have, or another node has, and more
+// than a row should hold: whoever joins is not known yet.
+func (m *Machine) checkNode(n *Node) *message.Error {
+	if message.CheckQueueName(n.Name) != nil || len(encode(n)) > MaxNodeBytes {
+		return message.Errorf(message.InvalidArgument, "a node wants a name of 1 to %d letters, digits, '.', '_' and '-', and at most %d bytes of addresses and labels in all", message.MaxQueueName, MaxNodeBytes)
+	}
 	for _, other := range m.view.Nodes() {
 		if other.Name == n.Name && other.ID != n.ID && other.State != Removed {
 			return message.Errorf(message.Conflict, "node %d is called %q: choose another --node-name, or remove it with 'comanda node remove %s'", other.ID, n.Name, n.Name)

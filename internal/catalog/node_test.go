@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -39,6 +40,12 @@ func TestJoin(t *testing.T) {
 	w.refuse(t, message.NotFound, Command{SetNode: &SetNode{Node: Node{ID: 9, Name: "c", StoreID: 9}}})           // never joined
 	w.refuse(t, message.Conflict, Command{SetNode: &SetNode{Node: Node{ID: 2, Name: "n7", StoreID: 9, Boot: 3}}}) // another directory with its id
 	w.refuse(t, message.Conflict, Command{SetNode: &SetNode{Node: Node{ID: 2, Name: "a", Boot: 3}}})              // another one's name
+
+	// Whoever reaches the port may ask to join.
+	w.refuse(t, message.InvalidArgument, Command{AddNode: &AddNode{Node: Node{Name: "n 9", StoreID: 9}}})
+	w.refuse(t, message.InvalidArgument, Command{AddNode: &AddNode{Node: Node{Name: strings.Repeat("n", message.MaxQueueName+1), StoreID: 9}}})
+	w.refuse(t, message.InvalidArgument, Command{AddNode: &AddNode{Node: Node{Name: "n9", StoreID: 9, Labels: map[string]string{"l": strings.Repeat("x", MaxNodeBytes)}}}})
+	w.refuse(t, message.InvalidArgument, Command{SetNode: &SetNode{Node: Node{ID: 2, Name: "n7", Boot: 3, Peer: strings.Repeat("x", MaxNodeBytes)}}})
 
 	w.do(Command{SetNodeState: &SetNodeState{ID: 2, State: Removed}})
 	w.refuse(t, message.NodeRemoved, Command{AddNode: &AddNode{Node: Node{Name: "n7", StoreID: 7, Boot: 3}}})

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"encoding/binary"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -45,12 +46,20 @@ func (m *Machine) createQueue(c *CreateQueue) Result {
 		}
 		return Result{Queue: q}
 	}
+	settings := c.Settings.WithDefaults()
+	err := cmp.Or(message.CheckQueueName(c.Name), settings.Check())
+	switch {
+	case err != nil:
+		return Result{Err: message.Errorf(message.CodeOf(err), "%v", err)}
+	case c.Shards < 1 || c.Shards > message.Cells:
+		return Result{Err: message.Errorf(message.InvalidArgument, "shards is %d: want 1 to %d", c.Shards, message.Cells)}
+	}
 	cluster := m.view.Cluster
 	if m.view.Len() >= message.MaxQueues || cluster.NextQueue > message.MaxQueueNumber {
 		return Result{Err: message.Errorf(message.ResourceExhausted, "the cluster has %d queues, the most it can have: delete some", m.view.Len())}
 	}
 	q := &Queue{
-		Number: cluster.NextQueue, Name: c.Name, Version: m.index, Settings: c.Settings.WithDefaults(),
+		Number: cluster.NextQueue, Name: c.Name, Version: m.index, Settings: settings,
 		Secret: c.Secret, Shards: split(cluster.NextQueue, c.Shards, m.sharedGroups()),
 	}
 	cluster.NextQueue++

@@ -111,9 +111,9 @@ func (s *Service) beat(ctx context.Context, m *Meta, fields []byte) ([]byte, err
 }
 
 func (s *Service) change(ctx context.Context, m *Meta, fields []byte) ([]byte, error) {
-	var c catalog.Command
-	if err := json.Unmarshal(fields, &c); err != nil {
-		return nil, errWire
+	c, err := catalog.DecodeCommand(fields)
+	if err != nil {
+		return nil, err
 	}
 	result, err := m.Propose(ctx, c)
 	if err != nil {
