@@ -49,12 +49,24 @@ type Message struct {
 	// Delay is how long the message is not handed out. One with a key keeps its
 	// place in the key's order: later ones wait for it.
 	Delay time.Duration
+	// Priority, 0–9: higher ones go first. A message never overtakes an earlier one
+	// of its key.
+	Priority int
+	// Retry, where it is not nil, goes before the queue's settings.
+	Retry *Retry
 }
+
+// Retry says how one message is tried again; what is not set is as the queue's
+// settings say.
+type Retry = comandav1.Retry
 
 func (m *Message) size() int {
 	n := messageExtra + len(m.Body) + len(m.Key) + len(m.Type)
 	for name, a := range m.Attributes {
 		n += len(name) + len(a.GetString_()) + len(a.GetNumber()) + len(a.GetBytes()) + 16
+	}
+	for range m.Retry.GetBackoff().GetList() {
+		n += 16
 	}
 	return n
 }
@@ -130,6 +142,7 @@ func (c *Client) sending(m *Message) (*sending, error) {
 	if m.Delay != 0 {
 		e.in.Delay = durationpb.New(m.Delay)
 	}
+	e.in.Priority, e.in.Retry = int32(m.Priority), m.Retry
 	return e, nil
 }
 

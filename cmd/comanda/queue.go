@@ -22,9 +22,7 @@ func newQueue(a *app) *cobra.Command {
 // settingsFlags are the settings of a queue as flags.
 type settingsFlags struct {
 	maxAttempts, maxWorkerDeaths, keepFinished int32
-	backoff                                    string
-	backoffInitial, backoffMax                 time.Duration
-	backoffList                                []time.Duration
+	backoff                                    backoffFlags
 	keepFinishedFor                            time.Duration
 	maxMessageBytes                            string
 }
@@ -33,10 +31,7 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.Int32Var(&s.maxAttempts, "max-attempts", 0, "failed attempts before a message is dead (default 20, with a key 5)")
 	f.Int32Var(&s.maxWorkerDeaths, "max-worker-deaths", 0, "workers that may die with a message before it is dead as well (default 3)")
-	f.StringVar(&s.backoff, "backoff", "", "exponential, fixed or list (default exponential)")
-	f.DurationVar(&s.backoffInitial, "backoff-initial", 0, "first delay, or the fixed one (default 1s)")
-	f.DurationVar(&s.backoffMax, "backoff-max", 0, "largest delay of an exponential backoff (default 1h)")
-	f.DurationSliceVar(&s.backoffList, "backoff-list", nil, "the delays of a list, with commas")
+	s.backoff.add(cmd, "default exponential")
 	f.Int32Var(&s.keepFinished, "keep-finished", 0, "finished messages that stay visible in a shard (default 10000)")
 	f.DurationVar(&s.keepFinishedFor, "keep-finished-for", 0, "and for how long (default 1h)")
 	f.StringVar(&s.maxMessageBytes, "max-message-bytes", "", "largest body (default 1MiB, at most 16MiB)")
@@ -54,28 +49,52 @@ func (s *settingsFlags) settings() (*client.QueueSettings, error) {
 		}
 		q.MaxMessageBytes = int32(n)
 	}
-	backoff := &comandav1.Backoff{}
-	if s.backoff != "" {
-		kind := comandav1.BackoffKind_value["BACKOFF_KIND_"+strings.ToUpper(s.backoff)]
+	var err error
+	q.Backoff, err = s.backoff.backoff()
+	return q, err
+}
+
+// backoffFlags say how long a message waits after a failed attempt.
+type backoffFlags struct {
+	kind         string
+	initial, max time.Duration
+	list         []time.Duration
+}
+
+func (b *backoffFlags) add(cmd *cobra.Command, unset string) {
+	f := cmd.Flags()
+	f.StringVar(&b.kind, "backoff", "", "exponential, fixed or list ("+unset+")")
+	f.DurationVar(&b.initial, "backoff-initial", 0, "first delay, or the fixed one (default 1s)")
+	f.DurationVar(&b.max, "backoff-max", 0, "largest delay of an exponential backoff (default 1h)")
+	f.DurationSliceVar(&b.list, "backoff-list", nil, "the delays of a list, with commas")
+}
+
+// backoff is nil if no flag is given.
+func (b *backoffFlags) backoff() (*comandav1.Backoff, error) {
+	if b.kind == "" && b.initial == 0 && b.max == 0 && len(b.list) == 0 {
+		return nil, nil //nolint:nilnil // nothing was said
+	}
+	out := &comandav1.Backoff{}
+	if b.kind != "" {
+		kind := comandav1.BackoffKind_value["BACKOFF_KIND_"+strings.ToUpper(b.kind)]
 		if kind == 0 {
-			return nil, usageError(fmt.Errorf("--backoff %q: want exponential, fixed or list", s.backoff))
+			return nil, usageError(fmt.Errorf("--backoff %q: want exponential, fixed or list", b.kind))
 		}
-		backoff.Kind = comandav1.BackoffKind(kind)
+		out.Kind = comandav1.BackoffKind(kind)
 	}
-	if s.backoffInitial != 0 {
-		backoff.Initial = durationpb.New(s.backoffInitial)
+	if b.initial != 0 {
+		out.Initial = durationpb.New(b.initial)
 	}
-	if s.backoffMax != 0 {
-		backoff.Max = durationpb.New(s.backoffMax)
+	if b.max != 0 {
+		out.Max = durationpb.New(b.max)
 	}
-	for _, d := range s.backoffList {
-		backoff.List = append(backoff.List, durationpb.New(d))
+	for _, d := range b.list {
+		out.List = append(out.List, durationpb.New(d))
 	}
-	if len(s.backoffList) > 0 && s.backoff == "" {
-		backoff.Kind = comandav1.BackoffKind_BACKOFF_KIND_LIST
+	if len(b.list) > 0 && b.kind == "" {
+		out.Kind = comandav1.BackoffKind_BACKOFF_KIND_LIST
 	}
-	q.Backoff = backoff
-	return q, nil
+	return out, nil
 }
 
 func newQueueCreate(a *app) *cobra.Command {

@@ -18,6 +18,8 @@ func newSend(a *app) *cobra.Command {
 	var m client.Message
 	var file string
 	var attrs map[string]string
+	var maxAttempts int32
+	var backoff backoffFlags
 	cmd := &cobra.Command{
 		Use:     "send QUEUE [BODY | - | --file F]",
 		Short:   "Send a message and print its id; - reads the body from standard input",
@@ -30,6 +32,13 @@ func newSend(a *app) *cobra.Command {
 			m.Attributes = map[string]*client.Attribute{}
 			for k, v := range attrs {
 				m.Attributes[k] = client.String(v)
+			}
+			b, err := backoff.backoff()
+			if err != nil {
+				return err
+			}
+			if b != nil || maxAttempts != 0 {
+				m.Retry = &client.Retry{MaxAttempts: maxAttempts, Backoff: b}
 			}
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				id, err := c.Send(cmd.Context(), given[0], m)
@@ -48,6 +57,9 @@ func newSend(a *app) *cobra.Command {
 	f.StringVar(&m.Key, "key", "", "messages of one key run in order, one at a time")
 	f.StringVar(&m.Type, "type", "", "names the handler")
 	f.DurationVar(&m.Delay, "delay", 0, "hand the message out no sooner than after this time")
+	f.IntVar(&m.Priority, "priority", 0, "0 to 9: higher ones go first")
+	f.Int32Var(&maxAttempts, "max-attempts", 0, "failed attempts before the message is dead (default: as its queue says)")
+	backoff.add(cmd, "default: as its queue says")
 	f.StringToStringVar(&attrs, "attr", nil, "an attribute NAME=TEXT; may be given again")
 	return cmd
 }

@@ -15,7 +15,7 @@ func shown(q *catalog.Queue, d *queue.Detail) message.Shown {
 		ID: d.ID, Queue: q.Name, Shard: q.Name + "/" + d.Shard, State: d.State, Reason: reason(d),
 		Key: d.Key, Type: d.Type, Attributes: d.Attributes, Body: d.Body, BodySize: d.BodySize,
 		Attempts: d.Attempts, Deliveries: d.Deliveries, WorkerDeaths: d.Deaths,
-		SentAt: time.UnixMilli(d.SentAt), Worker: d.Worker,
+		SentAt: time.UnixMilli(d.SentAt), Worker: d.Worker, Priority: int(d.Priority), Retry: d.Retry,
 	}
 	if d.State == message.Scheduled {
 		s.ReadyAt = time.UnixMilli(d.DueWall)

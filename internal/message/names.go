@@ -89,6 +89,8 @@ type New struct {
 	Type       string
 	Attributes []Attribute // sorted by name, names unique
 	Delay      time.Duration
+	Priority   int    // 0 to MaxPriority: higher ones first
+	Retry      *Retry // nil: as its queue says
 }
 
 // Size is about how many bytes the message takes on its way.
@@ -116,6 +118,14 @@ func (m *New) Check() error {
 	}
 	if m.Delay > MaxDelay {
 		return Errorf(InvalidArgument, "delay %s is longer than %s", m.Delay, MaxDelay)
+	}
+	if err := between("priority", int64(m.Priority), 0, MaxPriority); err != nil {
+		return err
+	}
+	if m.Retry != nil {
+		if err := m.Retry.check(); err != nil {
+			return err
+		}
 	}
 	return checkAttributes(m.Attributes)
 }

@@ -26,6 +26,72 @@ type Backoff struct {
 	List    []time.Duration
 }
 
+// WithDefaults fills in what is not set.
+func (b Backoff) WithDefaults() Backoff {
+	if b.Kind == 0 {
+		b.Kind = BackoffExponential
+	}
+	if b.Initial == 0 && b.Kind != BackoffList {
+		b.Initial = time.Second
+	}
+	if b.Max == 0 && b.Kind == BackoffExponential {
+		b.Max = time.Hour
+	}
+	return b
+}
+
+// check refuses a backoff that makes no sense.
+func (b *Backoff) check() error {
+	for _, err := range []error{
+		span("backoff initial", b.Initial, MaxDelay),
+		span("backoff max", b.Max, MaxDelay),
+		between("backoff kind", int64(b.Kind), 0, int64(BackoffList)),
+		between("backoff list length", int64(len(b.List)), 0, MaxBackoffList),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	if (b.Kind == BackoffList) != (len(b.List) > 0) {
+		return Errorf(InvalidArgument, "backoff: kind list and a list of delays go together")
+	}
+	for _, d := range b.List {
+		if err := span("backoff list", d, MaxDelay); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func between(what string, v, lo, hi int64) error {
+	if v < lo || v > hi {
+		return Errorf(InvalidArgument, "%s is %d: want %d to %d", what, v, lo, hi)
+	}
+	return nil
+}
+
+func span(what string, v, hi time.Duration) error {
+	if v < 0 || v > hi {
+		return Errorf(InvalidArgument, "%s is %s: want 0s to %s", what, v, hi)
+	}
+	return nil
+}
+
+// Retry is how one message is tried again. The zero value of a field means the
+// queue's setting.
+type Retry struct {
+	MaxAttempts int
+	Backoff     Backoff // of no Kind: the queue's
+}
+
+// check refuses what makes no sense.
+func (r *Retry) check() error {
+	if err := between("retry max_attempts", int64(r.MaxAttempts), 0, MaxAttemptsLimit); err != nil {
+		return err
+	}
+	return r.Backoff.check()
+}
+
 // Settings of a queue. The zero value of a field means its default.
 type Settings struct {
 	MaxAttempts     int // failed attempts before a message is dead; 0: 20, with a key 5
@@ -39,16 +105,7 @@ type Settings struct {
 // WithDefaults fills in what is not set. MaxAttempts stays 0: its default
 // depends on the message.
 func (s Settings) WithDefaults() Settings {
-	b := &s.Backoff
-	if b.Kind == 0 {
-		b.Kind = BackoffExponential
-	}
-	if b.Initial == 0 && b.Kind != BackoffList {
-		b.Initial = time.Second
-	}
-	if b.Max == 0 && b.Kind == BackoffExponential {
-		b.Max = time.Hour
-	}
+	s.Backoff = s.Backoff.WithDefaults()
 	if s.MaxWorkerDeaths == 0 {
 		s.MaxWorkerDeaths = DefaultWorkerDeaths
 	}
@@ -78,38 +135,15 @@ func (s Settings) Attempts(keyed bool) int {
 
 // Check refuses settings that make no sense.
 func (s Settings) Check() error {
-	between := func(what string, v, lo, hi int64) error {
-		if v < lo || v > hi {
-			return Errorf(InvalidArgument, "%s is %d: want %d to %d", what, v, lo, hi)
-		}
-		return nil
-	}
-	span := func(what string, v, hi time.Duration) error {
-		if v < 0 || v > hi {
-			return Errorf(InvalidArgument, "%s is %s: want 0s to %s", what, v, hi)
-		}
-		return nil
-	}
 	for _, err := range []error{
 		between("max_attempts", int64(s.MaxAttempts), 0, MaxAttemptsLimit),
 		between("max_worker_deaths", int64(s.MaxWorkerDeaths), 0, MaxAttemptsLimit),
 		between("keep_finished", int64(s.KeepFinished), 0, MaxKeepFinished),
 		between("max_message_bytes", int64(s.MaxMessageBytes), 0, MaxBody),
 		span("keep_finished_for", s.KeepFinishedFor, MaxKeepFor),
-		span("backoff initial", s.Backoff.Initial, MaxDelay),
-		span("backoff max", s.Backoff.Max, MaxDelay),
-		between("backoff kind", int64(s.Backoff.Kind), 0, int64(BackoffList)),
-		between("backoff list length", int64(len(s.Backoff.List)), 0, MaxBackoffList),
+		s.Backoff.check(),
 	} {
 		if err != nil {
-			return err
-		}
-	}
-	if (s.Backoff.Kind == BackoffList) != (len(s.Backoff.List) > 0) {
-		return Errorf(InvalidArgument, "backoff: kind list and a list of delays go together")
-	}
-	for _, d := range s.Backoff.List {
-		if err := span("backoff list", d, MaxDelay); err != nil {
 			return err
 		}
 	}

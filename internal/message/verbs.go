@@ -169,6 +169,8 @@ type Shown struct {
 	ReadyAt      time.Time // scheduled: about when
 	Worker       string    // leased: who holds it
 	LastError    string
+	Priority     int
+	Retry        *Retry  // its own
 	Timeline     []Event // only from show
 }
 

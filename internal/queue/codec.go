@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 )
 
 // Rows and entries are written by hand: fields in a fixed order, numbers as
@@ -46,6 +47,8 @@ func (d *decoder) uint() uint64 {
 }
 
 func (d *decoder) int() int64 { return int64(d.uint()) }
+
+func (d *decoder) millis() time.Duration { return time.Duration(d.int()) * time.Millisecond }
 
 // count reads the number of things that follow, each at least size bytes.
 func (d *decoder) count(size int) int {

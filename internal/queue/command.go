@@ -23,11 +23,14 @@ type Sent struct {
 // minSent is the least that a Sent takes: flags, and a cell or a key.
 const minSent = 2
 
+// Flags of a Sent, a uvarint: one byte for what is used most.
 const (
 	sentKeyed = 1 << iota
 	sentDelayed
 	sentTyped
 	sentAttributed
+	sentPriority
+	sentRetry
 )
 
 // Command encodes c.
@@ -43,20 +46,8 @@ func (c *Send) Command() Command {
 	bodies := make([][]byte, len(c.Messages))
 	for i := range c.Messages {
 		m := &c.Messages[i]
-		var flags byte
-		if m.Key != "" {
-			flags |= sentKeyed
-		}
-		if m.Delay > 0 {
-			flags |= sentDelayed
-		}
-		if m.Type != "" {
-			flags |= sentTyped
-		}
-		if len(m.Attributes) > 0 {
-			flags |= sentAttributed
-		}
-		b = append(b, flags)
+		flags := m.flags()
+		b = binary.AppendUvarint(b, flags)
 		if flags&sentKeyed != 0 {
 			b = appendHash(b, m.Hash)
 			b = putString(b, m.Key)
@@ -72,13 +63,28 @@ func (c *Send) Command() Command {
 		if flags&sentAttributed != 0 {
 			b = appendAttributes(b, m.Attributes)
 		}
+		if flags&sentPriority != 0 {
+			b = append(b, byte(m.Priority))
+		}
+		if flags&sentRetry != 0 {
+			b = appendRetry(b, m.Retry)
+		}
 		bodies[i] = m.Body
 	}
 	return Command{Head: b, Bodies: bodies}
 }
 
+func (m *Sent) flags() (flags uint64) {
+	for flag, set := range [...]bool{m.Key != "", m.Delay > 0, m.Type != "", len(m.Attributes) > 0, m.Priority > 0, m.Retry != nil} {
+		if set {
+			flags |= 1 << flag
+		}
+	}
+	return flags
+}
+
 func (m *Sent) decode(d *decoder) {
-	flags := d.byte()
+	flags := d.uint()
 	*m = Sent{}
 	if flags&sentKeyed != 0 {
 		m.Hash = message.KeyHash{Hi: d.fixed64(), Lo: d.fixed64()}
@@ -96,6 +102,18 @@ func (m *Sent) decode(d *decoder) {
 	}
 	if flags&sentAttributed != 0 {
 		m.Attributes = decodeAttributes(d)
+	}
+	if flags&sentPriority != 0 {
+		if m.Priority = int(d.byte()); m.Priority > message.MaxPriority {
+			d.fail()
+			m.Priority = 0
+		}
+	}
+	if flags&sentRetry != 0 {
+		m.Retry = decodeRetry(d)
+	}
+	if flags >= sentRetry<<1 {
+		d.fail() // of a newer version
 	}
 }
 

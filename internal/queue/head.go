@@ -23,6 +23,7 @@ type Head struct {
 	DueWall    int64 // about the same moment by wall time, for people
 	Priority   byte
 	BodySize   int
+	Retry      *message.Retry // nil: as the queue says
 }
 
 // size is about how many bytes a message without its body takes in an answer.
@@ -39,19 +40,20 @@ func (h *Head) answer() int64 { return h.size() + int64(h.BodySize) }
 
 func (h *Head) keyed() bool { return h.Key != "" }
 
-// Head flags.
+// Head flags, a uvarint: one byte for what is used most.
 const (
 	headKeyed = 1 << iota
 	headDelayed
 	headTyped
 	headAttributed
 	headBodyApart
+	headRetry
 )
 
 // appendHead writes the data row: flags, the parts that the flags name, and
 // the body unless it lies apart.
 func appendHead(b []byte, h *Head, body []byte) []byte {
-	var flags byte
+	var flags uint64
 	if h.keyed() {
 		flags |= headKeyed
 	}
@@ -67,7 +69,10 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	if len(body) > inlineBody {
 		flags |= headBodyApart
 	}
-	b = append(b, flags, h.Priority)
+	if h.Retry != nil {
+		flags |= headRetry
+	}
+	b = append(binary.AppendUvarint(b, flags), h.Priority)
 	b = putInt(b, h.SentAt)
 	if flags&headKeyed != 0 {
 		b = appendHash(b, h.Hash)
@@ -81,6 +86,9 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	}
 	if flags&headAttributed != 0 {
 		b = appendAttributes(b, h.Attributes)
+	}
+	if flags&headRetry != 0 {
+		b = appendRetry(b, h.Retry)
 	}
 	b = binary.AppendUvarint(b, uint64(len(body)))
 	if flags&headBodyApart == 0 {
@@ -101,7 +109,7 @@ func decodeHead(seq uint64, row []byte) (h Head, body []byte, apart bool) {
 
 // readHead reads all of a head but its sequence number, which the row's key has.
 func readHead(d *decoder) (h Head, body []byte, apart bool) {
-	flags := d.byte()
+	flags := d.uint()
 	h.Priority = d.byte()
 	h.SentAt = d.int()
 	if flags&headKeyed != 0 {
@@ -116,6 +124,12 @@ func readHead(d *decoder) (h Head, body []byte, apart bool) {
 	}
 	if flags&headAttributed != 0 {
 		h.Attributes = decodeAttributes(d)
+	}
+	if flags&headRetry != 0 {
+		h.Retry = decodeRetry(d)
+	}
+	if flags >= headRetry<<1 {
+		d.fail() // of a newer version
 	}
 	h.BodySize = int(d.uint())
 	if apart = flags&headBodyApart != 0; !apart {
@@ -140,4 +154,20 @@ func decodeAttributes(d *decoder) []message.Attribute {
 		as = append(as, message.Attribute{Kind: message.AttributeKind(d.byte()), Name: d.string(), Value: d.bytes()})
 	}
 	return as
+}
+
+func appendRetry(b []byte, r *message.Retry) []byte {
+	b = append(putInt(b, int64(r.MaxAttempts)), byte(r.Backoff.Kind))
+	b = putInt(putInt(b, millis(r.Backoff.Initial)), millis(r.Backoff.Max))
+	return appendDelays(b, r.Backoff.List)
+}
+
+func decodeRetry(d *decoder) *message.Retry {
+	r := &message.Retry{MaxAttempts: int(d.int()), Backoff: message.Backoff{Kind: message.BackoffKind(d.byte())}}
+	r.Backoff.Initial, r.Backoff.Max = d.millis(), d.millis()
+	r.Backoff.List = decodeDelays(d)
+	if !knownBackoff(&r.Backoff) {
+		d.fail()
+	}
+	return r
 }

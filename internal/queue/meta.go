@@ -61,33 +61,47 @@ func (s *settingsRow) append(b []byte) []byte {
 	} {
 		b = putInt(b, v)
 	}
-	b = binary.AppendUvarint(b, uint64(len(s.settings.Backoff.List)))
-	for _, d := range s.settings.Backoff.List {
-		b = putInt(b, millis(d))
-	}
+	b = appendDelays(b, s.settings.Backoff.List)
 	return putInt(b, int64(s.settings.MaxWorkerDeaths))
 }
 
 func decodeSettings(d *decoder) (s settingsRow) {
-	ms := func() time.Duration { return time.Duration(d.int()) * time.Millisecond }
 	s.version = d.uint()
 	flags := d.byte()
 	s.paused = flags&settingsPaused != 0
 	b := &s.settings.Backoff
 	b.Kind = message.BackoffKind(d.byte())
 	s.settings.MaxAttempts, s.settings.KeepFinished, s.settings.MaxMessageBytes = int(d.int()), int(d.int()), int(d.int())
-	s.settings.KeepFinishedFor, b.Initial, b.Max = ms(), ms(), ms()
-	for range d.count(1) {
-		b.List = append(b.List, ms())
-	}
+	s.settings.KeepFinishedFor, b.Initial, b.Max = d.millis(), d.millis(), d.millis()
+	b.List = decodeDelays(d)
 	s.settings.MaxWorkerDeaths = message.DefaultWorkerDeaths
 	if flags&settingsDeaths != 0 {
 		s.settings.MaxWorkerDeaths = int(d.int())
 	}
-	if b.Kind > message.BackoffList || (b.Kind == message.BackoffList) != (len(b.List) > 0) {
+	if !knownBackoff(b) {
 		d.fail()
 	}
 	return s
+}
+
+// knownBackoff says that backoff can compute with b.
+func knownBackoff(b *message.Backoff) bool {
+	return b.Kind <= message.BackoffList && (b.Kind == message.BackoffList) == (len(b.List) > 0)
+}
+
+func appendDelays(b []byte, delays []time.Duration) []byte {
+	b = binary.AppendUvarint(b, uint64(len(delays)))
+	for _, d := range delays {
+		b = putInt(b, millis(d))
+	}
+	return b
+}
+
+func decodeDelays(d *decoder) (delays []time.Duration) {
+	for range d.count(1) {
+		delays = append(delays, d.millis())
+	}
+	return delays
 }
 
 // shard is a run of a queue's cells, the unit of order and of splitting. One

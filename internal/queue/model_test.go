@@ -56,6 +56,7 @@ type known struct {
 	// While it is leased: to which life of which session; 0: until a deadline.
 	session, incarnation uint64
 	attempts, deaths     int
+	sent                 message.New
 }
 
 type trial struct {
@@ -72,6 +73,7 @@ type trial struct {
 	now     int64
 	version uint64
 	deaths  int // max_worker_deaths
+	tries   int // max_attempts
 	// The model.
 	messages map[message.ID]*known
 	order    []*known // of sending
@@ -143,7 +145,8 @@ func (w *trial) applyPebble(index uint64) []any {
 func (w *trial) configure(t *rapid.T) {
 	w.version++
 	w.deaths = rapid.IntRange(1, 3).Draw(t, "deaths")
-	s := message.Settings{MaxAttempts: rapid.IntRange(1, 3).Draw(t, "attempts"), KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep"), MaxWorkerDeaths: w.deaths}
+	w.tries = rapid.IntRange(1, 3).Draw(t, "attempts")
+	s := message.Settings{MaxAttempts: w.tries, KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep"), MaxWorkerDeaths: w.deaths}
 	w.apply(t, (&queue.Configure{Queue: 1, Version: w.version, Settings: s.WithDefaults(), Shards: []queue.Bounds{{To: 7, Path: "0.0"}, {From: 8, To: 15, Path: "0.1"}}}).Command())
 }
 
@@ -158,6 +161,10 @@ func (w *trial) send(t *rapid.T) {
 		if rapid.IntRange(0, 4).Draw(t, "delayed") == 0 {
 			m.Delay = 3 * time.Second
 		}
+		m.Priority = rapid.SampledFrom([]int{0, 0, 0, 1, message.MaxPriority}).Draw(t, "priority")
+		if rapid.IntRange(0, 4).Draw(t, "own retry") == 0 {
+			m.Retry = &message.Retry{MaxAttempts: rapid.IntRange(0, 2).Draw(t, "own attempts")}
+		}
 		c.Messages = append(c.Messages, m)
 	}
 	// Another queue comes and goes between two commands of one entry.
@@ -170,7 +177,7 @@ func (w *trial) send(t *rapid.T) {
 		if r.Err != nil {
 			t.Fatal(r.Err)
 		}
-		k := &known{id: r.ID, key: c.Messages[i].Key, state: message.Ready, name: fmt.Sprintf("message %d of key %q", len(w.order)+1, c.Messages[i].Key)}
+		k := &known{id: r.ID, sent: c.Messages[i].New, key: c.Messages[i].Key, state: message.Ready, name: fmt.Sprintf("message %d of key %q", len(w.order)+1, c.Messages[i].Key)}
 		if c.Messages[i].Delay > 0 {
 			k.state = message.Scheduled
 		}
@@ -283,8 +290,19 @@ func (w *trial) settle(t *rapid.T) {
 		delete(w.current, s.Token.ID)
 		if s.Action == message.Nack || s.Action == message.Reject {
 			k.attempts++
+			if last := k.attempts >= w.triesOf(k) || s.Action == message.Reject; last != (r.State == message.Dead) {
+				t.Fatalf("%s is %s after %d of %d failed attempts", k.name, r.State, k.attempts, w.triesOf(k))
+			}
 		}
 	}
+}
+
+// triesOf is how many failed attempts k has.
+func (w *trial) triesOf(k *known) int {
+	if r := k.sent.Retry; r != nil && r.MaxAttempts > 0 {
+		return r.MaxAttempts
+	}
+	return w.tries
 }
 
 // time passes: leases end and timers are due, as Apply judges.
@@ -354,7 +372,7 @@ func (w *trial) check(t *rapid.T) {
 		seq  uint64
 	}
 	want, barred := map[place]string{}, map[place]string{}
-	hashes := map[place]uint64{}
+	hashes, priorities := map[place]uint64{}, map[place]int{}
 	var counts message.Counts
 	for _, k := range w.order {
 		switch k.state {
@@ -372,6 +390,7 @@ func (w *trial) check(t *rapid.T) {
 		if k.key != "" {
 			hashes[at] = hashOf(k.key).Hi
 		}
+		priorities[at] = k.sent.Priority
 		if o := w.before(k); k.state == message.Ready && o == nil {
 			want[at] = k.name
 		} else if o != nil {
@@ -380,8 +399,13 @@ func (w *trial) check(t *rapid.T) {
 			barred[at] = fmt.Sprintf("%s is offered and is %s", k.name, k.state)
 		}
 	}
+	var last queue.Ref
 	for _, r := range w.offers() {
 		at := place{r.Cell, r.Seq}
+		if int(r.Priority) != priorities[at] || (last.Cell == r.Cell && last.Seq > 0 && cmp.Or(cmp.Compare(r.Priority, last.Priority), cmp.Compare(last.Seq, r.Seq)) >= 0) {
+			t.Fatalf("%s, of priority %d, is offered as %+v after %+v", want[at], priorities[at], r.Ref, last)
+		}
+		last = r.Ref
 		if want[at] == "" {
 			t.Fatal(barred[at])
 		}

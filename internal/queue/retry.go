@@ -21,16 +21,30 @@ func (m *Machine) fail(h *held, f failure) message.State {
 	st.remember(m.attempt(h, f.outcome, message.ClipError(f.err)))
 	st.attempts++
 	m.endLease(h)
-	settings := &h.cell.queue.settings
-	if f.final || st.attempts >= settings.Attempts(h.keyed()) {
+	if f.final || st.attempts >= h.maxAttempts() {
 		m.die(h.stored)
 		return message.Dead
 	}
 	delay := f.delay
 	if !f.hasDelay {
-		delay = backoff(&settings.Backoff, st.attempts, h.id())
+		delay = backoff(h.backoff(), st.attempts, h.id())
 	}
 	return m.back(h.stored, delay)
+}
+
+// maxAttempts is after how many failed attempts the message is dead.
+func (x *stored) maxAttempts() int {
+	if x.Retry != nil && x.Retry.MaxAttempts > 0 {
+		return x.Retry.MaxAttempts
+	}
+	return x.cell.queue.settings.Attempts(x.keyed())
+}
+
+func (x *stored) backoff() *message.Backoff {
+	if x.Retry != nil && x.Retry.Backoff.Kind != 0 {
+		return &x.Retry.Backoff
+	}
+	return &x.cell.queue.settings.Backoff
 }
 
 // die makes a message dead where it is: its history stays with it, and its key

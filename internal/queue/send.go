@@ -35,7 +35,7 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 	case len(s.Body) > q.settings.MaxMessageBytes:
 		return message.SendResult{Err: message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(s.Body), q.settings.MaxMessageBytes)}
 	}
-	h := Head{Seq: m.next(c), Key: s.Key, Hash: s.Hash, Type: s.Type, Attributes: s.Attributes, SentAt: m.wall, BodySize: len(s.Body)}
+	h := Head{Seq: m.next(c), Key: s.Key, Hash: s.Hash, Type: s.Type, Attributes: s.Attributes, SentAt: m.wall, BodySize: len(s.Body), Priority: byte(s.Priority), Retry: s.Retry}
 	point := message.CellPoint(s.Cell)
 	if h.keyed() {
 		point = s.Hash.Point()

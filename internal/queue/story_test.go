@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -76,6 +77,14 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		for line := range strings.Lines(d.Input) {
 			m := queue.Sent{Cell: 3, New: message.New{Body: []byte(strings.TrimSpace(line)), Delay: seconds("delay")}}
 			d.MaybeScanArgs(t, "key", &m.Key)
+			d.MaybeScanArgs(t, "priority", &m.Priority)
+			if d.HasArg("max-attempts") || d.HasArg("fixed") {
+				m.Retry = &message.Retry{}
+				d.MaybeScanArgs(t, "max-attempts", &m.Retry.MaxAttempts)
+				if b := seconds("fixed"); b > 0 {
+					m.Retry.Backoff = message.Backoff{Kind: message.BackoffFixed, Initial: b}
+				}
+			}
 			m.Hash = hashOf(m.Key)
 			c.Messages = append(c.Messages, m)
 		}
@@ -94,7 +103,9 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		for n := range message.Cells {
 			c.Items = append(c.Items, queue.Refs(queue.Offers(w.rows, 1, n, nil, 100))...)
 		}
-		slices.SortFunc(c.Items, func(a, b queue.Ref) int { return int(a.Seq) - int(b.Seq) })
+		slices.SortFunc(c.Items, func(a, b queue.Ref) int {
+			return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Seq, b.Seq))
+		})
 		c.Items = c.Items[:min(limit, len(c.Items))]
 		r := w.apply(c.Command())[0].(queue.LeaseResult)
 		if r.Err != nil {

@@ -368,12 +368,17 @@ type NewMessage struct {
 	// key keeps its place in the key's order: later ones wait for it.
 	Delay *durationpb.Duration `protobuf:"bytes,5,opt,name=delay,proto3" json:"delay,omitempty"`
 	// Not built yet: refused with UNIMPLEMENTED.
-	Tenant        string                 `protobuf:"bytes,6,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Priority      int32                  `protobuf:"varint,7,opt,name=priority,proto3" json:"priority,omitempty"`
-	DeliverAt     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deliver_at,json=deliverAt,proto3" json:"deliver_at,omitempty"`
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires,proto3" json:"expires,omitempty"`
-	DedupId       string                 `protobuf:"bytes,10,opt,name=dedup_id,json=dedupId,proto3" json:"dedup_id,omitempty"`
-	UniqueKey     string                 `protobuf:"bytes,11,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
+	Tenant string `protobuf:"bytes,6,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// 0–9, default 0: higher ones go first. A message with a key goes by its own
+	// priority once it is first of its key; it never overtakes within the key.
+	Priority int32 `protobuf:"varint,7,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Not built yet: refused with UNIMPLEMENTED.
+	DeliverAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deliver_at,json=deliverAt,proto3" json:"deliver_at,omitempty"`
+	Expires   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires,proto3" json:"expires,omitempty"`
+	DedupId   string                 `protobuf:"bytes,10,opt,name=dedup_id,json=dedupId,proto3" json:"dedup_id,omitempty"`
+	UniqueKey string                 `protobuf:"bytes,11,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
+	// What is set of it goes before the queue's settings.
+	Retry         *Retry `protobuf:"bytes,12,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +490,68 @@ func (x *NewMessage) GetUniqueKey() string {
 	return ""
 }
 
+func (x *NewMessage) GetRetry() *Retry {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
+// Retry says how one message is tried again.
+type Retry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Failed attempts before the message is dead: 1–1,000. 0: the queue's.
+	MaxAttempts int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// Not set: the queue's.
+	Backoff       *Backoff `protobuf:"bytes,2,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retry) Reset() {
+	*x = Retry{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retry) ProtoMessage() {}
+
+func (x *Retry) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retry.ProtoReflect.Descriptor instead.
+func (*Retry) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Retry) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *Retry) GetBackoff() *Backoff {
+	if x != nil {
+		return x.Backoff
+	}
+	return nil
+}
+
 type SendRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
@@ -498,7 +565,7 @@ type SendRequest struct {
 
 func (x *SendRequest) Reset() {
 	*x = SendRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[2]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +577,7 @@ func (x *SendRequest) String() string {
 func (*SendRequest) ProtoMessage() {}
 
 func (x *SendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[2]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +590,7 @@ func (x *SendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendRequest.ProtoReflect.Descriptor instead.
 func (*SendRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{2}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SendRequest) GetQueue() string {
@@ -560,7 +627,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[3]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +639,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[3]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +652,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{3}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Error) GetCode() string {
@@ -614,7 +681,7 @@ type SendResult struct {
 
 func (x *SendResult) Reset() {
 	*x = SendResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[4]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +693,7 @@ func (x *SendResult) String() string {
 func (*SendResult) ProtoMessage() {}
 
 func (x *SendResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[4]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +706,7 @@ func (x *SendResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendResult.ProtoReflect.Descriptor instead.
 func (*SendResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{4}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SendResult) GetId() string {
@@ -665,7 +732,7 @@ type SendResponse struct {
 
 func (x *SendResponse) Reset() {
 	*x = SendResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[5]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +744,7 @@ func (x *SendResponse) String() string {
 func (*SendResponse) ProtoMessage() {}
 
 func (x *SendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[5]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +757,7 @@ func (x *SendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendResponse.ProtoReflect.Descriptor instead.
 func (*SendResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{5}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SendResponse) GetResults() []*SendResult {
@@ -717,7 +784,7 @@ type ReceiveRequest struct {
 
 func (x *ReceiveRequest) Reset() {
 	*x = ReceiveRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[6]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +796,7 @@ func (x *ReceiveRequest) String() string {
 func (*ReceiveRequest) ProtoMessage() {}
 
 func (x *ReceiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[6]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +809,7 @@ func (x *ReceiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveRequest.ProtoReflect.Descriptor instead.
 func (*ReceiveRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{6}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReceiveRequest) GetQueue() string {
@@ -808,7 +875,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[7]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +887,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[7]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +900,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{7}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Delivery) GetId() string {
@@ -936,7 +1003,7 @@ type ReceiveResponse struct {
 
 func (x *ReceiveResponse) Reset() {
 	*x = ReceiveResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[8]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1015,7 @@ func (x *ReceiveResponse) String() string {
 func (*ReceiveResponse) ProtoMessage() {}
 
 func (x *ReceiveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[8]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1028,7 @@ func (x *ReceiveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveResponse.ProtoReflect.Descriptor instead.
 func (*ReceiveResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{8}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReceiveResponse) GetMessages() []*Delivery {
@@ -988,7 +1055,7 @@ type Settlement struct {
 
 func (x *Settlement) Reset() {
 	*x = Settlement{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[9]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1067,7 @@ func (x *Settlement) String() string {
 func (*Settlement) ProtoMessage() {}
 
 func (x *Settlement) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[9]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1080,7 @@ func (x *Settlement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settlement.ProtoReflect.Descriptor instead.
 func (*Settlement) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{9}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Settlement) GetToken() string {
@@ -1061,7 +1128,7 @@ type SettleRequest struct {
 
 func (x *SettleRequest) Reset() {
 	*x = SettleRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[10]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1140,7 @@ func (x *SettleRequest) String() string {
 func (*SettleRequest) ProtoMessage() {}
 
 func (x *SettleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[10]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1153,7 @@ func (x *SettleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
 func (*SettleRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{10}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SettleRequest) GetSettlements() []*Settlement {
@@ -1110,7 +1177,7 @@ type SettleResult struct {
 
 func (x *SettleResult) Reset() {
 	*x = SettleResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[11]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1189,7 @@ func (x *SettleResult) String() string {
 func (*SettleResult) ProtoMessage() {}
 
 func (x *SettleResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[11]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1202,7 @@ func (x *SettleResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResult.ProtoReflect.Descriptor instead.
 func (*SettleResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{11}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SettleResult) GetError() *Error {
@@ -1168,7 +1235,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[12]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1247,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[12]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1260,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{12}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SettleResponse) GetResults() []*SettleResult {
@@ -1212,7 +1279,7 @@ type AckRequest struct {
 
 func (x *AckRequest) Reset() {
 	*x = AckRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[13]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1291,7 @@ func (x *AckRequest) String() string {
 func (*AckRequest) ProtoMessage() {}
 
 func (x *AckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[13]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1304,7 @@ func (x *AckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckRequest.ProtoReflect.Descriptor instead.
 func (*AckRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{13}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AckRequest) GetToken() string {
@@ -1256,7 +1323,7 @@ type AckResponse struct {
 
 func (x *AckResponse) Reset() {
 	*x = AckResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[14]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1335,7 @@ func (x *AckResponse) String() string {
 func (*AckResponse) ProtoMessage() {}
 
 func (x *AckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[14]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1348,7 @@ func (x *AckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckResponse.ProtoReflect.Descriptor instead.
 func (*AckResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{14}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AckResponse) GetAlreadyDone() bool {
@@ -1302,7 +1369,7 @@ type NackRequest struct {
 
 func (x *NackRequest) Reset() {
 	*x = NackRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[15]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1381,7 @@ func (x *NackRequest) String() string {
 func (*NackRequest) ProtoMessage() {}
 
 func (x *NackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[15]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1394,7 @@ func (x *NackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NackRequest.ProtoReflect.Descriptor instead.
 func (*NackRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{15}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NackRequest) GetToken() string {
@@ -1361,7 +1428,7 @@ type NackResponse struct {
 
 func (x *NackResponse) Reset() {
 	*x = NackResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[16]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1440,7 @@ func (x *NackResponse) String() string {
 func (*NackResponse) ProtoMessage() {}
 
 func (x *NackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[16]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1453,7 @@ func (x *NackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NackResponse.ProtoReflect.Descriptor instead.
 func (*NackResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{16}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NackResponse) GetState() MessageState {
@@ -1406,7 +1473,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[17]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1485,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[17]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1498,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{17}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExtendRequest) GetToken() string {
@@ -1456,7 +1523,7 @@ type ExtendResponse struct {
 
 func (x *ExtendResponse) Reset() {
 	*x = ExtendResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[18]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1535,7 @@ func (x *ExtendResponse) String() string {
 func (*ExtendResponse) ProtoMessage() {}
 
 func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[18]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1548,7 @@ func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendResponse.ProtoReflect.Descriptor instead.
 func (*ExtendResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{18}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{19}
 }
 
 type ReleaseRequest struct {
@@ -1494,7 +1561,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[19]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1573,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[19]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1586,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{19}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReleaseRequest) GetToken() string {
@@ -1544,7 +1611,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[20]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1623,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[20]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1636,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{20}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{21}
 }
 
 type RejectRequest struct {
@@ -1582,7 +1649,7 @@ type RejectRequest struct {
 
 func (x *RejectRequest) Reset() {
 	*x = RejectRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[21]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1661,7 @@ func (x *RejectRequest) String() string {
 func (*RejectRequest) ProtoMessage() {}
 
 func (x *RejectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[21]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1674,7 @@ func (x *RejectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectRequest.ProtoReflect.Descriptor instead.
 func (*RejectRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{21}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RejectRequest) GetToken() string {
@@ -1632,7 +1699,7 @@ type RejectResponse struct {
 
 func (x *RejectResponse) Reset() {
 	*x = RejectResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[22]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1711,7 @@ func (x *RejectResponse) String() string {
 func (*RejectResponse) ProtoMessage() {}
 
 func (x *RejectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[22]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1724,7 @@ func (x *RejectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectResponse.ProtoReflect.Descriptor instead.
 func (*RejectResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{22}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{23}
 }
 
 type WorkRequest struct {
@@ -1687,7 +1754,7 @@ type WorkRequest struct {
 
 func (x *WorkRequest) Reset() {
 	*x = WorkRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[23]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1766,7 @@ func (x *WorkRequest) String() string {
 func (*WorkRequest) ProtoMessage() {}
 
 func (x *WorkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[23]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1779,7 @@ func (x *WorkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkRequest.ProtoReflect.Descriptor instead.
 func (*WorkRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{23}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WorkRequest) GetOpen() *WorkOpen {
@@ -1785,7 +1852,7 @@ type WorkOpen struct {
 
 func (x *WorkOpen) Reset() {
 	*x = WorkOpen{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[24]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1864,7 @@ func (x *WorkOpen) String() string {
 func (*WorkOpen) ProtoMessage() {}
 
 func (x *WorkOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[24]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1877,7 @@ func (x *WorkOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkOpen.ProtoReflect.Descriptor instead.
 func (*WorkOpen) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{24}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WorkOpen) GetQueues() []string {
@@ -1873,7 +1940,7 @@ type NumberedSettlement struct {
 
 func (x *NumberedSettlement) Reset() {
 	*x = NumberedSettlement{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[25]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +1952,7 @@ func (x *NumberedSettlement) String() string {
 func (*NumberedSettlement) ProtoMessage() {}
 
 func (x *NumberedSettlement) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[25]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +1965,7 @@ func (x *NumberedSettlement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumberedSettlement.ProtoReflect.Descriptor instead.
 func (*NumberedSettlement) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{25}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NumberedSettlement) GetNumber() uint64 {
@@ -1925,7 +1992,7 @@ type NumberedSettleResult struct {
 
 func (x *NumberedSettleResult) Reset() {
 	*x = NumberedSettleResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[26]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2004,7 @@ func (x *NumberedSettleResult) String() string {
 func (*NumberedSettleResult) ProtoMessage() {}
 
 func (x *NumberedSettleResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[26]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2017,7 @@ func (x *NumberedSettleResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumberedSettleResult.ProtoReflect.Descriptor instead.
 func (*NumberedSettleResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{26}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NumberedSettleResult) GetNumber() uint64 {
@@ -1985,7 +2052,7 @@ type WorkResponse struct {
 
 func (x *WorkResponse) Reset() {
 	*x = WorkResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[27]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2064,7 @@ func (x *WorkResponse) String() string {
 func (*WorkResponse) ProtoMessage() {}
 
 func (x *WorkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[27]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2077,7 @@ func (x *WorkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkResponse.ProtoReflect.Descriptor instead.
 func (*WorkResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{27}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WorkResponse) GetDeliveries() []*Delivery {
@@ -2062,7 +2129,7 @@ type Freshness struct {
 
 func (x *Freshness) Reset() {
 	*x = Freshness{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[28]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2141,7 @@ func (x *Freshness) String() string {
 func (*Freshness) ProtoMessage() {}
 
 func (x *Freshness) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[28]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2154,7 @@ func (x *Freshness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freshness.ProtoReflect.Descriptor instead.
 func (*Freshness) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{28}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Freshness) GetServedBy() string {
@@ -2125,7 +2192,7 @@ type ShowMessageRequest struct {
 
 func (x *ShowMessageRequest) Reset() {
 	*x = ShowMessageRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[29]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2204,7 @@ func (x *ShowMessageRequest) String() string {
 func (*ShowMessageRequest) ProtoMessage() {}
 
 func (x *ShowMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[29]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2217,7 @@ func (x *ShowMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowMessageRequest.ProtoReflect.Descriptor instead.
 func (*ShowMessageRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{29}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ShowMessageRequest) GetId() string {
@@ -2190,7 +2257,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[30]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2269,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[30]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2282,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{30}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Event) GetAt() *timestamppb.Timestamp {
@@ -2279,15 +2346,18 @@ type Message struct {
 	Timeline []*Event `protobuf:"bytes,15,rep,name=timeline,proto3" json:"timeline,omitempty"`
 	Shard    string   `protobuf:"bytes,16,opt,name=shard,proto3" json:"shard,omitempty"`
 	// Who holds it, while it is leased.
-	Worker        string `protobuf:"bytes,17,opt,name=worker,proto3" json:"worker,omitempty"`
-	LastError     string `protobuf:"bytes,18,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	Worker    string `protobuf:"bytes,17,opt,name=worker,proto3" json:"worker,omitempty"`
+	LastError string `protobuf:"bytes,18,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	Priority  int32  `protobuf:"varint,19,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Its own, where it has some.
+	Retry         *Retry `protobuf:"bytes,20,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[31]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2369,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[31]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2382,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{31}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Message) GetId() string {
@@ -2441,6 +2511,20 @@ func (x *Message) GetLastError() string {
 	return ""
 }
 
+func (x *Message) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Message) GetRetry() *Retry {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
 type ShowMessageResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Message       *Message               `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
@@ -2451,7 +2535,7 @@ type ShowMessageResponse struct {
 
 func (x *ShowMessageResponse) Reset() {
 	*x = ShowMessageResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[32]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2547,7 @@ func (x *ShowMessageResponse) String() string {
 func (*ShowMessageResponse) ProtoMessage() {}
 
 func (x *ShowMessageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[32]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2560,7 @@ func (x *ShowMessageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowMessageResponse.ProtoReflect.Descriptor instead.
 func (*ShowMessageResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{32}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ShowMessageResponse) GetMessage() *Message {
@@ -2515,7 +2599,7 @@ type ListMessagesRequest struct {
 
 func (x *ListMessagesRequest) Reset() {
 	*x = ListMessagesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[33]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2611,7 @@ func (x *ListMessagesRequest) String() string {
 func (*ListMessagesRequest) ProtoMessage() {}
 
 func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[33]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +2624,7 @@ func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{33}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListMessagesRequest) GetQueue() string {
@@ -2611,7 +2695,7 @@ type ListMessagesResponse struct {
 
 func (x *ListMessagesResponse) Reset() {
 	*x = ListMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[34]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2707,7 @@ func (x *ListMessagesResponse) String() string {
 func (*ListMessagesResponse) ProtoMessage() {}
 
 func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[34]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2720,7 @@ func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{34}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListMessagesResponse) GetMessages() []*Message {
@@ -2672,7 +2756,7 @@ type RedriveMessagesRequest struct {
 
 func (x *RedriveMessagesRequest) Reset() {
 	*x = RedriveMessagesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2768,7 @@ func (x *RedriveMessagesRequest) String() string {
 func (*RedriveMessagesRequest) ProtoMessage() {}
 
 func (x *RedriveMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2781,7 @@ func (x *RedriveMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessagesRequest.ProtoReflect.Descriptor instead.
 func (*RedriveMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{35}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RedriveMessagesRequest) GetIds() []string {
@@ -2724,7 +2808,7 @@ type RedriveResult struct {
 
 func (x *RedriveResult) Reset() {
 	*x = RedriveResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2820,7 @@ func (x *RedriveResult) String() string {
 func (*RedriveResult) ProtoMessage() {}
 
 func (x *RedriveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2833,7 @@ func (x *RedriveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResult.ProtoReflect.Descriptor instead.
 func (*RedriveResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{36}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RedriveResult) GetId() string {
@@ -2775,7 +2859,7 @@ type RedriveMessagesResponse struct {
 
 func (x *RedriveMessagesResponse) Reset() {
 	*x = RedriveMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2787,7 +2871,7 @@ func (x *RedriveMessagesResponse) String() string {
 func (*RedriveMessagesResponse) ProtoMessage() {}
 
 func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2800,7 +2884,7 @@ func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessagesResponse.ProtoReflect.Descriptor instead.
 func (*RedriveMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{37}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RedriveMessagesResponse) GetResults() []*RedriveResult {
@@ -2825,7 +2909,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +2921,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +2934,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{38}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Backoff) GetKind() BackoffKind {
@@ -2902,7 +2986,7 @@ type QueueSettings struct {
 
 func (x *QueueSettings) Reset() {
 	*x = QueueSettings{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2914,7 +2998,7 @@ func (x *QueueSettings) String() string {
 func (*QueueSettings) ProtoMessage() {}
 
 func (x *QueueSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2927,7 +3011,7 @@ func (x *QueueSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueSettings.ProtoReflect.Descriptor instead.
 func (*QueueSettings) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *QueueSettings) GetMaxAttempts() int32 {
@@ -2987,7 +3071,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3083,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3096,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Counts) GetReady() int64 {
@@ -3068,7 +3152,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3080,7 +3164,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3093,7 +3177,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Queue) GetName() string {
@@ -3157,7 +3241,7 @@ type CreateQueueRequest struct {
 
 func (x *CreateQueueRequest) Reset() {
 	*x = CreateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3253,7 @@ func (x *CreateQueueRequest) String() string {
 func (*CreateQueueRequest) ProtoMessage() {}
 
 func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3266,7 @@ func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueRequest.ProtoReflect.Descriptor instead.
 func (*CreateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateQueueRequest) GetQueue() string {
@@ -3217,7 +3301,7 @@ type CreateQueueResponse struct {
 
 func (x *CreateQueueResponse) Reset() {
 	*x = CreateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3313,7 @@ func (x *CreateQueueResponse) String() string {
 func (*CreateQueueResponse) ProtoMessage() {}
 
 func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3326,7 @@ func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueResponse.ProtoReflect.Descriptor instead.
 func (*CreateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateQueueResponse) GetQueue() *Queue {
@@ -3271,7 +3355,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3367,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3380,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetQueueRequest) GetQueue() string {
@@ -3323,7 +3407,7 @@ type GetQueueResponse struct {
 
 func (x *GetQueueResponse) Reset() {
 	*x = GetQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3335,7 +3419,7 @@ func (x *GetQueueResponse) String() string {
 func (*GetQueueResponse) ProtoMessage() {}
 
 func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3348,7 +3432,7 @@ func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueResponse.ProtoReflect.Descriptor instead.
 func (*GetQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetQueueResponse) GetQueue() *Queue {
@@ -3376,7 +3460,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3388,7 +3472,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3401,7 +3485,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListQueuesRequest) GetMax() int32 {
@@ -3428,7 +3512,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3524,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3537,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -3479,7 +3563,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3491,7 +3575,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3504,7 +3588,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DeleteQueueRequest) GetQueue() string {
@@ -3522,7 +3606,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3618,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3631,7 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
 }
 
 type PauseQueueRequest struct {
@@ -3559,7 +3643,7 @@ type PauseQueueRequest struct {
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +3655,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +3668,7 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PauseQueueRequest) GetQueue() string {
@@ -3602,7 +3686,7 @@ type PauseQueueResponse struct {
 
 func (x *PauseQueueResponse) Reset() {
 	*x = PauseQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +3698,7 @@ func (x *PauseQueueResponse) String() string {
 func (*PauseQueueResponse) ProtoMessage() {}
 
 func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +3711,7 @@ func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueResponse.ProtoReflect.Descriptor instead.
 func (*PauseQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
 }
 
 type ResumeQueueRequest struct {
@@ -3639,7 +3723,7 @@ type ResumeQueueRequest struct {
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3735,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3748,7 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ResumeQueueRequest) GetQueue() string {
@@ -3682,7 +3766,7 @@ type ResumeQueueResponse struct {
 
 func (x *ResumeQueueResponse) Reset() {
 	*x = ResumeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3694,7 +3778,7 @@ func (x *ResumeQueueResponse) String() string {
 func (*ResumeQueueResponse) ProtoMessage() {}
 
 func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3707,7 +3791,7 @@ func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ResumeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
 }
 
 type LocateKeyRequest struct {
@@ -3720,7 +3804,7 @@ type LocateKeyRequest struct {
 
 func (x *LocateKeyRequest) Reset() {
 	*x = LocateKeyRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3732,7 +3816,7 @@ func (x *LocateKeyRequest) String() string {
 func (*LocateKeyRequest) ProtoMessage() {}
 
 func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3745,7 +3829,7 @@ func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyRequest.ProtoReflect.Descriptor instead.
 func (*LocateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *LocateKeyRequest) GetQueue() string {
@@ -3776,7 +3860,7 @@ type LocateKeyResponse struct {
 
 func (x *LocateKeyResponse) Reset() {
 	*x = LocateKeyResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3788,7 +3872,7 @@ func (x *LocateKeyResponse) String() string {
 func (*LocateKeyResponse) ProtoMessage() {}
 
 func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3801,7 +3885,7 @@ func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyResponse.ProtoReflect.Descriptor instead.
 func (*LocateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *LocateKeyResponse) GetHash() string {
@@ -3847,7 +3931,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +3943,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +3956,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
 }
 
 type GetServerResponse struct {
@@ -3895,7 +3979,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3907,7 +3991,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3920,7 +4004,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetServerResponse) GetVersion() string {
@@ -4016,7 +4100,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4028,7 +4112,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4041,7 +4125,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DiskStatus) GetFreeBytes() uint64 {
@@ -4096,7 +4180,7 @@ type MemoryStatus struct {
 
 func (x *MemoryStatus) Reset() {
 	*x = MemoryStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4108,7 +4192,7 @@ func (x *MemoryStatus) String() string {
 func (*MemoryStatus) ProtoMessage() {}
 
 func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4121,7 +4205,7 @@ func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStatus.ProtoReflect.Descriptor instead.
 func (*MemoryStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *MemoryStatus) GetLimitBytes() uint64 {
@@ -4158,7 +4242,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4170,7 +4254,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4183,7 +4267,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GroupStatus) GetGroup() uint32 {
@@ -4259,7 +4343,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4271,7 +4355,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4284,7 +4368,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListShardsRequest) GetQueue() string {
@@ -4333,7 +4417,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4345,7 +4429,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4358,7 +4442,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Shard) GetId() string {
@@ -4429,7 +4513,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4441,7 +4525,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4454,7 +4538,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -4489,7 +4573,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4501,7 +4585,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4514,7 +4598,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SplitShardRequest) GetQueue() string {
@@ -4541,7 +4625,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4553,7 +4637,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4566,7 +4650,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SplitShardResponse) GetShards() []*Shard {
@@ -4602,7 +4686,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4614,7 +4698,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4627,7 +4711,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Node) GetId() uint64 {
@@ -4715,7 +4799,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4727,7 +4811,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4740,7 +4824,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
 }
 
 type ListNodesResponse struct {
@@ -4753,7 +4837,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4765,7 +4849,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4778,7 +4862,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -4800,7 +4884,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4812,7 +4896,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4825,7 +4909,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -4851,7 +4935,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4863,7 +4947,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4876,7 +4960,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -4899,7 +4983,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4911,7 +4995,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4924,7 +5008,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -4949,7 +5033,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4961,7 +5045,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4974,7 +5058,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
 }
 
 type ListOwnersRequest struct {
@@ -4986,7 +5070,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4998,7 +5082,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5011,7 +5095,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -5039,7 +5123,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5051,7 +5135,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5064,7 +5148,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -5128,7 +5212,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5140,7 +5224,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5153,7 +5237,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -5179,7 +5263,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5191,7 +5275,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5204,7 +5288,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -5224,7 +5308,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06string\x18\x01 \x01(\tH\x00R\x06string\x12\x18\n" +
 	"\x06number\x18\x02 \x01(\tH\x00R\x06number\x12\x16\n" +
 	"\x05bytes\x18\x03 \x01(\fH\x00R\x05bytesB\a\n" +
-	"\x05value\"\xf4\x03\n" +
+	"\x05value\"\x9d\x04\n" +
 	"\n" +
 	"NewMessage\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\fR\x04body\x12\x10\n" +
@@ -5242,10 +5326,14 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\bdedup_id\x18\n" +
 	" \x01(\tR\adedupId\x12\x1d\n" +
 	"\n" +
-	"unique_key\x18\v \x01(\tR\tuniqueKey\x1aT\n" +
+	"unique_key\x18\v \x01(\tR\tuniqueKey\x12'\n" +
+	"\x05retry\x18\f \x01(\v2\x11.comanda.v1.RetryR\x05retry\x1aT\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
-	"\x05value\x18\x02 \x01(\v2\x15.comanda.v1.AttributeR\x05value:\x028\x01\"o\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.comanda.v1.AttributeR\x05value:\x028\x01\"Y\n" +
+	"\x05Retry\x12!\n" +
+	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12-\n" +
+	"\abackoff\x18\x02 \x01(\v2\x13.comanda.v1.BackoffR\abackoff\"o\n" +
 	"\vSendRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x122\n" +
 	"\bmessages\x18\x02 \x03(\v2\x16.comanda.v1.NewMessageR\bmessages\x12\x16\n" +
@@ -5373,7 +5461,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x16\n" +
 	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"\x98\x05\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\xdd\x05\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x14\n" +
@@ -5398,7 +5486,9 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05shard\x18\x10 \x01(\tR\x05shard\x12\x16\n" +
 	"\x06worker\x18\x11 \x01(\tR\x06worker\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\x12 \x01(\tR\tlastError\x1aT\n" +
+	"last_error\x18\x12 \x01(\tR\tlastError\x12\x1a\n" +
+	"\bpriority\x18\x13 \x01(\x05R\bpriority\x12'\n" +
+	"\x05retry\x18\x14 \x01(\v2\x11.comanda.v1.RetryR\x05retry\x1aT\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
 	"\x05value\x18\x02 \x01(\v2\x15.comanda.v1.AttributeR\x05value:\x028\x01\"y\n" +
@@ -5675,7 +5765,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(Action)(0),                     // 0: comanda.v1.Action
 	(OnDisconnect)(0),               // 1: comanda.v1.OnDisconnect
@@ -5683,227 +5773,231 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(BackoffKind)(0),                // 3: comanda.v1.BackoffKind
 	(*Attribute)(nil),               // 4: comanda.v1.Attribute
 	(*NewMessage)(nil),              // 5: comanda.v1.NewMessage
-	(*SendRequest)(nil),             // 6: comanda.v1.SendRequest
-	(*Error)(nil),                   // 7: comanda.v1.Error
-	(*SendResult)(nil),              // 8: comanda.v1.SendResult
-	(*SendResponse)(nil),            // 9: comanda.v1.SendResponse
-	(*ReceiveRequest)(nil),          // 10: comanda.v1.ReceiveRequest
-	(*Delivery)(nil),                // 11: comanda.v1.Delivery
-	(*ReceiveResponse)(nil),         // 12: comanda.v1.ReceiveResponse
-	(*Settlement)(nil),              // 13: comanda.v1.Settlement
-	(*SettleRequest)(nil),           // 14: comanda.v1.SettleRequest
-	(*SettleResult)(nil),            // 15: comanda.v1.SettleResult
-	(*SettleResponse)(nil),          // 16: comanda.v1.SettleResponse
-	(*AckRequest)(nil),              // 17: comanda.v1.AckRequest
-	(*AckResponse)(nil),             // 18: comanda.v1.AckResponse
-	(*NackRequest)(nil),             // 19: comanda.v1.NackRequest
-	(*NackResponse)(nil),            // 20: comanda.v1.NackResponse
-	(*ExtendRequest)(nil),           // 21: comanda.v1.ExtendRequest
-	(*ExtendResponse)(nil),          // 22: comanda.v1.ExtendResponse
-	(*ReleaseRequest)(nil),          // 23: comanda.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),         // 24: comanda.v1.ReleaseResponse
-	(*RejectRequest)(nil),           // 25: comanda.v1.RejectRequest
-	(*RejectResponse)(nil),          // 26: comanda.v1.RejectResponse
-	(*WorkRequest)(nil),             // 27: comanda.v1.WorkRequest
-	(*WorkOpen)(nil),                // 28: comanda.v1.WorkOpen
-	(*NumberedSettlement)(nil),      // 29: comanda.v1.NumberedSettlement
-	(*NumberedSettleResult)(nil),    // 30: comanda.v1.NumberedSettleResult
-	(*WorkResponse)(nil),            // 31: comanda.v1.WorkResponse
-	(*Freshness)(nil),               // 32: comanda.v1.Freshness
-	(*ShowMessageRequest)(nil),      // 33: comanda.v1.ShowMessageRequest
-	(*Event)(nil),                   // 34: comanda.v1.Event
-	(*Message)(nil),                 // 35: comanda.v1.Message
-	(*ShowMessageResponse)(nil),     // 36: comanda.v1.ShowMessageResponse
-	(*ListMessagesRequest)(nil),     // 37: comanda.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),    // 38: comanda.v1.ListMessagesResponse
-	(*RedriveMessagesRequest)(nil),  // 39: comanda.v1.RedriveMessagesRequest
-	(*RedriveResult)(nil),           // 40: comanda.v1.RedriveResult
-	(*RedriveMessagesResponse)(nil), // 41: comanda.v1.RedriveMessagesResponse
-	(*Backoff)(nil),                 // 42: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 43: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 44: comanda.v1.Counts
-	(*Queue)(nil),                   // 45: comanda.v1.Queue
-	(*CreateQueueRequest)(nil),      // 46: comanda.v1.CreateQueueRequest
-	(*CreateQueueResponse)(nil),     // 47: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 48: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 49: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 50: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 51: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 52: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 53: comanda.v1.DeleteQueueResponse
-	(*PauseQueueRequest)(nil),       // 54: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 55: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 56: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 57: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 58: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 59: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 60: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 61: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 62: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 63: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 64: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 65: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 66: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 67: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 68: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 69: comanda.v1.SplitShardResponse
-	(*Node)(nil),                    // 70: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 71: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 72: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 73: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 74: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 75: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 76: comanda.v1.RemoveNodeResponse
-	(*ListOwnersRequest)(nil),       // 77: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 78: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 79: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 80: comanda.v1.ListOwnersResponse
-	nil,                             // 81: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 82: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 83: comanda.v1.Message.AttributesEntry
-	nil,                             // 84: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 85: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 86: google.protobuf.Timestamp
+	(*Retry)(nil),                   // 6: comanda.v1.Retry
+	(*SendRequest)(nil),             // 7: comanda.v1.SendRequest
+	(*Error)(nil),                   // 8: comanda.v1.Error
+	(*SendResult)(nil),              // 9: comanda.v1.SendResult
+	(*SendResponse)(nil),            // 10: comanda.v1.SendResponse
+	(*ReceiveRequest)(nil),          // 11: comanda.v1.ReceiveRequest
+	(*Delivery)(nil),                // 12: comanda.v1.Delivery
+	(*ReceiveResponse)(nil),         // 13: comanda.v1.ReceiveResponse
+	(*Settlement)(nil),              // 14: comanda.v1.Settlement
+	(*SettleRequest)(nil),           // 15: comanda.v1.SettleRequest
+	(*SettleResult)(nil),            // 16: comanda.v1.SettleResult
+	(*SettleResponse)(nil),          // 17: comanda.v1.SettleResponse
+	(*AckRequest)(nil),              // 18: comanda.v1.AckRequest
+	(*AckResponse)(nil),             // 19: comanda.v1.AckResponse
+	(*NackRequest)(nil),             // 20: comanda.v1.NackRequest
+	(*NackResponse)(nil),            // 21: comanda.v1.NackResponse
+	(*ExtendRequest)(nil),           // 22: comanda.v1.ExtendRequest
+	(*ExtendResponse)(nil),          // 23: comanda.v1.ExtendResponse
+	(*ReleaseRequest)(nil),          // 24: comanda.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),         // 25: comanda.v1.ReleaseResponse
+	(*RejectRequest)(nil),           // 26: comanda.v1.RejectRequest
+	(*RejectResponse)(nil),          // 27: comanda.v1.RejectResponse
+	(*WorkRequest)(nil),             // 28: comanda.v1.WorkRequest
+	(*WorkOpen)(nil),                // 29: comanda.v1.WorkOpen
+	(*NumberedSettlement)(nil),      // 30: comanda.v1.NumberedSettlement
+	(*NumberedSettleResult)(nil),    // 31: comanda.v1.NumberedSettleResult
+	(*WorkResponse)(nil),            // 32: comanda.v1.WorkResponse
+	(*Freshness)(nil),               // 33: comanda.v1.Freshness
+	(*ShowMessageRequest)(nil),      // 34: comanda.v1.ShowMessageRequest
+	(*Event)(nil),                   // 35: comanda.v1.Event
+	(*Message)(nil),                 // 36: comanda.v1.Message
+	(*ShowMessageResponse)(nil),     // 37: comanda.v1.ShowMessageResponse
+	(*ListMessagesRequest)(nil),     // 38: comanda.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),    // 39: comanda.v1.ListMessagesResponse
+	(*RedriveMessagesRequest)(nil),  // 40: comanda.v1.RedriveMessagesRequest
+	(*RedriveResult)(nil),           // 41: comanda.v1.RedriveResult
+	(*RedriveMessagesResponse)(nil), // 42: comanda.v1.RedriveMessagesResponse
+	(*Backoff)(nil),                 // 43: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 44: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 45: comanda.v1.Counts
+	(*Queue)(nil),                   // 46: comanda.v1.Queue
+	(*CreateQueueRequest)(nil),      // 47: comanda.v1.CreateQueueRequest
+	(*CreateQueueResponse)(nil),     // 48: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 49: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 50: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 51: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 52: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 53: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 54: comanda.v1.DeleteQueueResponse
+	(*PauseQueueRequest)(nil),       // 55: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 56: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 57: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 58: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 59: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 60: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 61: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 62: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 63: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 64: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 65: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 66: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 67: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 68: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 69: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 70: comanda.v1.SplitShardResponse
+	(*Node)(nil),                    // 71: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 72: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 73: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 74: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 75: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 76: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 77: comanda.v1.RemoveNodeResponse
+	(*ListOwnersRequest)(nil),       // 78: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 79: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 80: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 81: comanda.v1.ListOwnersResponse
+	nil,                             // 82: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 83: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 84: comanda.v1.Message.AttributesEntry
+	nil,                             // 85: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 86: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 87: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	81,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	85,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	86,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	86,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
-	5,   // 4: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
-	7,   // 5: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
-	8,   // 6: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	85,  // 7: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	85,  // 8: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	82,  // 9: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	86,  // 10: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	85,  // 11: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
-	11,  // 12: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
-	0,   // 13: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	85,  // 14: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	85,  // 15: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
-	13,  // 16: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
-	7,   // 17: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
-	2,   // 18: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
-	15,  // 19: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	85,  // 20: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
-	2,   // 21: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	85,  // 22: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	85,  // 23: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
-	28,  // 24: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
-	29,  // 25: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	85,  // 26: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	85,  // 27: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
-	1,   // 28: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
-	13,  // 29: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
-	15,  // 30: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
-	11,  // 31: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
-	30,  // 32: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	85,  // 33: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	85,  // 34: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	85,  // 35: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	86,  // 36: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	86,  // 37: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	86,  // 38: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	83,  // 39: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
-	34,  // 40: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
-	35,  // 41: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
-	32,  // 42: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	85,  // 43: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	35,  // 44: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
-	32,  // 45: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	7,   // 46: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	40,  // 47: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	3,   // 48: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	85,  // 49: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	85,  // 50: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	85,  // 51: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	42,  // 52: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	85,  // 53: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	43,  // 54: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	44,  // 55: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	86,  // 56: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	43,  // 57: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	45,  // 58: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	85,  // 59: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	45,  // 60: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	32,  // 61: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	45,  // 62: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	86,  // 63: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	86,  // 64: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	62,  // 65: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	63,  // 66: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	64,  // 67: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	85,  // 68: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	44,  // 69: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	66,  // 70: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	32,  // 71: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	66,  // 72: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	84,  // 73: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	70,  // 74: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	70,  // 75: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	79,  // 76: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	78,  // 77: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	4,   // 78: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,   // 79: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,   // 80: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	6,   // 81: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	10,  // 82: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	14,  // 83: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	17,  // 84: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	19,  // 85: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	21,  // 86: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	23,  // 87: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	25,  // 88: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	27,  // 89: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	33,  // 90: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	37,  // 91: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	39,  // 92: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	46,  // 93: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	48,  // 94: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	50,  // 95: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	52,  // 96: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	54,  // 97: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	56,  // 98: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	58,  // 99: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	77,  // 100: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	60,  // 101: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	65,  // 102: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	68,  // 103: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	71,  // 104: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	73,  // 105: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	75,  // 106: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	9,   // 107: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	12,  // 108: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	16,  // 109: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	18,  // 110: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	20,  // 111: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	22,  // 112: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	24,  // 113: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	26,  // 114: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	31,  // 115: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	36,  // 116: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	38,  // 117: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	41,  // 118: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	47,  // 119: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	49,  // 120: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	51,  // 121: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	53,  // 122: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	55,  // 123: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	57,  // 124: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	59,  // 125: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	80,  // 126: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	61,  // 127: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	67,  // 128: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	69,  // 129: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	72,  // 130: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	74,  // 131: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	76,  // 132: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	107, // [107:133] is the sub-list for method output_type
-	81,  // [81:107] is the sub-list for method input_type
-	81,  // [81:81] is the sub-list for extension type_name
-	81,  // [81:81] is the sub-list for extension extendee
-	0,   // [0:81] is the sub-list for field type_name
+	82,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	86,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	87,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	87,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	6,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
+	43,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
+	5,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
+	8,   // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
+	9,   // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
+	86,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	86,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	83,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	87,  // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	86,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	12,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
+	0,   // 15: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
+	86,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	86,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	14,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
+	8,   // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
+	2,   // 20: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
+	16,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
+	86,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	2,   // 23: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
+	86,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	86,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	29,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
+	30,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
+	86,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	86,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	1,   // 30: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
+	14,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
+	16,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
+	12,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
+	31,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
+	86,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	86,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	86,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	87,  // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	87,  // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	87,  // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	84,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	35,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
+	6,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
+	36,  // 44: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
+	33,  // 45: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
+	86,  // 46: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	36,  // 47: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
+	33,  // 48: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
+	8,   // 49: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	41,  // 50: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	3,   // 51: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	86,  // 52: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	86,  // 53: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	86,  // 54: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	43,  // 55: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	86,  // 56: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	44,  // 57: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	45,  // 58: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	87,  // 59: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	44,  // 60: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	46,  // 61: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	86,  // 62: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	46,  // 63: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	33,  // 64: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	46,  // 65: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	87,  // 66: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	87,  // 67: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	63,  // 68: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	64,  // 69: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	65,  // 70: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	86,  // 71: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	45,  // 72: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	67,  // 73: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	33,  // 74: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	67,  // 75: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	85,  // 76: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	71,  // 77: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	71,  // 78: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	80,  // 79: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	79,  // 80: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	4,   // 81: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,   // 82: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	4,   // 83: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	7,   // 84: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	11,  // 85: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	15,  // 86: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	18,  // 87: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	20,  // 88: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	22,  // 89: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	24,  // 90: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	26,  // 91: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	28,  // 92: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	34,  // 93: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	38,  // 94: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	40,  // 95: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	47,  // 96: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	49,  // 97: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	51,  // 98: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	53,  // 99: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	55,  // 100: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	57,  // 101: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	59,  // 102: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	78,  // 103: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	61,  // 104: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	66,  // 105: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	69,  // 106: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	72,  // 107: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	74,  // 108: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	76,  // 109: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	10,  // 110: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	13,  // 111: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	17,  // 112: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	19,  // 113: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	21,  // 114: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	23,  // 115: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	25,  // 116: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	27,  // 117: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	32,  // 118: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	37,  // 119: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	39,  // 120: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	42,  // 121: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	48,  // 122: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	50,  // 123: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	52,  // 124: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	54,  // 125: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	56,  // 126: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	58,  // 127: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	60,  // 128: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	81,  // 129: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	62,  // 130: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	68,  // 131: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	70,  // 132: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	73,  // 133: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	75,  // 134: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	77,  // 135: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	110, // [110:136] is the sub-list for method output_type
+	84,  // [84:110] is the sub-list for method input_type
+	84,  // [84:84] is the sub-list for extension type_name
+	84,  // [84:84] is the sub-list for extension extendee
+	0,   // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -5922,7 +6016,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   81,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -197,7 +197,7 @@ func TestRefusals(t *testing.T) {
 		{"Messages/Send", &comandav1.SendRequest{Queue: "q", Messages: make([]*comandav1.NewMessage, 1001)}, "INVALID_ARGUMENT", "1001 messages"},
 		{"Messages/Send", &comandav1.SendRequest{Queue: "q", Atomic: true, Messages: []*comandav1.NewMessage{{}}}, "UNIMPLEMENTED", "atomic"},
 		{"Messages/Send", send(&comandav1.NewMessage{Tenant: "t"}), "UNIMPLEMENTED", "tenant"},
-		{"Messages/Send", send(&comandav1.NewMessage{Priority: 1}), "UNIMPLEMENTED", "priority"},
+		{"Messages/Send", send(&comandav1.NewMessage{Retry: &comandav1.Retry{Backoff: &comandav1.Backoff{Kind: 9}}}), "INVALID_ARGUMENT", "backoff kind 9"},
 		{"Messages/Send", send(&comandav1.NewMessage{DeliverAt: &timestamppb.Timestamp{}}), "UNIMPLEMENTED", "deliver_at"},
 		{"Messages/Send", send(&comandav1.NewMessage{Expires: &timestamppb.Timestamp{}}), "UNIMPLEMENTED", "expires"},
 		{"Messages/Send", send(&comandav1.NewMessage{DedupId: "d"}), "UNIMPLEMENTED", "dedup_id"},

@@ -92,6 +92,8 @@ func shownTo(m *message.Shown) *comandav1.Message {
 		Shard:        m.Shard,
 		Worker:       m.Worker,
 		LastError:    m.LastError,
+		Priority:     int32(m.Priority),
+		Retry:        retryTo(m.Retry),
 	}
 	for _, e := range m.Timeline {
 		out.Timeline = append(out.Timeline, &comandav1.Event{

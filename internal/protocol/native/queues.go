@@ -3,7 +3,6 @@ package native
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -126,58 +125,62 @@ var backoffKinds = map[comandav1.BackoffKind]message.BackoffKind{
 	comandav1.BackoffKind_BACKOFF_KIND_LIST:        message.BackoffList,
 }
 
-func settingsOf(in *comandav1.QueueSettings) (message.Settings, error) {
-	kind, known := backoffKinds[in.GetBackoff().GetKind()]
-	if !known {
-		return message.Settings{}, message.Errorf(message.InvalidArgument, "backoff kind %d: want exponential, fixed or list", in.GetBackoff().GetKind())
-	}
-	s := message.Settings{
+func settingsOf(in *comandav1.QueueSettings) (s message.Settings, err error) {
+	s = message.Settings{
 		MaxAttempts:     int(in.GetMaxAttempts()),
 		MaxWorkerDeaths: int(in.GetMaxWorkerDeaths()),
 		KeepFinished:    int(in.GetKeepFinished()),
 		MaxMessageBytes: int(in.GetMaxMessageBytes()),
 	}
-	s.Backoff.Kind = kind
-	for _, d := range []struct {
-		field string
-		in    *durationpb.Duration
-		out   *time.Duration
-	}{
-		{"keep_finished_for", in.GetKeepFinishedFor(), &s.KeepFinishedFor},
-		{"backoff initial", in.GetBackoff().GetInitial(), &s.Backoff.Initial},
-		{"backoff max", in.GetBackoff().GetMax(), &s.Backoff.Max},
-	} {
-		var err error
-		if *d.out, err = durationOf(d.field, d.in, 0); err != nil {
-			return message.Settings{}, err
-		}
+	if s.KeepFinishedFor, err = durationOf("keep_finished_for", in.GetKeepFinishedFor(), 0); err != nil {
+		return s, err
 	}
-	for _, d := range in.GetBackoff().GetList() {
+	s.Backoff, err = backoffOf(in.GetBackoff())
+	return s, err
+}
+
+func backoffOf(in *comandav1.Backoff) (b message.Backoff, err error) {
+	kind, known := backoffKinds[in.GetKind()]
+	if !known {
+		return b, message.Errorf(message.InvalidArgument, "backoff kind %d: want exponential, fixed or list", in.GetKind())
+	}
+	b.Kind = kind
+	if b.Initial, err = durationOf("backoff initial", in.GetInitial(), 0); err != nil {
+		return b, err
+	}
+	if b.Max, err = durationOf("backoff max", in.GetMax(), 0); err != nil {
+		return b, err
+	}
+	for _, d := range in.GetList() {
 		delay, err := durationOf("backoff list", d, 0)
 		if err != nil {
-			return message.Settings{}, err
+			return b, err
 		}
-		s.Backoff.List = append(s.Backoff.List, delay)
+		b.List = append(b.List, delay)
 	}
-	return s, nil
+	return b, nil
 }
 
 func settingsTo(s message.Settings) *comandav1.QueueSettings {
-	b := &comandav1.Backoff{Initial: durationpb.New(s.Backoff.Initial), Max: durationpb.New(s.Backoff.Max)}
-	for wire, kind := range backoffKinds {
-		if kind == s.Backoff.Kind {
-			b.Kind = wire
-		}
-	}
-	for _, d := range s.Backoff.List {
-		b.List = append(b.List, durationpb.New(d))
-	}
 	return &comandav1.QueueSettings{
 		MaxAttempts:     int32(s.MaxAttempts),
 		MaxWorkerDeaths: int32(s.MaxWorkerDeaths),
-		Backoff:         b,
+		Backoff:         backoffTo(&s.Backoff),
 		KeepFinished:    int32(s.KeepFinished),
 		KeepFinishedFor: durationpb.New(s.KeepFinishedFor),
 		MaxMessageBytes: int32(s.MaxMessageBytes),
 	}
+}
+
+func backoffTo(b *message.Backoff) *comandav1.Backoff {
+	out := &comandav1.Backoff{Initial: durationpb.New(b.Initial), Max: durationpb.New(b.Max)}
+	for wire, kind := range backoffKinds {
+		if kind == b.Kind {
+			out.Kind = wire
+		}
+	}
+	for _, d := range b.List {
+		out.List = append(out.List, durationpb.New(d))
+	}
+	return out
 }

@@ -25,9 +25,11 @@ const (
 	typeHeader       = "Comanda-Type"
 	delayHeader      = "Comanda-Delay"
 	attributesHeader = "Comanda-Attributes"
+	priorityHeader   = "Comanda-Priority"
+	attemptsHeader   = "Comanda-Max-Attempts"
 )
 
-var unbuiltHeaders = []string{"Comanda-Tenant", "Comanda-Priority", "Comanda-Dedup-Id", "Comanda-Unique-Key"}
+var unbuiltHeaders = []string{"Comanda-Tenant", "Comanda-Dedup-Id", "Comanda-Unique-Key"}
 
 const jsonType = "application/json"
 
@@ -93,7 +95,7 @@ func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
 			return nil, err
 		}
 	}
-	known := []string{keyHeader, typeHeader, delayHeader, attributesHeader}
+	known := []string{keyHeader, typeHeader, delayHeader, attributesHeader, priorityHeader, attemptsHeader}
 	if err := checkHeaders(h, known...); err != nil {
 		return nil, err
 	}
@@ -110,13 +112,36 @@ func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
 		}
 		m.Delay = durationpb.New(delay)
 	}
+	var err error
+	if m.Priority, err = parseNumber(h, priorityHeader); err != nil {
+		return nil, err
+	}
+	attempts, err := parseNumber(h, attemptsHeader)
+	if err != nil {
+		return nil, err
+	}
+	if attempts != 0 {
+		m.Retry = &comandav1.Retry{MaxAttempts: attempts}
+	}
 	if text := h.Get(attributesHeader); text != "" {
-		var err error
 		if m.Attributes, err = parseAttributes(text); err != nil {
 			return nil, message.Errorf(message.InvalidArgument, "%s: %s", attributesHeader, err)
 		}
 	}
 	return m, nil
+}
+
+// parseNumber reads a whole number; 0 if the header is not there.
+func parseNumber(h http.Header, name string) (int32, error) {
+	text := h.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil {
+		return 0, message.Errorf(message.InvalidArgument, "%s %.100q: want a whole number", name, text)
+	}
+	return int32(n), nil
 }
 
 // parseDelay reads a Go duration, or seconds.

@@ -79,7 +79,8 @@ func TestRESTRefusals(t *testing.T) {
 		words       string
 	}{
 		{send, "b", []string{"Comanda-Tenant", "t"}, 501, "UNIMPLEMENTED Comanda-Tenant"},
-		{send, "b", []string{"Comanda-Priority", "0"}, 501, "UNIMPLEMENTED Comanda-Priority"},
+		{send, "b", []string{"Comanda-Priority", "high"}, 400, "INVALID_ARGUMENT Comanda-Priority"},
+		{send, "b", []string{"Comanda-Max-Attempts", "1.5"}, 400, "INVALID_ARGUMENT Comanda-Max-Attempts"},
 		{send, "b", []string{"Comanda-Dedup-Id", "d"}, 501, "UNIMPLEMENTED Comanda-Dedup-Id"},
 		{send, "b", []string{"Comanda-Unique-Key", "u"}, 501, "UNIMPLEMENTED Comanda-Unique-Key"},
 		{send, "b", []string{"Comanda-Worker", "w"}, 400, "Comanda-Worker"},

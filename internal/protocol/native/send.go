@@ -50,7 +50,6 @@ func (s *Server) send(ctx context.Context, queue string, msgs []message.New) ([]
 func newMessage(m *comandav1.NewMessage) (message.New, error) {
 	if err := unbuilt(
 		unbuiltField{"tenant", m.GetTenant() != ""},
-		unbuiltField{"priority", m.GetPriority() != 0},
 		unbuiltField{"deliver_at", m.GetDeliverAt() != nil},
 		unbuiltField{"expires", m.GetExpires() != nil},
 		unbuiltField{"dedup_id", m.GetDedupId() != ""},
@@ -62,11 +61,43 @@ func newMessage(m *comandav1.NewMessage) (message.New, error) {
 	if err != nil {
 		return message.New{}, err
 	}
+	retry, err := retryOf(m.GetRetry())
+	if err != nil {
+		return message.New{}, err
+	}
 	return message.New{
 		Body:       m.GetBody(),
 		Key:        m.GetKey(),
 		Type:       m.GetType(),
 		Attributes: attributesOf(m.GetAttributes()),
 		Delay:      delay,
+		Priority:   int(m.GetPriority()),
+		Retry:      retry,
 	}, nil
+}
+
+func retryOf(in *comandav1.Retry) (*message.Retry, error) {
+	if in == nil {
+		return nil, nil //nolint:nilnil // no retry of its own
+	}
+	r := &message.Retry{MaxAttempts: int(in.GetMaxAttempts())}
+	if in.GetBackoff() != nil {
+		b, err := backoffOf(in.GetBackoff())
+		if err != nil {
+			return nil, err
+		}
+		r.Backoff = b.WithDefaults()
+	}
+	return r, nil
+}
+
+func retryTo(r *message.Retry) *comandav1.Retry {
+	if r == nil {
+		return nil
+	}
+	out := &comandav1.Retry{MaxAttempts: int32(r.MaxAttempts)}
+	if r.Backoff.Kind != 0 {
+		out.Backoff = backoffTo(&r.Backoff)
+	}
+	return out
 }
