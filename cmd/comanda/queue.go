@@ -25,6 +25,7 @@ type settingsFlags struct {
 	backoff                                    backoffFlags
 	keepFinishedFor                            time.Duration
 	maxMessageBytes                            string
+	onFailure                                  string
 }
 
 func (s *settingsFlags) add(cmd *cobra.Command) {
@@ -35,6 +36,7 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.Int32Var(&s.keepFinished, "keep-finished", 0, "finished messages that stay visible in a shard (default 10000)")
 	f.DurationVar(&s.keepFinishedFor, "keep-finished-for", 0, "and for how long (default 1h)")
 	f.StringVar(&s.maxMessageBytes, "max-message-bytes", "", "largest body (default 1MiB, at most 16MiB)")
+	f.StringVar(&s.onFailure, "on-failure", "", "what later messages of a key do while one that failed waits: block or skip (default block)")
 }
 
 func (s *settingsFlags) settings() (*client.QueueSettings, error) {
@@ -48,6 +50,13 @@ func (s *settingsFlags) settings() (*client.QueueSettings, error) {
 			return nil, usageError(fmt.Errorf("--max-message-bytes %q: want a size up to 16MiB", s.maxMessageBytes))
 		}
 		q.MaxMessageBytes = int32(n)
+	}
+	if s.onFailure != "" {
+		v := comandav1.OnFailure_value["ON_FAILURE_"+strings.ToUpper(s.onFailure)]
+		if v == 0 {
+			return nil, usageError(fmt.Errorf("--on-failure %q: want block or skip", s.onFailure))
+		}
+		q.OnFailure = comandav1.OnFailure(v)
 	}
 	var err error
 	q.Backoff, err = s.backoff.backoff()

@@ -92,6 +92,16 @@ func (r *Retry) check() error {
 	return r.Backoff.check()
 }
 
+// OnFailure says what the later messages of a key do while one that failed waits
+// for its next attempt.
+type OnFailure byte
+
+// The ways to go on after a failure.
+const (
+	BlockKey OnFailure = 1 // they wait with it
+	SkipKey  OnFailure = 2 // they may overtake it
+)
+
 // Settings of a queue. The zero value of a field means its default.
 type Settings struct {
 	MaxAttempts     int // failed attempts before a message is dead; 0: 20, with a key 5
@@ -100,12 +110,16 @@ type Settings struct {
 	KeepFinished    int           // finished messages that stay visible in a shard
 	KeepFinishedFor time.Duration // and for how long
 	MaxMessageBytes int           // largest body
+	OnFailure       OnFailure
 }
 
 // WithDefaults fills in what is not set. MaxAttempts stays 0: its default
 // depends on the message.
 func (s Settings) WithDefaults() Settings {
 	s.Backoff = s.Backoff.WithDefaults()
+	if s.OnFailure == 0 {
+		s.OnFailure = BlockKey
+	}
 	if s.MaxWorkerDeaths == 0 {
 		s.MaxWorkerDeaths = DefaultWorkerDeaths
 	}
@@ -140,6 +154,7 @@ func (s Settings) Check() error {
 		between("max_worker_deaths", int64(s.MaxWorkerDeaths), 0, MaxAttemptsLimit),
 		between("keep_finished", int64(s.KeepFinished), 0, MaxKeepFinished),
 		between("max_message_bytes", int64(s.MaxMessageBytes), 0, MaxBody),
+		between("on_failure", int64(s.OnFailure), 0, int64(SkipKey)),
 		span("keep_finished_for", s.KeepFinishedFor, MaxKeepFor),
 		s.Backoff.check(),
 	} {
@@ -157,6 +172,6 @@ func (s Settings) Equal(o Settings) bool {
 	a.Backoff.List, b.Backoff.List = nil, nil
 	return slices.Equal(la, lb) &&
 		a.MaxAttempts == b.MaxAttempts && a.MaxWorkerDeaths == b.MaxWorkerDeaths && a.KeepFinished == b.KeepFinished &&
-		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes &&
+		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes && a.OnFailure == b.OnFailure &&
 		a.Backoff.Kind == b.Backoff.Kind && a.Backoff.Initial == b.Backoff.Initial && a.Backoff.Max == b.Backoff.Max
 }

@@ -43,6 +43,7 @@ type standing struct {
 	deliveries int
 	deaths     int
 	history    []Attempt // oldest first, the last MaxHistory
+	aside      bool      // it waits for its next attempt outside the line of its key
 }
 
 func (s *standing) append(b []byte) []byte {
@@ -51,8 +52,15 @@ func (s *standing) append(b []byte) []byte {
 	for _, v := range []int64{s.due, s.dueWall, s.deadline, int64(s.attempts), int64(s.deliveries), int64(s.deaths)} {
 		b = putInt(b, v)
 	}
-	return appendHistory(b, s.history)
+	b = appendHistory(b, s.history)
+	if s.aside {
+		b = append(b, standingAside)
+	}
+	return b
 }
+
+// Flags at the end of a state row that has any.
+const standingAside = 1
 
 func decodeStanding(row []byte) *standing {
 	d := decoder{b: row}
@@ -60,6 +68,10 @@ func decodeStanding(row []byte) *standing {
 	s.due, s.dueWall, s.deadline = d.int(), d.int(), d.int()
 	s.attempts, s.deliveries, s.deaths = int(d.int()), int(d.int()), int(d.int())
 	s.history = decodeHistory(&d)
+	if len(d.b) > 0 {
+		flags := d.byte()
+		s.aside = flags&standingAside != 0
+	}
 	must(d.end("a state row"))
 	return s
 }

@@ -153,8 +153,8 @@ func (m *Machine) advance(c *cell, h message.KeyHash) {
 	}
 }
 
-// rejoin puts a message that was dead back into its key's line, before all that
-// were sent after it: one of those may have the turn already and loses it,
+// rejoin puts a message that was dead or stood aside back into its key's line,
+// before all that were sent after it: one of those may have the turn already and loses it,
 // unless it is leased.
 func (m *Machine) rejoin(x *stored) {
 	l := m.line(x.cell, x.Hash)

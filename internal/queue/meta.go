@@ -46,6 +46,7 @@ type settingsRow struct {
 const (
 	settingsPaused = 1 << iota
 	settingsDeaths // max_worker_deaths follows the others
+	settingsSkip   // on_failure is skip
 )
 
 func (s *settingsRow) append(b []byte) []byte {
@@ -53,6 +54,9 @@ func (s *settingsRow) append(b []byte) []byte {
 	flags := byte(settingsDeaths)
 	if s.paused {
 		flags |= settingsPaused
+	}
+	if s.settings.OnFailure == message.SkipKey {
+		flags |= settingsSkip
 	}
 	b = append(b, flags, byte(s.settings.Backoff.Kind))
 	for _, v := range []int64{
@@ -69,6 +73,10 @@ func decodeSettings(d *decoder) (s settingsRow) {
 	s.version = d.uint()
 	flags := d.byte()
 	s.paused = flags&settingsPaused != 0
+	s.settings.OnFailure = message.BlockKey
+	if flags&settingsSkip != 0 {
+		s.settings.OnFailure = message.SkipKey
+	}
 	b := &s.settings.Backoff
 	b.Kind = message.BackoffKind(d.byte())
 	s.settings.MaxAttempts, s.settings.KeepFinished, s.settings.MaxMessageBytes = int(d.int()), int(d.int()), int(d.int())

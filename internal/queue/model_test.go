@@ -57,6 +57,7 @@ type known struct {
 	session, incarnation uint64
 	attempts, deaths     int
 	sent                 message.New
+	aside                bool // it failed, and others of its key may overtake it
 }
 
 type trial struct {
@@ -74,6 +75,7 @@ type trial struct {
 	version uint64
 	deaths  int // max_worker_deaths
 	tries   int // max_attempts
+	skip    bool
 	// The model.
 	messages map[message.ID]*known
 	order    []*known // of sending
@@ -147,6 +149,9 @@ func (w *trial) configure(t *rapid.T) {
 	w.deaths = rapid.IntRange(1, 3).Draw(t, "deaths")
 	w.tries = rapid.IntRange(1, 3).Draw(t, "attempts")
 	s := message.Settings{MaxAttempts: w.tries, KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep"), MaxWorkerDeaths: w.deaths}
+	if w.skip = rapid.Bool().Draw(t, "skip"); w.skip {
+		s.OnFailure = message.SkipKey
+	}
 	w.apply(t, (&queue.Configure{Queue: 1, Version: w.version, Settings: s.WithDefaults(), Shards: []queue.Bounds{{To: 7, Path: "0.0"}, {From: 8, To: 15, Path: "0.1"}}}).Command())
 }
 
@@ -237,7 +242,7 @@ func (w *trial) leased(t *rapid.T, x queue.Leased, session queue.Session) {
 		if o.state == message.Leased {
 			t.Fatalf("two messages of one key are leased: %s and %s", o.name, k.name)
 		}
-		if o.id.Seq() < k.id.Seq() && (o.state == message.Ready || o.state == message.Scheduled) {
+		if o.goesBefore(k) {
 			t.Fatalf("%s was handed out before %s, which is %s", k.name, o.name, o.state)
 		}
 	}
@@ -294,6 +299,7 @@ func (w *trial) settle(t *rapid.T) {
 				t.Fatalf("%s is %s after %d of %d failed attempts", k.name, r.State, k.attempts, w.triesOf(k))
 			}
 		}
+		k.aside = s.Action == message.Nack && k.state == message.Scheduled && w.skip
 	}
 }
 
@@ -333,6 +339,7 @@ func (w *trial) time(t *rapid.T) {
 			delete(w.current, k.id)
 			k.attempts++
 		case k.state == message.Scheduled && d.State == message.Ready:
+			k.aside = false
 		default:
 			t.Fatalf("time made %s %s, which was %s", k.name, d.State, k.state)
 		}
@@ -434,9 +441,14 @@ func (w *trial) before(k *known) *known {
 		if k.key == "" || o.key != k.key || o == k {
 			continue
 		}
-		if o.state == message.Leased || (o.id.Seq() < k.id.Seq() && (o.state == message.Ready || o.state == message.Scheduled)) {
+		if o.state == message.Leased || o.goesBefore(k) {
 			return o
 		}
 	}
 	return nil
+}
+
+// goesBefore says that k waits until k's key has done with o, an earlier message.
+func (o *known) goesBefore(k *known) bool {
+	return o.id.Seq() < k.id.Seq() && (o.state == message.Ready || o.state == message.Scheduled && !o.aside)
 }

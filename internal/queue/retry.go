@@ -29,6 +29,8 @@ func (m *Machine) fail(h *held, f failure) message.State {
 	if !f.hasDelay {
 		delay = backoff(h.backoff(), st.attempts, h.id())
 	}
+	// Wake brings it back into the line, at its old place.
+	st.aside = delay > 0 && h.keyed() && h.cell.queue.settings.OnFailure == message.SkipKey
 	return m.back(h.stored, delay)
 }
 
@@ -108,10 +110,15 @@ func (m *Machine) wake(d *decoder) {
 		if x.st == nil {
 			x.st = &standing{}
 		}
+		aside := x.st.aside
+		x.st.aside = false
 		c.counts.Scheduled--
 		m.becomeReady(x)
 		m.touch(c)
-		if x.keyed() {
+		switch {
+		case aside:
+			m.rejoin(x)
+		case x.keyed():
 			m.offer(x)
 		}
 	}

@@ -105,6 +105,9 @@ func (m *Machine) back(x *stored, delay int64) message.State {
 		m.becomeReady(x)
 	}
 	if x.keyed() {
+		if x.st.aside {
+			m.leave(x)
+		}
 		// Unlocked, but a head that waits for its time keeps the key (advance
 		// knows); an earlier message that was redriven meanwhile goes first.
 		m.advance(x.cell, x.Hash)

@@ -65,6 +65,9 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		d.MaybeScanArgs(t, "keep-finished", &c.Settings.KeepFinished)
 		d.MaybeScanArgs(t, "max-bytes", &c.Settings.MaxMessageBytes)
 		c.Paused = d.HasArg("paused")
+		if d.HasArg("skip") {
+			c.Settings.OnFailure = message.SkipKey
+		}
 		if b := seconds("fixed"); b > 0 {
 			c.Settings.Backoff = message.Backoff{Kind: message.BackoffFixed, Initial: b}
 		}

@@ -254,6 +254,60 @@ func (BackoffKind) EnumDescriptor() ([]byte, []int) {
 	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{3}
 }
 
+// OnFailure says what the later messages of a key do while one that failed waits
+// for its next attempt.
+type OnFailure int32
+
+const (
+	// As ON_FAILURE_BLOCK.
+	OnFailure_ON_FAILURE_UNSPECIFIED OnFailure = 0
+	// They wait with it.
+	OnFailure_ON_FAILURE_BLOCK OnFailure = 1
+	// They may overtake it.
+	OnFailure_ON_FAILURE_SKIP OnFailure = 2
+)
+
+// Enum value maps for OnFailure.
+var (
+	OnFailure_name = map[int32]string{
+		0: "ON_FAILURE_UNSPECIFIED",
+		1: "ON_FAILURE_BLOCK",
+		2: "ON_FAILURE_SKIP",
+	}
+	OnFailure_value = map[string]int32{
+		"ON_FAILURE_UNSPECIFIED": 0,
+		"ON_FAILURE_BLOCK":       1,
+		"ON_FAILURE_SKIP":        2,
+	}
+)
+
+func (x OnFailure) Enum() *OnFailure {
+	p := new(OnFailure)
+	*p = x
+	return p
+}
+
+func (x OnFailure) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnFailure) Descriptor() protoreflect.EnumDescriptor {
+	return file_comanda_v1_comanda_proto_enumTypes[4].Descriptor()
+}
+
+func (OnFailure) Type() protoreflect.EnumType {
+	return &file_comanda_v1_comanda_proto_enumTypes[4]
+}
+
+func (x OnFailure) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnFailure.Descriptor instead.
+func (OnFailure) EnumDescriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{4}
+}
+
 // Attribute is the value of one attribute.
 type Attribute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2979,7 +3033,8 @@ type QueueSettings struct {
 	MaxMessageBytes int32 `protobuf:"varint,5,opt,name=max_message_bytes,json=maxMessageBytes,proto3" json:"max_message_bytes,omitempty"`
 	// Workers that may die with a message before it is dead as well; default 3,
 	// ≤ 1,000.
-	MaxWorkerDeaths int32 `protobuf:"varint,6,opt,name=max_worker_deaths,json=maxWorkerDeaths,proto3" json:"max_worker_deaths,omitempty"`
+	MaxWorkerDeaths int32     `protobuf:"varint,6,opt,name=max_worker_deaths,json=maxWorkerDeaths,proto3" json:"max_worker_deaths,omitempty"`
+	OnFailure       OnFailure `protobuf:"varint,20,opt,name=on_failure,json=onFailure,proto3,enum=comanda.v1.OnFailure" json:"on_failure,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -3054,6 +3109,13 @@ func (x *QueueSettings) GetMaxWorkerDeaths() int32 {
 		return x.MaxWorkerDeaths
 	}
 	return 0
+}
+
+func (x *QueueSettings) GetOnFailure() OnFailure {
+	if x != nil {
+		return x.OnFailure
+	}
+	return OnFailure_ON_FAILURE_UNSPECIFIED
 }
 
 type Counts struct {
@@ -5520,14 +5582,16 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.comanda.v1.BackoffKindR\x04kind\x123\n" +
 	"\ainitial\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x12+\n" +
 	"\x03max\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03max\x12-\n" +
-	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\xa5\x02\n" +
+	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\xdb\x02\n" +
 	"\rQueueSettings\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12-\n" +
 	"\abackoff\x18\x02 \x01(\v2\x13.comanda.v1.BackoffR\abackoff\x12#\n" +
 	"\rkeep_finished\x18\x03 \x01(\x05R\fkeepFinished\x12E\n" +
 	"\x11keep_finished_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0fkeepFinishedFor\x12*\n" +
 	"\x11max_message_bytes\x18\x05 \x01(\x05R\x0fmaxMessageBytes\x12*\n" +
-	"\x11max_worker_deaths\x18\x06 \x01(\x05R\x0fmaxWorkerDeaths\"\x84\x01\n" +
+	"\x11max_worker_deaths\x18\x06 \x01(\x05R\x0fmaxWorkerDeaths\x124\n" +
+	"\n" +
+	"on_failure\x18\x14 \x01(\x0e2\x15.comanda.v1.OnFailureR\tonFailure\"\x84\x01\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\x03R\x05ready\x12\x1c\n" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
@@ -5711,7 +5775,11 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x18BACKOFF_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18BACKOFF_KIND_EXPONENTIAL\x10\x01\x12\x16\n" +
 	"\x12BACKOFF_KIND_FIXED\x10\x02\x12\x15\n" +
-	"\x11BACKOFF_KIND_LIST\x10\x032\xb8\t\n" +
+	"\x11BACKOFF_KIND_LIST\x10\x03*R\n" +
+	"\tOnFailure\x12\x1a\n" +
+	"\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10ON_FAILURE_BLOCK\x10\x01\x12\x13\n" +
+	"\x0fON_FAILURE_SKIP\x10\x022\xb8\t\n" +
 	"\bMessages\x12a\n" +
 	"\x04Send\x12\x17.comanda.v1.SendRequest\x1a\x18.comanda.v1.SendResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/queues/{queue}/messages\x12f\n" +
 	"\aReceive\x12\x1a.comanda.v1.ReceiveRequest\x1a\x1b.comanda.v1.ReceiveResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x1a/v1/queues/{queue}/receive\x12V\n" +
@@ -5764,240 +5832,242 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 	return file_comanda_v1_comanda_proto_rawDescData
 }
 
-var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(Action)(0),                     // 0: comanda.v1.Action
 	(OnDisconnect)(0),               // 1: comanda.v1.OnDisconnect
 	(MessageState)(0),               // 2: comanda.v1.MessageState
 	(BackoffKind)(0),                // 3: comanda.v1.BackoffKind
-	(*Attribute)(nil),               // 4: comanda.v1.Attribute
-	(*NewMessage)(nil),              // 5: comanda.v1.NewMessage
-	(*Retry)(nil),                   // 6: comanda.v1.Retry
-	(*SendRequest)(nil),             // 7: comanda.v1.SendRequest
-	(*Error)(nil),                   // 8: comanda.v1.Error
-	(*SendResult)(nil),              // 9: comanda.v1.SendResult
-	(*SendResponse)(nil),            // 10: comanda.v1.SendResponse
-	(*ReceiveRequest)(nil),          // 11: comanda.v1.ReceiveRequest
-	(*Delivery)(nil),                // 12: comanda.v1.Delivery
-	(*ReceiveResponse)(nil),         // 13: comanda.v1.ReceiveResponse
-	(*Settlement)(nil),              // 14: comanda.v1.Settlement
-	(*SettleRequest)(nil),           // 15: comanda.v1.SettleRequest
-	(*SettleResult)(nil),            // 16: comanda.v1.SettleResult
-	(*SettleResponse)(nil),          // 17: comanda.v1.SettleResponse
-	(*AckRequest)(nil),              // 18: comanda.v1.AckRequest
-	(*AckResponse)(nil),             // 19: comanda.v1.AckResponse
-	(*NackRequest)(nil),             // 20: comanda.v1.NackRequest
-	(*NackResponse)(nil),            // 21: comanda.v1.NackResponse
-	(*ExtendRequest)(nil),           // 22: comanda.v1.ExtendRequest
-	(*ExtendResponse)(nil),          // 23: comanda.v1.ExtendResponse
-	(*ReleaseRequest)(nil),          // 24: comanda.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),         // 25: comanda.v1.ReleaseResponse
-	(*RejectRequest)(nil),           // 26: comanda.v1.RejectRequest
-	(*RejectResponse)(nil),          // 27: comanda.v1.RejectResponse
-	(*WorkRequest)(nil),             // 28: comanda.v1.WorkRequest
-	(*WorkOpen)(nil),                // 29: comanda.v1.WorkOpen
-	(*NumberedSettlement)(nil),      // 30: comanda.v1.NumberedSettlement
-	(*NumberedSettleResult)(nil),    // 31: comanda.v1.NumberedSettleResult
-	(*WorkResponse)(nil),            // 32: comanda.v1.WorkResponse
-	(*Freshness)(nil),               // 33: comanda.v1.Freshness
-	(*ShowMessageRequest)(nil),      // 34: comanda.v1.ShowMessageRequest
-	(*Event)(nil),                   // 35: comanda.v1.Event
-	(*Message)(nil),                 // 36: comanda.v1.Message
-	(*ShowMessageResponse)(nil),     // 37: comanda.v1.ShowMessageResponse
-	(*ListMessagesRequest)(nil),     // 38: comanda.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),    // 39: comanda.v1.ListMessagesResponse
-	(*RedriveMessagesRequest)(nil),  // 40: comanda.v1.RedriveMessagesRequest
-	(*RedriveResult)(nil),           // 41: comanda.v1.RedriveResult
-	(*RedriveMessagesResponse)(nil), // 42: comanda.v1.RedriveMessagesResponse
-	(*Backoff)(nil),                 // 43: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 44: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 45: comanda.v1.Counts
-	(*Queue)(nil),                   // 46: comanda.v1.Queue
-	(*CreateQueueRequest)(nil),      // 47: comanda.v1.CreateQueueRequest
-	(*CreateQueueResponse)(nil),     // 48: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 49: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 50: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 51: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 52: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 53: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 54: comanda.v1.DeleteQueueResponse
-	(*PauseQueueRequest)(nil),       // 55: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 56: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 57: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 58: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 59: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 60: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 61: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 62: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 63: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 64: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 65: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 66: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 67: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 68: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 69: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 70: comanda.v1.SplitShardResponse
-	(*Node)(nil),                    // 71: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 72: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 73: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 74: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 75: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 76: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 77: comanda.v1.RemoveNodeResponse
-	(*ListOwnersRequest)(nil),       // 78: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 79: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 80: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 81: comanda.v1.ListOwnersResponse
-	nil,                             // 82: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 83: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 84: comanda.v1.Message.AttributesEntry
-	nil,                             // 85: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 86: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 87: google.protobuf.Timestamp
+	(OnFailure)(0),                  // 4: comanda.v1.OnFailure
+	(*Attribute)(nil),               // 5: comanda.v1.Attribute
+	(*NewMessage)(nil),              // 6: comanda.v1.NewMessage
+	(*Retry)(nil),                   // 7: comanda.v1.Retry
+	(*SendRequest)(nil),             // 8: comanda.v1.SendRequest
+	(*Error)(nil),                   // 9: comanda.v1.Error
+	(*SendResult)(nil),              // 10: comanda.v1.SendResult
+	(*SendResponse)(nil),            // 11: comanda.v1.SendResponse
+	(*ReceiveRequest)(nil),          // 12: comanda.v1.ReceiveRequest
+	(*Delivery)(nil),                // 13: comanda.v1.Delivery
+	(*ReceiveResponse)(nil),         // 14: comanda.v1.ReceiveResponse
+	(*Settlement)(nil),              // 15: comanda.v1.Settlement
+	(*SettleRequest)(nil),           // 16: comanda.v1.SettleRequest
+	(*SettleResult)(nil),            // 17: comanda.v1.SettleResult
+	(*SettleResponse)(nil),          // 18: comanda.v1.SettleResponse
+	(*AckRequest)(nil),              // 19: comanda.v1.AckRequest
+	(*AckResponse)(nil),             // 20: comanda.v1.AckResponse
+	(*NackRequest)(nil),             // 21: comanda.v1.NackRequest
+	(*NackResponse)(nil),            // 22: comanda.v1.NackResponse
+	(*ExtendRequest)(nil),           // 23: comanda.v1.ExtendRequest
+	(*ExtendResponse)(nil),          // 24: comanda.v1.ExtendResponse
+	(*ReleaseRequest)(nil),          // 25: comanda.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),         // 26: comanda.v1.ReleaseResponse
+	(*RejectRequest)(nil),           // 27: comanda.v1.RejectRequest
+	(*RejectResponse)(nil),          // 28: comanda.v1.RejectResponse
+	(*WorkRequest)(nil),             // 29: comanda.v1.WorkRequest
+	(*WorkOpen)(nil),                // 30: comanda.v1.WorkOpen
+	(*NumberedSettlement)(nil),      // 31: comanda.v1.NumberedSettlement
+	(*NumberedSettleResult)(nil),    // 32: comanda.v1.NumberedSettleResult
+	(*WorkResponse)(nil),            // 33: comanda.v1.WorkResponse
+	(*Freshness)(nil),               // 34: comanda.v1.Freshness
+	(*ShowMessageRequest)(nil),      // 35: comanda.v1.ShowMessageRequest
+	(*Event)(nil),                   // 36: comanda.v1.Event
+	(*Message)(nil),                 // 37: comanda.v1.Message
+	(*ShowMessageResponse)(nil),     // 38: comanda.v1.ShowMessageResponse
+	(*ListMessagesRequest)(nil),     // 39: comanda.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),    // 40: comanda.v1.ListMessagesResponse
+	(*RedriveMessagesRequest)(nil),  // 41: comanda.v1.RedriveMessagesRequest
+	(*RedriveResult)(nil),           // 42: comanda.v1.RedriveResult
+	(*RedriveMessagesResponse)(nil), // 43: comanda.v1.RedriveMessagesResponse
+	(*Backoff)(nil),                 // 44: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 45: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 46: comanda.v1.Counts
+	(*Queue)(nil),                   // 47: comanda.v1.Queue
+	(*CreateQueueRequest)(nil),      // 48: comanda.v1.CreateQueueRequest
+	(*CreateQueueResponse)(nil),     // 49: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 50: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 51: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 52: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 53: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 54: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 55: comanda.v1.DeleteQueueResponse
+	(*PauseQueueRequest)(nil),       // 56: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 57: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 58: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 59: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 60: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 61: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 62: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 63: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 64: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 65: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 66: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 67: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 68: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 69: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 70: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 71: comanda.v1.SplitShardResponse
+	(*Node)(nil),                    // 72: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 73: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 74: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 75: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 76: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 77: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 78: comanda.v1.RemoveNodeResponse
+	(*ListOwnersRequest)(nil),       // 79: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 80: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 81: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 82: comanda.v1.ListOwnersResponse
+	nil,                             // 83: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 84: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 85: comanda.v1.Message.AttributesEntry
+	nil,                             // 86: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 87: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 88: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	82,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	86,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	87,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	87,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
-	6,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
-	43,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
-	5,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
-	8,   // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
-	9,   // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	86,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	86,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	83,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	87,  // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	86,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
-	12,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
+	83,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	87,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	88,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	88,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	7,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
+	44,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
+	6,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
+	9,   // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
+	10,  // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
+	87,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	87,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	84,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	88,  // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	87,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	13,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	0,   // 15: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	86,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	86,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
-	14,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
-	8,   // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
+	87,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	87,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	15,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
+	9,   // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	2,   // 20: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
-	16,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	86,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	17,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
+	87,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	2,   // 23: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	86,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	86,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
-	29,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
-	30,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	86,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	86,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	87,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	87,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	30,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
+	31,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
+	87,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	87,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	1,   // 30: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
-	14,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
-	16,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
-	12,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
-	31,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	86,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	86,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	86,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	87,  // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	87,  // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	87,  // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	84,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
-	35,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
-	6,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	36,  // 44: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
-	33,  // 45: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	86,  // 46: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	36,  // 47: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
-	33,  // 48: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	8,   // 49: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	41,  // 50: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	15,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
+	17,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
+	13,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
+	32,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
+	87,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	87,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	87,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	88,  // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	88,  // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	88,  // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	85,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	36,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
+	7,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
+	37,  // 44: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
+	34,  // 45: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
+	87,  // 46: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	37,  // 47: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
+	34,  // 48: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
+	9,   // 49: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	42,  // 50: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
 	3,   // 51: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	86,  // 52: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	86,  // 53: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	86,  // 54: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	43,  // 55: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	86,  // 56: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	44,  // 57: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	45,  // 58: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	87,  // 59: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	44,  // 60: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	46,  // 61: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	86,  // 62: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	46,  // 63: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	33,  // 64: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	46,  // 65: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	87,  // 66: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	87,  // 67: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	63,  // 68: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	64,  // 69: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	65,  // 70: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	86,  // 71: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	45,  // 72: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	67,  // 73: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	33,  // 74: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	67,  // 75: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	85,  // 76: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	71,  // 77: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	71,  // 78: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	80,  // 79: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	79,  // 80: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	4,   // 81: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,   // 82: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	4,   // 83: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	7,   // 84: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	11,  // 85: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	15,  // 86: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	18,  // 87: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	20,  // 88: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	22,  // 89: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	24,  // 90: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	26,  // 91: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	28,  // 92: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	34,  // 93: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	38,  // 94: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	40,  // 95: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	47,  // 96: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	49,  // 97: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	51,  // 98: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	53,  // 99: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	55,  // 100: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	57,  // 101: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	59,  // 102: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	78,  // 103: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	61,  // 104: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	66,  // 105: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	69,  // 106: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	72,  // 107: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	74,  // 108: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	76,  // 109: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	10,  // 110: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	13,  // 111: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	17,  // 112: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	19,  // 113: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	21,  // 114: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	23,  // 115: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	25,  // 116: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	27,  // 117: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	32,  // 118: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	37,  // 119: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	39,  // 120: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	42,  // 121: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	48,  // 122: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	50,  // 123: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	52,  // 124: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	54,  // 125: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	56,  // 126: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	58,  // 127: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	60,  // 128: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	81,  // 129: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	62,  // 130: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	68,  // 131: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	70,  // 132: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	73,  // 133: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	75,  // 134: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	77,  // 135: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	110, // [110:136] is the sub-list for method output_type
-	84,  // [84:110] is the sub-list for method input_type
-	84,  // [84:84] is the sub-list for extension type_name
-	84,  // [84:84] is the sub-list for extension extendee
-	0,   // [0:84] is the sub-list for field type_name
+	87,  // 52: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	87,  // 53: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	87,  // 54: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	44,  // 55: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	87,  // 56: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	4,   // 57: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
+	45,  // 58: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	46,  // 59: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	88,  // 60: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	45,  // 61: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	47,  // 62: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	87,  // 63: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	47,  // 64: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	34,  // 65: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	47,  // 66: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	88,  // 67: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	88,  // 68: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	64,  // 69: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	65,  // 70: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	66,  // 71: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	87,  // 72: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	46,  // 73: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	68,  // 74: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	34,  // 75: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	68,  // 76: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	86,  // 77: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	72,  // 78: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	72,  // 79: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	81,  // 80: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	80,  // 81: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	5,   // 82: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	5,   // 83: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	5,   // 84: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 85: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	12,  // 86: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	16,  // 87: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	19,  // 88: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	21,  // 89: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	23,  // 90: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	25,  // 91: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	27,  // 92: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	29,  // 93: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	35,  // 94: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	39,  // 95: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	41,  // 96: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	48,  // 97: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	50,  // 98: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	52,  // 99: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	54,  // 100: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	56,  // 101: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	58,  // 102: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	60,  // 103: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	79,  // 104: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	62,  // 105: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	67,  // 106: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	70,  // 107: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	73,  // 108: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	75,  // 109: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	77,  // 110: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	11,  // 111: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	14,  // 112: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	18,  // 113: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	20,  // 114: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	22,  // 115: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	24,  // 116: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	26,  // 117: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	28,  // 118: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	33,  // 119: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	38,  // 120: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	40,  // 121: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	43,  // 122: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	49,  // 123: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	51,  // 124: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	53,  // 125: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	55,  // 126: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	57,  // 127: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	59,  // 128: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	61,  // 129: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	82,  // 130: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	63,  // 131: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	69,  // 132: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	71,  // 133: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	74,  // 134: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	76,  // 135: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	78,  // 136: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	111, // [111:137] is the sub-list for method output_type
+	85,  // [85:111] is the sub-list for method input_type
+	85,  // [85:85] is the sub-list for extension type_name
+	85,  // [85:85] is the sub-list for extension extendee
+	0,   // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -6015,7 +6085,7 @@ func file_comanda_v1_comanda_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   3,

@@ -132,6 +132,9 @@ func settingsOf(in *comandav1.QueueSettings) (s message.Settings, err error) {
 		KeepFinished:    int(in.GetKeepFinished()),
 		MaxMessageBytes: int(in.GetMaxMessageBytes()),
 	}
+	if s.OnFailure = message.OnFailure(in.GetOnFailure()); int32(s.OnFailure) != int32(in.GetOnFailure()) {
+		return s, message.Errorf(message.InvalidArgument, "on_failure %d: want block or skip", in.GetOnFailure())
+	}
 	if s.KeepFinishedFor, err = durationOf("keep_finished_for", in.GetKeepFinishedFor(), 0); err != nil {
 		return s, err
 	}
@@ -169,6 +172,7 @@ func settingsTo(s message.Settings) *comandav1.QueueSettings {
 		KeepFinished:    int32(s.KeepFinished),
 		KeepFinishedFor: durationpb.New(s.KeepFinishedFor),
 		MaxMessageBytes: int32(s.MaxMessageBytes),
+		OnFailure:       comandav1.OnFailure(s.OnFailure),
 	}
 }
 
