@@ -29,9 +29,11 @@ type Group struct {
 	NextReplica uint64        `json:"next_replica,omitempty"` // all replica ids given so far are below
 	Replicas    []Replica     `json:"replicas"`               // by id
 	Confirmed   Configuration `json:"confirmed,omitzero"`
-	// Origin says what a group was made for beyond the founding; AddGroup with
-	// the same one finds it again.
-	Origin string `json:"origin,omitempty"`
+	// Origin is the shard that a group beyond those of the founding was made for.
+	Origin *Origin `json:"origin,omitempty"`
+	// Pin is the node that an operator has moved the group to, 0: none. Its seat
+	// stays there, and while it can it leads; the pin goes with the seat.
+	Pin uint64 `json:"pin,omitempty"`
 }
 
 // Replica is a node's copy of a group. A node has at most one of a group, whose
@@ -86,6 +88,9 @@ type SetReplicas struct {
 	Want  []Seat `json:"want"` // 1, 3 or 5 voters, never fewer than before
 	// AcceptOneDisk allows fewer voters than before.
 	AcceptOneDisk bool `json:"accept_one_disk,omitempty"`
+	// Pin, one of the voters' nodes, is the group's from now on; 0: none, nil: the
+	// one that it has.
+	Pin *uint64 `json:"pin,omitempty"`
 }
 
 // Confirm is a leader's report of the configuration that it has applied, while
@@ -96,13 +101,6 @@ type Confirm struct {
 	Group         uint64        `json:"group"`
 	Epoch         uint64        `json:"epoch"` // of the wish that the leader knows
 	Configuration Configuration `json:"configuration"`
-}
-
-// AddGroup makes a data group beyond those of the founding: a shard spins off
-// into it. The replicas get the ids 1 and up in the order of Seats.
-type AddGroup struct {
-	Origin string `json:"origin"` // not empty; a repeat with the same one changes nothing
-	Seats  []Seat `json:"seats"`
 }
 
 func (g *Group) key() []byte { return binary.BigEndian.AppendUint64([]byte{rowGroup}, g.ID) }
@@ -116,6 +114,16 @@ func (g *Group) Voters() int {
 		}
 	}
 	return n
+}
+
+// Seats are the group's seats as they are wanted.
+func (g *Group) Seats() (seats []Seat) {
+	for _, r := range g.Replicas {
+		if r.Role != Leaving {
+			seats = append(seats, Seat{Node: r.Node, Role: r.Role})
+		}
+	}
+	return seats
 }
 
 // On finds the group's replica on a node.
@@ -150,28 +158,6 @@ func noGroup(id uint64) *message.Error {
 	return message.Errorf(message.NotFound, "there is no group %d in this cluster: see 'comanda node list'", id)
 }
 
-func (m *Machine) addGroup(c *AddGroup) Result {
-	groups := m.view.Groups()
-	if i := slices.IndexFunc(groups, func(g *Group) bool { return g.Origin == c.Origin }); i >= 0 && c.Origin != "" {
-		return Result{Group: groups[i]}
-	}
-	switch err := m.checkSeats(&Group{}, c.Seats); {
-	case c.Origin == "":
-		return Result{Err: message.Errorf(message.InvalidArgument, "a group without an origin can't be added")}
-	case err != nil:
-		return Result{Err: err}
-	case len(groups) >= MaxGroups:
-		return Result{Err: message.Errorf(message.ResourceExhausted, "the cluster has %d groups, the most it can have", len(groups))}
-	}
-	cluster := m.view.Cluster
-	g := &Group{ID: max(cluster.NextGroup, groups[len(groups)-1].ID+1), Epoch: 1, NextReplica: 1, Origin: c.Origin}
-	g.seat(c.Seats)
-	cluster.NextGroup = g.ID + 1
-	m.set(cluster)
-	m.set(g)
-	return Result{Group: g, Created: true}
-}
-
 func (m *Machine) setReplicas(c *SetReplicas) Result {
 	old, ok := m.view.Group(c.Group)
 	if !ok {
@@ -181,6 +167,12 @@ func (m *Machine) setReplicas(c *SetReplicas) Result {
 	g.NextReplica, g.Epoch = old.nextReplica(), old.Epoch+1
 	g.Replicas = slices.Clone(old.Replicas)
 	g.seat(c.Want)
+	if c.Pin != nil {
+		g.Pin = *c.Pin
+	}
+	if r, ok := g.On(g.Pin); !ok || r.Role != Voter {
+		g.Pin = 0
+	}
 	err := m.checkSeats(old, c.Want)
 	switch {
 	case old.Epoch != c.Epoch:
@@ -188,10 +180,13 @@ func (m *Machine) setReplicas(c *SetReplicas) Result {
 	case err == nil && g.Voters() < old.Voters() && !c.AcceptOneDisk:
 		err = message.Errorf(message.InvalidArgument, "group %d has %d voters, and %d are wanted: fewer are made by 'comanda node remove --accept-one-disk' only", old.ID, old.Voters(), g.Voters())
 	}
+	if err == nil && c.Pin != nil && g.Pin != *c.Pin {
+		err = message.Errorf(message.InvalidArgument, "group %d can't be pinned to node %d, which is not to be one of its voters", old.ID, *c.Pin)
+	}
 	if err != nil {
 		return Result{Group: old, Err: err}
 	}
-	if slices.Equal(g.Replicas, old.Replicas) {
+	if g.Pin == old.Pin && slices.Equal(g.Replicas, old.Replicas) {
 		return Result{Group: old}
 	}
 	m.set(&g)
@@ -270,7 +265,7 @@ func (m *Machine) confirm(c *Confirm) Result {
 // wanted, and from then on, whatever becomes of them.
 func (m *Machine) endFounding() {
 	cluster := m.view.Cluster
-	short := func(g *Group) bool { return len(g.Confirmed.Voters) < cluster.Founding }
+	short := func(g *Group) bool { return !g.Unborn() && len(g.Confirmed.Voters) < cluster.Founding }
 	if cluster.Founding > 0 && !slices.ContainsFunc(m.view.Groups(), short) {
 		cluster.Founding = 0
 		m.set(cluster)

@@ -81,29 +81,6 @@ func TestReplicasRefused(t *testing.T) {
 	}
 }
 
-// A group that a shard spins off into is made once, and new queues keep out of
-// it.
-func TestAddGroup(t *testing.T) {
-	w := towns(3)
-	add := Command{AddGroup: &AddGroup{Origin: "operation 1", Seats: []Seat{{Node: 3}, {Node: 1}, {Node: 2}}}}
-	g := w.do(add).Group
-	if g == nil || g.ID != 6 || fmt.Sprint(g.Replicas) != "[{1 3 voter} {2 1 voter} {3 2 voter}]" || g.MinNext(9) != 4 {
-		t.Fatalf("%+v", g)
-	}
-	if again := w.do(add); again.Created || again.Group != g {
-		t.Fatalf("again: %+v", again)
-	}
-	w.refuse(t, message.InvalidArgument, Command{AddGroup: &AddGroup{Origin: "operation 2"}})
-	w.refuse(t, message.InvalidArgument, Command{AddGroup: &AddGroup{Seats: []Seat{{Node: 3}}}})
-	for i := range 10 {
-		for _, s := range w.do(Command{CreateQueue: &CreateQueue{Name: fmt.Sprint("q", i), Shards: 1}}).Queue.Shards {
-			if s.Group == g.ID {
-				t.Fatal("a new queue lies in a group of a shard's own")
-			}
-		}
-	}
-}
-
 // A cluster that is founded by several nodes is founding until each group has had
 // as many voters; fewer later change nothing.
 func TestFounding(t *testing.T) {

@@ -192,7 +192,7 @@ func (m *Machine) setNodeState(c *SetNodeState) Result {
 // checkRemoval refuses a removal that would leave a group without a majority.
 func (m *Machine) checkRemoval(id uint64) *message.Error {
 	for _, g := range m.view.Groups() {
-		if r, ok := g.On(id); !ok || r.Role != Voter {
+		if r, ok := g.On(id); !ok || r.Role != Voter || g.Unborn() {
 			continue
 		}
 		left := 0

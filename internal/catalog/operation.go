@@ -19,15 +19,20 @@ const (
 // Operation is a long server job. It is a state machine whose state lies here,
 // so that it goes on when whoever runs it dies: each step is a compare-and-set.
 type Operation struct {
-	ID    uint64          `json:"id"`
-	Key   string          `json:"key"`  // of the request that began it
-	Kind  string          `json:"kind"` // split, move, …
-	Args  json.RawMessage `json:"args,omitempty"`
-	State OperationState  `json:"state,omitempty"`
-	Step  string          `json:"step,omitempty"` // that is done next; empty: the first
-	Data  json.RawMessage `json:"data,omitempty"` // what the steps so far leave to the next
-	Error string          `json:"error,omitempty"`
-	By    string          `json:"by,omitempty"` // principal who began it
+	ID    uint64 `json:"id"`
+	Key   string `json:"key"`             // of the request that began it
+	Kind  string `json:"kind"`            // move, …
+	Title string `json:"title,omitempty"` // what it does, in words
+	// Subject is what it changes: one at a time changes it; empty: it may go on
+	// beside others.
+	Subject string          `json:"subject,omitempty"`
+	Args    json.RawMessage `json:"args,omitempty"`
+	State   OperationState  `json:"state,omitempty"`
+	Step    string          `json:"step,omitempty"`  // that is done next; empty: the first
+	Waits   string          `json:"waits,omitempty"` // for what that step waits, in words
+	Data    json.RawMessage `json:"data,omitempty"`  // what the steps so far leave to the next
+	Error   *message.Error  `json:"error,omitempty"`
+	By      string          `json:"by,omitempty"` // principal who began it
 	// Wall times of whoever proposed the change; for people only.
 	CreatedAt time.Time `json:"created_at"`
 	ChangedAt time.Time `json:"changed_at"`
@@ -58,23 +63,28 @@ func (s *OperationState) UnmarshalText(b []byte) error { return parseWord(operat
 // Ended says whether nothing more happens to the operation.
 func (o *Operation) Ended() bool { return o.State >= Done }
 
-// BeginOperation begins an operation. A repeat with the same key finds it.
+// BeginOperation begins an operation. A repeat with the same key finds it; while
+// another one changes the same subject it is refused with CONFLICT.
 type BeginOperation struct {
-	Key  string          `json:"key"`
-	Kind string          `json:"kind"`
-	Args json.RawMessage `json:"args,omitempty"`
-	By   string          `json:"by,omitempty"`
-	At   time.Time       `json:"at"`
+	Key     string          `json:"key"`
+	Kind    string          `json:"kind"`
+	Title   string          `json:"title,omitempty"`
+	Subject string          `json:"subject,omitempty"`
+	Args    json.RawMessage `json:"args,omitempty"`
+	By      string          `json:"by,omitempty"`
+	At      time.Time       `json:"at"`
 }
 
-// AdvanceOperation says that a step is done and which is next. It is refused
-// with CONFLICT if the operation is not at that step: somebody else runs it.
+// AdvanceOperation says that a step is done and which is next or, with the same
+// step as next, for what it waits. It is refused with CONFLICT if the operation is
+// not at that step: somebody else runs it.
 type AdvanceOperation struct {
-	ID   uint64          `json:"id"`
-	Step string          `json:"step"`
-	Next string          `json:"next"`
-	Data json.RawMessage `json:"data,omitempty"`
-	At   time.Time       `json:"at"`
+	ID    uint64          `json:"id"`
+	Step  string          `json:"step"`
+	Next  string          `json:"next"`
+	Waits string          `json:"waits,omitempty"`
+	Data  json.RawMessage `json:"data,omitempty"`
+	At    time.Time       `json:"at"`
 }
 
 // FinishOperation ends an operation that is at a step, else CONFLICT.
@@ -82,7 +92,7 @@ type FinishOperation struct {
 	ID    uint64         `json:"id"`
 	Step  string         `json:"step"`
 	State OperationState `json:"state"` // Done, Failed or Cancelled
-	Error string         `json:"error,omitempty"`
+	Error *message.Error `json:"error,omitempty"`
 	At    time.Time      `json:"at"`
 }
 
@@ -107,6 +117,8 @@ func (m *Machine) beginOperation(c *BeginOperation) Result {
 			return Result{Operation: o}
 		case o.Ended():
 			ended = append(ended, o)
+		case o.Subject == c.Subject && c.Subject != "":
+			return Result{Operation: o, Err: message.Errorf(message.Conflict, "operation %d (%s) is under way: wait for it, or cancel it with 'comanda operation cancel %d'", o.ID, o.Title, o.ID)}
 		default:
 			running++
 		}
@@ -123,7 +135,8 @@ func (m *Machine) beginOperation(c *BeginOperation) Result {
 	}
 	cluster := m.view.Cluster
 	o := &Operation{
-		ID: max(cluster.NextOperation, 1), Key: c.Key, Kind: c.Kind, Args: c.Args, By: c.By, CreatedAt: c.At, ChangedAt: c.At,
+		ID: max(cluster.NextOperation, 1), Key: c.Key, Kind: c.Kind, Title: c.Title, Subject: c.Subject, Args: c.Args, By: c.By,
+		CreatedAt: c.At, ChangedAt: c.At,
 	}
 	cluster.NextOperation = o.ID + 1
 	m.set(cluster)
@@ -140,7 +153,7 @@ func (m *Machine) advanceOperation(c *AdvanceOperation) Result {
 		return Result{Operation: o, Err: err}
 	}
 	n := *o
-	n.Step, n.Data, n.ChangedAt = c.Next, c.Data, c.At
+	n.Step, n.Waits, n.Data, n.ChangedAt = c.Next, cut(c.Waits), c.Data, c.At
 	m.set(&n)
 	return Result{Operation: &n}
 }
@@ -154,9 +167,17 @@ func (m *Machine) finishOperation(c *FinishOperation) Result {
 		return Result{Operation: o, Err: err}
 	}
 	n := *o
-	n.State, n.Error, n.ChangedAt = c.State, strings.ToValidUTF8(c.Error[:min(len(c.Error), message.MaxErrorText)], ""), c.At
+	n.State, n.Waits, n.ChangedAt = c.State, "", c.At
+	if c.Error != nil {
+		n.Error = &message.Error{Code: c.Error.Code, Text: cut(c.Error.Text)}
+	}
 	m.set(&n)
 	return Result{Operation: &n}
+}
+
+// cut is what is kept of words.
+func cut(s string) string {
+	return strings.ToValidUTF8(s[:min(len(s), message.MaxErrorText)], "")
 }
 
 func (m *Machine) cancelOperation(c *CancelOperation) Result {

@@ -24,7 +24,7 @@ func TestOperation(t *testing.T) {
 		return Command{AdvanceOperation: &AdvanceOperation{ID: o.ID, Step: step, Next: next, Data: json.RawMessage(`{"group":6}`)}}
 	}
 	finish := func(step string, s OperationState) Command {
-		return Command{FinishOperation: &FinishOperation{ID: o.ID, Step: step, State: s, Error: strings.Repeat("é", 1_000)}}
+		return Command{FinishOperation: &FinishOperation{ID: o.ID, Step: step, State: s, Error: message.Errorf(message.Conflict, "%s", strings.Repeat("é", 1_000))}}
 	}
 	w.do(advance("", "spin off"))
 	w.refuse(t, message.Conflict, advance("", "spin off"))
@@ -38,7 +38,7 @@ func TestOperation(t *testing.T) {
 	}
 	w.do(advance("spin off", "fold back"))
 	done := w.do(finish("fold back", Cancelled)).Operation
-	if done.State != Cancelled || len(done.Error) > message.MaxErrorText || string(done.Data) != `{"group":6}` {
+	if done.State != Cancelled || done.Error.Code != message.Conflict || len(done.Error.Text) > message.MaxErrorText || string(done.Data) != `{"group":6}` {
 		t.Fatalf("%+v", done)
 	}
 	w.refuse(t, message.Conflict, advance("fold back", "again"))
@@ -47,6 +47,37 @@ func TestOperation(t *testing.T) {
 	}
 	w.refuse(t, message.NotFound, Command{CancelOperation: &CancelOperation{ID: 99}})
 	w.refuse(t, message.InvalidArgument, Command{BeginOperation: &BeginOperation{Kind: "move"}})
+}
+
+// One operation at a time changes a subject, until it has ended. What it waits for
+// is told without another step.
+func TestOperationHasItsSubject(t *testing.T) {
+	w := newTown()
+	on := func(key, subject string) Command {
+		return Command{BeginOperation: &BeginOperation{Key: key, Kind: "move", Title: "move it", Subject: subject}}
+	}
+	o := w.do(on("a", "shard q/0")).Operation
+	w.refuse(t, message.Conflict, on("b", "shard q/0"))
+	if again := w.do(on("a", "shard q/0")); again.Err != nil || again.Operation != o {
+		t.Fatalf("again: %+v", again)
+	}
+	for _, c := range []Command{on("c", "shard q/1"), on("d", ""), on("e", "")} {
+		if r := w.do(c); r.Err != nil {
+			t.Error(r.Err)
+		}
+	}
+	w.do(Command{CancelOperation: &CancelOperation{ID: o.ID}})
+	w.refuse(t, message.Conflict, on("b", "shard q/0"))
+	waits := &AdvanceOperation{ID: o.ID, Waits: strings.Repeat("é", 1_000)}
+	if r := w.do(Command{AdvanceOperation: waits}); r.Err != nil || r.Operation.Waits == "" || len(r.Operation.Waits) > message.MaxErrorText {
+		t.Fatalf("%+v", r)
+	}
+	if r := w.do(Command{FinishOperation: &FinishOperation{ID: o.ID, State: Cancelled}}); r.Operation.Waits != "" {
+		t.Errorf("it has ended and waits: %+v", r.Operation)
+	}
+	if r := w.do(on("b", "shard q/0")); r.Err != nil {
+		t.Error(r.Err)
+	}
 }
 
 // Those that ended stay for a while; those under way are limited.

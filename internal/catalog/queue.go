@@ -72,7 +72,7 @@ func (m *Machine) createQueue(c *CreateQueue) Result {
 // span off into is that shard's own.
 func (m *Machine) sharedGroups() (ids []uint64) {
 	for _, g := range m.view.Groups() {
-		if g.ID != MetaGroup && g.Origin == "" {
+		if g.ID != MetaGroup && g.Origin == nil {
 			ids = append(ids, g.ID)
 		}
 	}
@@ -85,6 +85,7 @@ func (m *Machine) deleteQueue(c *DeleteQueue) Result {
 		return Result{Err: message.NoQueue(c.Name)}
 	}
 	m.remove(q)
+	m.retire(q.Number)
 	return Result{Queue: q}
 }
 

@@ -118,6 +118,8 @@ func (v *View) set(x row) (c Change, told bool) {
 // unset takes x out of a View that nobody has seen yet.
 func (v *View) unset(x row) Change {
 	switch x := x.(type) {
+	case *Group:
+		v.groups.remove(v.Version, x.ID)
 	case *Node:
 		v.nodes.remove(v.Version, x.ID)
 	case *Operation:

@@ -26,8 +26,9 @@ type SplitShard struct {
 	At    int    `json:"at"`
 }
 
-// MoveShard records that a shard is in another group now, if its epoch is still
-// Epoch (else CONFLICT); then it is one higher. A repeat changes nothing.
+// MoveShard records that a shard has spun off into the group that was made for it,
+// if its epoch is still Epoch (else CONFLICT); then it is one higher. A repeat
+// changes nothing.
 type MoveShard struct {
 	Queue uint32 `json:"queue"`
 	Path  string `json:"path"`
@@ -105,7 +106,7 @@ func (m *Machine) splitShard(c *SplitShard) Result {
 	n := *q
 	i := slices.IndexFunc(q.Shards, func(x Shard) bool { return x.Path == s.Path })
 	n.Shards = slices.Concat(q.Shards[:i], []Shard{low, high}, q.Shards[i+1:])
-	return m.changeQueue(&n)
+	return m.reshard(&n)
 }
 
 func (m *Machine) moveShard(c *MoveShard) Result {
@@ -119,14 +120,18 @@ func (m *Machine) moveShard(c *MoveShard) Result {
 	if s.Epoch != c.Epoch {
 		return Result{Queue: q, Err: staleShard(q, s, c.Epoch)}
 	}
-	if g, ok := m.view.Group(c.Group); !ok || g.ID == MetaGroup {
+	g, ok := m.view.Group(c.Group)
+	if !ok {
 		return Result{Queue: q, Err: noGroup(c.Group)}
+	}
+	if g.Origin == nil || *g.Origin != (Origin{Queue: c.Queue, Path: c.Path, Epoch: c.Epoch}) {
+		return Result{Queue: q, Err: message.Errorf(message.Conflict, "group %d was not made for shard %s of queue %q at epoch %d", g.ID, s.Path, q.Name, s.Epoch)}
 	}
 	n := *q
 	n.Shards = slices.Clone(q.Shards)
 	moved, _ := n.ShardPath(c.Path)
 	moved.Group, moved.Epoch = c.Group, s.Epoch+1
-	return m.changeQueue(&n)
+	return m.reshard(&n)
 }
 
 // shard finds a shard; the queue is nil if it is that which is missing.

@@ -20,6 +20,11 @@ func (t *ShardTree) String() string {
 	return b.String()
 }
 
+// own makes a group for a shard of a queue.
+func (w *town) own(q *Queue, path string, epoch uint64) Command {
+	return Command{AddGroup: &AddGroup{Origin: Origin{Queue: q.Number, Path: path, Epoch: epoch}, Seats: []Seat{{Node: 3}, {Node: 1}, {Node: 2}}}}
+}
+
 // Splits and moves are recorded once each, in order; a shard's path is its place
 // in the tree.
 func TestShardsSplitAndMove(t *testing.T) {
@@ -56,9 +61,11 @@ func TestShardsSplitAndMove(t *testing.T) {
 	say("0 (0.0[0-5 gH e2]) (0.1 (0.1.0[6-14 gH e3]) (0.1.1[15-15 gH e3]))")
 	w.refuse(t, message.InvalidArgument, split("0.1.1", 3, 15)) // one cell
 
-	own := w.do(Command{AddGroup: &AddGroup{Origin: "operation 1", Seats: []Seat{{Node: 1}}}}).Group.ID
+	own := w.do(w.own(q, "0.0", 2)).Group.ID
 	w.refuse(t, message.Conflict, move("0.0", 1, own))
-	w.refuse(t, message.NotFound, move("0.0", 2, MetaGroup))
+	w.refuse(t, message.NotFound, move("0.0", 2, 99))
+	w.refuse(t, message.Conflict, move("0.0", 2, MetaGroup))
+	w.refuse(t, message.Conflict, move("0.1.0", 3, own))
 	w.refuse(t, message.NotFound, move("0", 2, own))
 	w.do(move("0.0", 2, own))
 	before = w.m.View()

@@ -17,8 +17,9 @@ import (
 func anything(t *rapid.T, v *View) Command {
 	n := func(name string, hi int) int { return rapid.IntRange(0, hi).Draw(t, name) }
 	name := fmt.Sprint("x", n("name", 3))
-	group := uint64(n("group", 4)) + 1
-	g, _ := v.Group(group)
+	groups := v.Groups()
+	g := groups[n("group", len(groups)-1)]
+	group := g.ID
 	queue, ok := v.Queue(name)
 	if !ok {
 		queue = &Queue{Shards: []Shard{{}}}
@@ -40,7 +41,11 @@ func anything(t *rapid.T, v *View) Command {
 	case 3:
 		return Command{SplitShard: &SplitShard{Queue: queue.Number, Path: shard.Path, Epoch: shard.Epoch, At: n("at", 16)}}
 	case 4:
-		return Command{MoveShard: &MoveShard{Queue: queue.Number, Path: shard.Path, Epoch: shard.Epoch, Group: group}}
+		c := MoveShard{Queue: queue.Number, Path: shard.Path, Epoch: shard.Epoch, Group: group}
+		if o := g.Origin; o != nil {
+			c.Queue, c.Path, c.Epoch = o.Queue, o.Path, o.Epoch
+		}
+		return Command{MoveShard: &c}
 	case 5:
 		return Command{AddNode: &AddNode{Node: Node{Name: name, StoreID: 1 + uint64(n("store", 6)), Boot: uint64(n("boot", 2))}}}
 	case 6:
@@ -50,11 +55,14 @@ func anything(t *rapid.T, v *View) Command {
 	case 8:
 		return Command{DrainNode: &DrainNode{ID: node.ID, Draining: n("draining", 1) == 1}}
 	case 9:
-		return Command{AddGroup: &AddGroup{Origin: name, Seats: []Seat{{Node: node.ID}}}}
+		return Command{AddGroup: &AddGroup{Origin: Origin{Queue: queue.Number, Path: shard.Path, Epoch: shard.Epoch - uint64(n("stale", 1))}, Seats: []Seat{{Node: node.ID}}}}
 	case 10:
 		c := SetReplicas{Group: group, Epoch: g.Epoch - uint64(n("stale", 1)), AcceptOneDisk: n("one disk", 5) == 0}
 		for i := range n("seats", len(nodes)) {
 			c.Want = append(c.Want, Seat{Node: nodes[i%len(nodes)].ID, Role: Role(n("role", 1))})
+		}
+		if n("pin", 3) == 0 {
+			c.Pin = new(node.ID)
 		}
 		return Command{SetReplicas: &c}
 	case 11:

@@ -163,13 +163,19 @@ func (n *Node) reconcile() error {
 		want, wanted := g.On(n.id)
 		here, is := n.host.Group(g.ID)
 		if is && (!wanted || want.ID > here.Replica()) {
-			err := n.destroy(g, here)
+			err := n.destroy(here, g.MinNext(n.id))
 			errs, is = errors.Join(errs, err), err != nil
 		}
 		// Also where one was just destroyed: perhaps nothing changes any more until
 		// this one is there.
 		if wanted && !is && want.Role != catalog.Leaving {
 			errs = errors.Join(errs, n.create(g, want))
+		}
+	}
+	for _, here := range n.host.Groups() {
+		// The catalog has given this number and has it no more: nothing is in there.
+		if _, ok := v.Group(here.ID()); !ok && here.ID() < v.Cluster.NextGroup {
+			errs = errors.Join(errs, n.destroy(here, 0))
 		}
 	}
 	return errs
@@ -179,11 +185,11 @@ func (n *Node) reconcile() error {
 // led, is its first member; any other begins empty, and gets all from the group's
 // leader or, when the group is spun off another one, from the replica of that here.
 func (n *Node) create(g *catalog.Group, r catalog.Replica) error {
-	if r.ID == 1 && g.Origin == "" && g.Confirmed.Index == 0 {
+	if r.ID == 1 && g.Origin == nil && g.Confirmed.Index == 0 {
 		return n.createFirst(g.ID, r.ID)
 	}
 	x := replica.NewReplica{Group: g.ID, Replica: r.ID, Conf: &raftpb.ConfState{}}
-	if unborn(g) {
+	if g.Unborn() {
 		x.Patience = spinOffTicks
 	}
 	_, err := n.host.Create(x)
@@ -194,13 +200,10 @@ func (n *Node) create(g *catalog.Group, r catalog.Replica) error {
 // off takes nothing from other nodes: longer than it takes to come about here.
 const spinOffTicks = 50
 
-// unborn says that a group is still to be spun off another one.
-func unborn(g *catalog.Group) bool { return g.Origin != "" && g.Confirmed.Index == 0 }
-
 // mayBeLed says that somebody can lead a group that has a replica here.
 func (n *Node) mayBeLed(group uint64) bool {
 	g, ok := n.view.Load().Group(group)
-	return !ok || !unborn(g)
+	return !ok || !g.Unborn()
 }
 
 func (n *Node) createFirst(group, id uint64) error {
@@ -210,15 +213,16 @@ func (n *Node) createFirst(group, id uint64) error {
 	return err
 }
 
-func (n *Node) destroy(g *catalog.Group, r *replica.Group) error {
+// destroy ends a replica here; the next one has the id minNext or a higher one.
+func (n *Node) destroy(r *replica.Group, minNext uint64) error {
 	n.mu.Lock()
-	delete(n.group, g.ID)
-	delete(n.membersBy, g.ID)
+	delete(n.group, r.ID())
+	delete(n.membersBy, r.ID())
 	n.mu.Unlock()
-	if g.ID == catalog.MetaGroup {
+	if r.ID() == catalog.MetaGroup {
 		n.meta.Store(nil)
 	}
-	return n.host.Destroy(g.ID, max(g.MinNext(n.id), r.Replica()+1))
+	return n.host.Destroy(r.ID(), max(minNext, r.Replica()+1))
 }
 
 // watch follows the catalog while there is no replica of it here.

@@ -20,7 +20,7 @@ func spinOff(t *testing.T, m *member, name, path string) uint64 {
 	q, _ := v.Queue(name)
 	s, _ := q.ShardPath(path)
 	parent, _ := v.Group(s.Group)
-	add := &catalog.AddGroup{Origin: fmt.Sprintf("%s/%s@%d", name, path, s.Epoch)}
+	add := &catalog.AddGroup{Origin: catalog.Origin{Queue: q.Number, Path: path, Epoch: s.Epoch}}
 	for _, r := range parent.Replicas {
 		add.Seats = append(add.Seats, catalog.Seat{Node: r.Node, Role: r.Role})
 	}

@@ -7,8 +7,9 @@ import (
 )
 
 // Leaders names for each group the replica that should lead it: a voter that its
-// leader has confirmed, on a node that is alive and not draining, so that every
-// node leads about as many groups. A group without such a voter is missing.
+// leader has confirmed, on a node that is alive and not draining: the one that the
+// group is pinned to, else so that every node leads about as many groups. A group
+// without such a voter is missing.
 func Leaders(view *catalog.View) map[uint64]uint64 {
 	var able []Member
 	for _, n := range view.Nodes() {
@@ -20,10 +21,21 @@ func Leaders(view *catalog.View) map[uint64]uint64 {
 	share := (len(groups) + len(able) - 1) / max(len(able), 1)
 	load, leaders := map[uint64]int{}, map[uint64]uint64{}
 	for _, g := range groups {
+		if n, ok := view.Node(g.Pin); ok && n.Holds() {
+			if r, ok := votes(g, g.Pin); ok {
+				load[g.Pin]++
+				leaders[g.ID] = r.ID
+			}
+		}
+	}
+	for _, g := range groups {
+		if leaders[g.ID] != 0 {
+			continue
+		}
 		best := catalog.Replica{}
 		for _, node := range Rank(mix(g.ID), able) {
-			r, ok := g.On(node)
-			if !ok || r.Role != catalog.Voter || !slices.Contains(g.Confirmed.Voters, r.ID) {
+			r, ok := votes(g, node)
+			if !ok {
 				continue
 			}
 			if load[node] < share {
@@ -40,4 +52,10 @@ func Leaders(view *catalog.View) map[uint64]uint64 {
 		}
 	}
 	return leaders
+}
+
+// votes finds the group's replica on a node if it is a confirmed voter.
+func votes(g *catalog.Group, node uint64) (catalog.Replica, bool) {
+	r, ok := g.On(node)
+	return r, ok && r.Role == catalog.Voter && slices.Contains(g.Confirmed.Voters, r.ID)
 }

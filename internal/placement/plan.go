@@ -73,7 +73,7 @@ type planner struct {
 }
 
 func newPlanner(view *catalog.View) *planner {
-	p := &planner{groups: view.Groups(), come: map[uint64]bool{}, nodes: map[uint64]*catalog.Node{}, load: map[uint64]int{}}
+	p := &planner{come: map[uint64]bool{}, nodes: map[uint64]*catalog.Node{}, load: map[uint64]int{}}
 	for _, n := range view.Nodes() {
 		p.nodes[n.ID] = n
 		if n.State != catalog.Removed && !n.Draining {
@@ -81,8 +81,12 @@ func newPlanner(view *catalog.View) *planner {
 			p.come[n.ID] = n.Holds()
 		}
 	}
-	for _, g := range p.groups {
-		for _, s := range seated(g) {
+	for _, g := range view.Groups() {
+		if g.Unborn() {
+			continue // it has the seats of the group that its shard is in
+		}
+		p.groups = append(p.groups, g)
+		for _, s := range g.Seats() {
 			p.load[s.Node]++
 			p.total++
 		}
@@ -90,34 +94,24 @@ func newPlanner(view *catalog.View) *planner {
 	return p
 }
 
-// seated are the group's seats as they are wanted now.
-func seated(g *catalog.Group) (seats []catalog.Seat) {
-	for _, r := range g.Replicas {
-		if r.Role != catalog.Leaving {
-			seats = append(seats, catalog.Seat{Node: r.Node, Role: r.Role})
-		}
-	}
-	return seats
-}
-
 func same(g *catalog.Group, want []catalog.Seat) bool {
-	has := seated(g)
+	has := g.Seats()
 	return len(has) == len(want) && !slices.ContainsFunc(want, func(s catalog.Seat) bool { return !slices.Contains(has, s) })
 }
 
 // account counts a group's seats anew.
 func (p *planner) account(g *catalog.Group, want []catalog.Seat) {
-	for _, s := range seated(g) {
+	for _, s := range g.Seats() {
 		p.load[s.Node]--
 	}
 	for _, s := range want {
 		p.load[s.Node]++
 	}
-	p.total += len(want) - len(seated(g))
+	p.total += len(want) - len(g.Seats())
 }
 
 func (p *planner) waitsForRemoved(g *catalog.Group) bool {
-	return slices.ContainsFunc(seated(g), func(s catalog.Seat) bool {
+	return slices.ContainsFunc(g.Seats(), func(s catalog.Seat) bool {
 		n, ok := p.nodes[s.Node]
 		return !ok || n.State == catalog.Removed
 	})
@@ -137,7 +131,7 @@ func (p *planner) over(node uint64) int {
 func (p *planner) seats(g *catalog.Group) []catalog.Seat {
 	rank := Rank(g.ID, p.stay)
 	var keep, lose []catalog.Seat
-	for _, s := range seated(g) {
+	for _, s := range g.Seats() {
 		if p.stays(s.Node) {
 			keep = append(keep, s)
 		} else {
@@ -147,7 +141,7 @@ func (p *planner) seats(g *catalog.Group) []catalog.Seat {
 	spare := slices.DeleteFunc(slices.Clone(rank), func(id uint64) bool { return !p.come[id] || holds(keep, id) })
 	nVoters, n := size(g.Voters(), len(keep)+len(spare))
 	if len(keep) == n && len(lose) == 0 && g.Voters() == nVoters {
-		return p.improve(keep, rank, spare)
+		return p.improve(keep, g.Pin, rank, spare)
 	}
 	// The best get the free seats; who has too many then gives some away again.
 	for _, id := range spare[:min(max(n-len(keep), 0), len(spare))] {
@@ -199,11 +193,11 @@ func assign(seats []catalog.Seat, rank []uint64, nVoters, n int) []catalog.Seat 
 
 // improve moves at most one seat: from a node above its bound to the best that
 // has room, else from one that is not among the best to one that is.
-func (p *planner) improve(seats []catalog.Seat, rank, spare []uint64) []catalog.Seat {
+func (p *planner) improve(seats []catalog.Seat, pin uint64, rank, spare []uint64) []catalog.Seat {
 	spare = slices.DeleteFunc(spare, func(id uint64) bool { return p.over(id) >= 0 })
 	for _, id := range slices.Backward(rank) {
 		i := slices.IndexFunc(seats, func(s catalog.Seat) bool { return s.Node == id })
-		if i < 0 || len(spare) == 0 {
+		if i < 0 || id == pin || len(spare) == 0 {
 			continue
 		}
 		best := spare[0]

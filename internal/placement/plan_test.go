@@ -99,7 +99,7 @@ func TestFewChangeAtATime(t *testing.T) {
 	}
 	lost := uint64(0)
 	for _, g := range w.view().Groups() {
-		for _, s := range seated(g) {
+		for _, s := range g.Seats() {
 			if lost == 0 && s.Node != 1 {
 				lost = s.Node
 			}

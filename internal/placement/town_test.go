@@ -141,7 +141,7 @@ func (w *town) settle() int {
 func (w *town) load() (load map[uint64]int, total int) {
 	load = map[uint64]int{}
 	for _, g := range w.view().Groups() {
-		for _, s := range seated(g) {
+		for _, s := range g.Seats() {
 			load[s.Node]++
 			total++
 		}
@@ -153,7 +153,7 @@ func (w *town) load() (load map[uint64]int, total int) {
 func (w *town) shape() string {
 	shapes := map[string]bool{}
 	for _, g := range w.view().Groups() {
-		shapes[fmt.Sprint(g.Voters(), "+", len(seated(g))-g.Voters())] = true
+		shapes[fmt.Sprint(g.Voters(), "+", len(g.Seats())-g.Voters())] = true
 	}
 	return fmt.Sprint(slices.Sorted(maps.Keys(shapes)))
 }

@@ -190,7 +190,7 @@ func (p *process) reconcile() {
 }
 
 func (p *process) create(g *catalog.Group, r catalog.Replica) {
-	if r.ID == 1 && g.Origin == "" && g.Confirmed.Index == 0 {
+	if r.ID == 1 && g.Origin == nil && g.Confirmed.Index == 0 {
 		p.first(g.ID, r.ID)
 		return
 	}
