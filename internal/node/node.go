@@ -15,6 +15,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/metrics"
+	"github.com/comanda-mq/comanda/internal/operation"
 	"github.com/comanda-mq/comanda/internal/protocol/native"
 	"github.com/comanda-mq/comanda/internal/raftlog"
 	"github.com/comanda-mq/comanda/internal/replica"
@@ -33,6 +34,7 @@ type Node struct {
 	elsewhere  *leader.Elsewhere
 	service    *leader.Service
 	gateway    *gateway.Gateway
+	operations *operation.Runner
 	port       *port
 	resources  *resources
 	metrics    *metrics.Metrics
@@ -74,6 +76,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	}
 	n.transport = &transport{view: n.places}
 	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Self: func() uint64 { return n.id }, Nodes: n.others}
+	n.operations = operation.New(operated{n}, c.Clock, c.Logger)
 	n.service = &leader.Service{Node: c.NodeName, Group: n.dataGroup, Meta: n.meta.Load, Leads: n.leaderNode}
 	if n.dir, err = openDirectory(c.FS, c.DataDir); err != nil {
 		return nil, err
@@ -269,6 +272,7 @@ func (n *Node) tick(ctx context.Context) {
 			}
 			if turn++; turn%stepEvery == 0 {
 				n.stepMembers(ctx)
+				n.stepOperations(ctx)
 			}
 		}
 	}
