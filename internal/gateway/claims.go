@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"maps"
@@ -115,7 +116,9 @@ func (a *attachment) unclaimed(tokens []message.Token) (lost []queue.Leased) {
 			lost = append(lost, queue.Leased{ID: l.id, Fence: l.fence})
 		}
 	}
-	slices.SortFunc(lost, func(a, b queue.Leased) int { return cmp.Compare(a.Fence, b.Fence) })
+	slices.SortFunc(lost, func(a, b queue.Leased) int { // fences of two shards may be equal
+		return cmp.Or(cmp.Compare(a.Fence, b.Fence), bytes.Compare(a.ID[:], b.ID[:]))
+	})
 	return lost
 }
 

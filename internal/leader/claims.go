@@ -28,7 +28,9 @@ const missesAllowed = 1
 func (g *Group) Claim(_ context.Context, c Claim) error {
 	lost, err := g.unclaimed(c)
 	for number, leases := range inOrder(lost) {
-		slices.SortFunc(leases, func(a, b queue.LeaseRef) int { return cmp.Compare(a.Seq, b.Seq) })
+		slices.SortFunc(leases, func(a, b queue.LeaseRef) int { // places of two shards may be equal
+			return cmp.Or(cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Cell, b.Cell))
+		})
 		r := queue.ReleaseLeases{Queue: number, Leases: leases}
 		g.raft.Propose(replica.Command(r.Command()), func(any, error) {}) // the next claim finds what is lost
 	}

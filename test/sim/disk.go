@@ -26,6 +26,9 @@ type disk struct {
 	// before the last one takes effect; 0: it does not.
 	cutAfter atomic.Int64
 	onCut    func()
+	// started: what a start writes is on the disk, the boot number with it, which a
+	// server that does not sync may not lose: it would number two commands alike.
+	started atomic.Bool
 }
 
 func newDisk(mem *vfs.MemFS, h control) (*disk, error) {
@@ -43,7 +46,7 @@ func newDisk(mem *vfs.MemFS, h control) (*disk, error) {
 		return nil
 	}))
 	if h.lazyDisk {
-		d.FS = lazyFS{d.FS}
+		d.FS = lazyFS{d.FS, &d.started}
 	}
 	return d, nil
 }
@@ -147,26 +150,37 @@ func syncDir(fs vfs.FS, dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// lazyFS says that the log is synced, and does not do it.
-type lazyFS struct{ vfs.FS }
+// lazyFS says that the log is synced, and does not do it, once a node has started.
+type lazyFS struct {
+	vfs.FS
+	started *atomic.Bool
+}
 
 func (l lazyFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := l.FS.Create(name, c)
-	return lazy(name, f), err
+	return l.lazy(name, f), err
 }
 
 func (l lazyFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
 	f, err := l.FS.OpenReadWrite(name, c, opts...)
-	return lazy(name, f), err
+	return l.lazy(name, f), err
 }
 
-func lazy(name string, f vfs.File) vfs.File {
+func (l lazyFS) lazy(name string, f vfs.File) vfs.File {
 	if f != nil && strings.HasSuffix(name, ".seg") {
-		return lazyFile{f}
+		return lazyFile{f, l.started}
 	}
 	return f
 }
 
-type lazyFile struct{ vfs.File }
+type lazyFile struct {
+	vfs.File
+	started *atomic.Bool
+}
 
-func (lazyFile) SyncData() error { return nil }
+func (f lazyFile) SyncData() error {
+	if f.started.Load() {
+		return nil
+	}
+	return f.File.SyncData()
+}

@@ -15,7 +15,7 @@ func (w *world) faults(end time.Duration) {
 		lasts := 200*time.Millisecond + time.Duration(r.Int64N(int64(4*time.Second)))
 		switch x := r.IntN(23); {
 		case x >= 20:
-			w.change(r, lasts)
+			w.happen(func() { w.change(r, lasts) })
 		case x < 4:
 			w.crash(n, keep, lasts)
 		case x < 7: // at a sync of the log
@@ -39,7 +39,7 @@ func (w *world) faults(end time.Duration) {
 			rough := roughness{loss: r.Float64() * 0.3, double: r.Float64() * 0.2, late: r.Float64() * 0.3, reset: r.Float64() * 0.1, delay: 30 * time.Millisecond}
 			w.roughen(rough, lasts)
 		default:
-			w.trouble(r.IntN(1000), lasts)
+			w.happen(func() { w.trouble(r.IntN(1000), lasts) })
 		}
 	}
 }
@@ -50,7 +50,7 @@ func (w *world) crash(n *node, keep int, after time.Duration) {
 		return
 	}
 	n.keep = keep
-	n.die()
+	w.happen(n.die)
 	w.restart(n, after)
 }
 
@@ -129,8 +129,8 @@ func (w *world) heal() {
 		n.stalled.Store(0)
 		n.disk.cutAfter.Store(0)
 		if n.up.Load() == nil && n.born {
-			n.start()
+			w.happen(n.start)
 		}
 	}
-	w.undoDrain()
+	w.happen(w.undoDrain)
 }

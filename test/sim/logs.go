@@ -46,7 +46,8 @@ type cellSeq struct {
 type stored struct {
 	id      message.ID
 	payload string
-	line    string // its queue and key; empty: no key
+	line    string        // its queue and key; empty: no key
+	ended   message.State // finished or dead; 0: it has not ended, as far as anybody has looked
 	leased  bool
 	fence   uint64
 	granted map[uint64]grant // by fence
@@ -91,7 +92,7 @@ func (l *logs) applied(node, group, index uint64, entry []byte, results []any) {
 	default:
 		g.entries[index], g.last = hash, index
 		l.w.note("group %d index %d is %x", group, index, hash)
-		l.w.log.Debug("entry", "group", group, "index", index, "bytes", fmt.Sprintf("%x", entry))
+		l.w.log.Debug("entry", "group", group, "index", index, "bytes", entry)
 		g.apply(index, entry, hash)
 	}
 }
@@ -141,6 +142,8 @@ func (g *groupLog) apply(index uint64, entry []byte, hash uint64) {
 	for _, e := range g.queue.Effects() {
 		name := cellSeq{e.Queue, e.Ref.Cell, e.Ref.Seq}
 		switch e.Kind {
+		case queue.Offered:
+			g.revived(name)
 		case queue.LeaseSet:
 			g.leased(g.messages[name], e.Fence, batches)
 		case queue.LeaseEnded:
@@ -192,10 +195,7 @@ func (g *groupLog) leased(m *stored, fence uint64, batches map[cellSeq]int) {
 	kept := g.lines[m.line][:0]
 	before := true
 	for _, o := range g.lines[m.line] {
-		state := message.Finished
-		if d, ok := queue.Show(g.rows, o.id); ok {
-			state = d.State
-		}
+		state := g.state(o)
 		before = before && o != m
 		switch ended := state == message.Finished || state == message.Dead; {
 		case ended && o != m:
@@ -210,16 +210,38 @@ func (g *groupLog) leased(m *stored, fence uint64, batches map[cellSeq]int) {
 	g.lines[m.line] = kept
 }
 
+// state is what has become of a message; 0: it is not there.
+func (g *groupLog) state(m *stored) message.State {
+	switch {
+	case m.ended != 0:
+		return m.ended
+	case m.leased:
+		return message.Leased
+	}
+	d, ok := queue.Show(g.rows, m.id)
+	if !ok {
+		return 0
+	}
+	if d.State == message.Finished || d.State == message.Dead {
+		m.ended = d.State
+	}
+	return d.State
+}
+
+// revived takes in that a message is ready, which may have been dead.
+func (g *groupLog) revived(name cellSeq) {
+	if m := g.messages[name]; m != nil {
+		m.ended = 0
+	}
+}
+
 // find finds a message and its last lease.
 func (l *logs) find(id message.ID) (m *stored, state message.State) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, g := range l.by {
 		if m = g.messages[nameOf(id)]; m != nil {
-			if d, ok := queue.Show(g.rows, id); ok {
-				state = d.State
-			}
-			return m, state
+			return m, g.state(m)
 		}
 	}
 	return nil, 0

@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"testing"
 	"time"
 )
@@ -28,7 +29,7 @@ func main() {
 	seed := flag.Uint64("seed", 0, "run this one, twice, and compare")
 	ctl := flag.String("control", "", "put a bug in: no-sync, doubled-lease, skipped-fencing, reordered-key, dropped-ack, stale-read")
 	duration := flag.Duration("duration", 30*time.Second, "simulated time with faults")
-	pace := flag.Duration("pace", 100*time.Millisecond, "the longest pause of a sender")
+	pace := flag.Duration("pace", 250*time.Millisecond, "the longest pause of a sender")
 	trace := flag.Bool("trace", false, "tell what happens")
 	// A bubble wants a test: this is the one.
 	testing.Main(func(_, _ string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "sim", F: func(t *testing.T) {
@@ -49,6 +50,7 @@ func main() {
 // one runs one seed on one processor, so that goroutines take turns.
 func one(t *testing.T, o options, trace io.Writer) outcome {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // a run lives in a few MiB
 	return run(t, o, trace)
 }
 

@@ -182,6 +182,7 @@ func (n *node) start() {
 	})
 	p.elsewhere = &leader.Elsewhere{Caller: caller{p}, Self: func() uint64 { return 0 }, Nodes: p.holders}
 	p.service = leader.Service{Node: n.name(), Group: p.group, Meta: p.meta.Load, Leads: p.leads}
+	n.disk.started.Store(true)
 	n.up.Store(p)
 	w.note("node %d starts, boot %d", n.number, p.host.Boot())
 	p.stepHost(false)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,7 +80,7 @@ func (w *world) live() (stop func()) {
 		w.addNode()
 	}
 	for _, n := range w.nodes[:founders] {
-		n.start()
+		w.happen(n.start)
 		if !w.expect("a node comes up", func() bool { return n.member.Load() }, 30*time.Second) {
 			return stop
 		}
@@ -131,17 +132,17 @@ func (w *world) settled() bool {
 }
 
 func (w *world) createQueues() bool {
-	left := len(queues)
+	var made atomic.Int32
 	w.spawn(func() {
 		for _, q := range queues {
 			p := w.node(1).process()
 			if _, _, err := p.gateway.CreateQueue(p.ctx, q.name, q.settings, q.shards); err != nil {
 				w.fail("queue %s can't be created: %v", q.name, err)
 			}
-			left--
+			made.Add(1)
 		}
 	})
-	return w.expect("the queues are there", func() bool { return left == 0 }, 30*time.Second)
+	return w.expect("the queues are there", func() bool { return int(made.Load()) == len(queues) }, 30*time.Second)
 }
 
 // drainWithin is how long all messages may take to come to an end after the last

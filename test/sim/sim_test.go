@@ -12,7 +12,7 @@ import (
 )
 
 func quick(seed uint64, control string) options {
-	return options{seed: seed, control: control, duration: 10 * time.Second, pace: 100 * time.Millisecond}
+	return options{seed: seed, control: control, duration: 10 * time.Second, pace: 250 * time.Millisecond}
 }
 
 // Some seeds pass, and something happened in them.

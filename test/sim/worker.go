@@ -88,7 +88,7 @@ func (k *worker) handle(got []message.Delivery, hold []*holding) {
 	for i := range got {
 		d, h := &got[i], hold[i]
 		spend := time.Duration(k.r.Int64N(int64(100 * time.Millisecond)))
-		if k.r.IntN(25) == 0 {
+		if k.r.IntN(15) == 0 {
 			spend = time.Duration(k.r.Int64N(int64(6 * time.Second)))
 		}
 		k.spend(spend)

@@ -220,6 +220,14 @@ func (w *world) step() {
 	}
 }
 
+// happen has something happen now, as an event like any other: what it wakes runs
+// when it is over, and has run when happen returns.
+func (w *world) happen(do func()) {
+	over := false
+	w.after(0, func() { do(); over = true })
+	w.runUntil(func() bool { return over }, time.Second)
+}
+
 // survive makes a panic of the product a violation.
 func (w *world) survive() {
 	if r := recover(); r != nil {
