@@ -47,7 +47,8 @@ const caughtUp = 256
 func (m *Members) Step(ctx context.Context, v *catalog.View, prefer uint64, now time.Time) error {
 	st := m.raft.Status()
 	g, ok := v.Group(m.raft.ID())
-	if !ok || !st.Leading || !m.busy.CompareAndSwap(false, true) {
+	changing := len(st.VotersOutgoing) > 0 // raft ends a joint change by itself
+	if !ok || !st.Leading || changing || !m.busy.CompareAndSwap(false, true) {
 		return nil
 	}
 	defer m.busy.Store(false)
