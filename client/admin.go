@@ -98,6 +98,33 @@ func (c *Client) SplitShard(ctx context.Context, queue, path string) (*comandav1
 	return c.cluster.SplitShard(ctx, &comandav1.SplitShardRequest{Queue: queue, Shard: path})
 }
 
+// MoveShard begins to move the shard with that path to a node, which is to hold and
+// to lead it, while it is used. It does not wait: Operation tells how far it is.
+func (c *Client) MoveShard(ctx context.Context, queue, path, node string) (*comandav1.Operation, error) {
+	r, err := c.cluster.MoveShard(ctx, &comandav1.MoveShardRequest{Queue: queue, Shard: path, Node: node})
+	return r.GetOperation(), err
+}
+
+// Operations lists the operations that are under way and the last that have ended,
+// the newest first: up to limit (default 100, at most 1,000), from the page that the
+// answer before named as its next; "" is the first.
+func (c *Client) Operations(ctx context.Context, limit int, page string) (*comandav1.ListOperationsResponse, error) {
+	return c.cluster.ListOperations(ctx, &comandav1.ListOperationsRequest{Max: int32(limit), Page: page})
+}
+
+// Operation tells of an operation.
+func (c *Client) Operation(ctx context.Context, id uint64) (*comandav1.Operation, error) {
+	r, err := c.cluster.GetOperation(ctx, &comandav1.GetOperationRequest{Id: id})
+	return r.GetOperation(), err
+}
+
+// CancelOperation asks that an operation stops between two steps; what it has
+// reached stands.
+func (c *Client) CancelOperation(ctx context.Context, id uint64) (*comandav1.Operation, error) {
+	r, err := c.cluster.CancelOperation(ctx, &comandav1.CancelOperationRequest{Id: id})
+	return r.GetOperation(), err
+}
+
 // Nodes lists the cluster's nodes by id, as the server that answers knows them.
 func (c *Client) Nodes(ctx context.Context) ([]*comandav1.Node, error) {
 	r, err := c.cluster.ListNodes(ctx, &comandav1.ListNodesRequest{})

@@ -13,7 +13,7 @@ import (
 )
 
 func newShard(a *app) *cobra.Command {
-	return noun("shard", "Look at shards, and split them", newShardList(a), newShardSplit(a))
+	return noun("shard", "Look at shards, split and move them", newShardList(a), newShardSplit(a), newShardMove(a))
 }
 
 func newShardList(a *app) *cobra.Command {
@@ -61,9 +61,9 @@ func newShardSplit(a *app) *cobra.Command {
 		Example: "  comanda shard split orders/0",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			queue, path, ok := strings.Cut(given[0], "/")
-			if !ok {
-				return usageError(fmt.Errorf("%q names no shard: give QUEUE/PATH as 'comanda shard list' shows it", given[0]))
+			queue, path, err := splitShardID(given[0])
+			if err != nil {
+				return err
 			}
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				r, err := c.SplitShard(cmd.Context(), queue, path)
@@ -74,6 +74,15 @@ func newShardSplit(a *app) *cobra.Command {
 			})
 		},
 	}
+}
+
+// splitShardID takes QUEUE/PATH apart.
+func splitShardID(id string) (queue, path string, err error) {
+	queue, path, ok := strings.Cut(id, "/")
+	if !ok {
+		err = usageError(fmt.Errorf("%q names no shard: give QUEUE/PATH as 'comanda shard list' shows it", id))
+	}
+	return queue, path, err
 }
 
 func printShards(p printer, shards []*comandav1.Shard, each ...proto.Message) error {

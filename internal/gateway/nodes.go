@@ -19,6 +19,9 @@ func (g *Gateway) Server(ctx context.Context) (message.ServerInfo, error) {
 	v := g.newest.Load()
 	info.ClusterID, info.Node = v.Cluster.ID, g.o.Node
 	for _, group := range v.Groups() {
+		if group.Unborn() {
+			continue // nobody is to lead it yet
+		}
 		leading, _ := g.members(ctx, group.ID)
 		gi := message.GroupInfo{
 			Group: group.ID, Leader: leading, WantedVoters: group.Voters(), AliveVoters: aliveVoters(v, group),
@@ -86,6 +89,9 @@ func (g *Gateway) Nodes(ctx context.Context) ([]message.NodeInfo, error) {
 		}
 	}
 	for _, group := range v.Groups() {
+		if group.Unborn() {
+			continue // its replicas are still empty
+		}
 		st, _ := g.o.Status(ctx, group.ID)
 		for _, r := range group.Replicas {
 			i, ok := at[r.Node]

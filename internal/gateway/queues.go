@@ -281,7 +281,7 @@ func (g *Gateway) SplitShard(ctx context.Context, name, path string) ([]message.
 func (g *Gateway) splitOnce(ctx context.Context, q *catalog.Queue, path string) error {
 	s, ok := q.ShardPath(path)
 	if !ok {
-		return message.Errorf(message.NotFound, "queue %s has no shard %q: see them with 'comanda shard list --queue %s'", q.Name, path, q.Name)
+		return noShard(q, path)
 	}
 	a, _, err := g.read(ctx, s.Group, queue.Query{Queue: q.Number}, 0)
 	if err != nil {
@@ -297,6 +297,10 @@ func (g *Gateway) splitOnce(ctx context.Context, q *catalog.Queue, path string) 
 		err = refusal
 	}
 	return err
+}
+
+func noShard(q *catalog.Queue, path string) *message.Error {
+	return message.Errorf(message.NotFound, "queue %s has no shard %.100q: see them with 'comanda shard list --queue %s'", q.Name, path, q.Name)
 }
 
 // middle is the cell before which a shard's messages are cut most evenly; of

@@ -266,6 +266,19 @@ type NodeInfo struct {
 	Leads     int // groups that it leads
 }
 
+// OperationInfo is an operation as its users see it.
+type OperationInfo struct {
+	ID        uint64
+	Kind      string
+	Title     string // what it does, in words
+	State     string // running, cancelling, done, failed or cancelled
+	Step      string
+	Waits     string // for what the step waits, in words
+	Err       *Error // why it failed
+	CreatedAt time.Time
+	ChangedAt time.Time
+}
+
 // ServerInfo is what a server tells of itself.
 type ServerInfo struct {
 	Version   string

@@ -65,7 +65,7 @@ func TestEveryRPCIsAuthorized(t *testing.T) {
 		t.Errorf("sums of the rows before: %v, after: %v", before, after)
 	}
 	g.closed.Store(false)
-	for _, name := range []string{"Messages.Extend", "Messages.Ack", "Messages.ShowMessage", "Messages.RedriveMessages", "Cluster.SplitShard", "Cluster.DrainNode", "Queues.DeleteQueue"} { // they would have succeeded
+	for _, name := range []string{"Messages.Extend", "Messages.Ack", "Messages.ShowMessage", "Messages.RedriveMessages", "Cluster.MoveShard", "Cluster.GetOperation", "Cluster.CancelOperation", "Cluster.SplitShard", "Cluster.DrainNode", "Queues.DeleteQueue"} { // they would have succeeded
 		service, m, _ := strings.Cut(name, ".")
 		method := services.ByName(protoreflect.Name(service)).Methods().ByName(protoreflect.Name(m))
 		if err := call(t, conn, method, requests[method.Name()]); err != nil {
@@ -103,6 +103,10 @@ func validRequests(leased message.Delivery, dead message.ID, node string) map[pr
 		"GetServer":       &comandav1.GetServerRequest{},
 		"ListShards":      &comandav1.ListShardsRequest{},
 		"SplitShard":      &comandav1.SplitShardRequest{Queue: "q", Shard: "0"},
+		"MoveShard":       &comandav1.MoveShardRequest{Queue: "q", Shard: "0", Node: node},
+		"ListOperations":  &comandav1.ListOperationsRequest{},
+		"GetOperation":    &comandav1.GetOperationRequest{Id: 1},
+		"CancelOperation": &comandav1.CancelOperationRequest{Id: 1},
 		"ListNodes":       &comandav1.ListNodesRequest{},
 		"DrainNode":       &comandav1.DrainNodeRequest{Node: node},
 		"RemoveNode":      &comandav1.RemoveNodeRequest{Node: node},

@@ -5123,6 +5123,510 @@ func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
 	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
 }
 
+type MoveShardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Its path: 0.1 of the shard orders/0.1.
+	Shard string `protobuf:"bytes,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	// The node's name.
+	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveShardRequest) Reset() {
+	*x = MoveShardRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveShardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveShardRequest) ProtoMessage() {}
+
+func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
+func (*MoveShardRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *MoveShardRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *MoveShardRequest) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+func (x *MoveShardRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type MoveShardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveShardResponse) Reset() {
+	*x = MoveShardResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveShardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveShardResponse) ProtoMessage() {}
+
+func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
+func (*MoveShardResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *MoveShardResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+// Operation is a long job of the cluster. It goes on when any node stops.
+type Operation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// move.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// What it does, in words.
+	Title string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
+	// running, cancelling, done, failed or cancelled.
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// What is done next; empty: the first step.
+	Step string `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
+	// For what that waits, in words.
+	Waits string `protobuf:"bytes,6,opt,name=waits,proto3" json:"waits,omitempty"`
+	// Why it failed.
+	Error     *Error                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// When it was last changed, or ended.
+	ChangedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operation) Reset() {
+	*x = Operation{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation) ProtoMessage() {}
+
+func (x *Operation) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation.ProtoReflect.Descriptor instead.
+func (*Operation) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *Operation) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Operation) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Operation) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Operation) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Operation) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *Operation) GetWaits() string {
+	if x != nil {
+		return x.Waits
+	}
+	return ""
+}
+
+func (x *Operation) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *Operation) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Operation) GetChangedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ChangedAt
+	}
+	return nil
+}
+
+type ListOperationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 1000, default 100.
+	Max           int32  `protobuf:"varint,1,opt,name=max,proto3" json:"max,omitempty"`
+	Page          string `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperationsRequest) Reset() {
+	*x = ListOperationsRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperationsRequest) ProtoMessage() {}
+
+func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
+func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *ListOperationsRequest) GetMax() int32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *ListOperationsRequest) GetPage() string {
+	if x != nil {
+		return x.Page
+	}
+	return ""
+}
+
+type ListOperationsResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Operations []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	// Empty: there is no more.
+	NextPage      string `protobuf:"bytes,2,opt,name=next_page,json=nextPage,proto3" json:"next_page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperationsResponse) Reset() {
+	*x = ListOperationsResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperationsResponse) ProtoMessage() {}
+
+func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
+func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *ListOperationsResponse) GetOperations() []*Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *ListOperationsResponse) GetNextPage() string {
+	if x != nil {
+		return x.NextPage
+	}
+	return ""
+}
+
+type GetOperationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetOperationRequest) Reset() {
+	*x = GetOperationRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetOperationRequest) ProtoMessage() {}
+
+func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
+func (*GetOperationRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *GetOperationRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type GetOperationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetOperationResponse) Reset() {
+	*x = GetOperationResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetOperationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetOperationResponse) ProtoMessage() {}
+
+func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
+func (*GetOperationResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *GetOperationResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type CancelOperationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelOperationRequest) Reset() {
+	*x = CancelOperationRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelOperationRequest) ProtoMessage() {}
+
+func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
+func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *CancelOperationRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type CancelOperationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelOperationResponse) Reset() {
+	*x = CancelOperationResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelOperationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelOperationResponse) ProtoMessage() {}
+
+func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
+func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *CancelOperationResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
 type ListOwnersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
@@ -5132,7 +5636,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5144,7 +5648,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5157,7 +5661,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -5185,7 +5689,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5197,7 +5701,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5210,7 +5714,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -5274,7 +5778,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5286,7 +5790,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5299,7 +5803,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -5325,7 +5829,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5337,7 +5841,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5350,7 +5854,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -5736,7 +6240,41 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12&\n" +
 	"\x0faccept_one_disk\x18\x02 \x01(\bR\racceptOneDisk\"\x14\n" +
-	"\x12RemoveNodeResponse\")\n" +
+	"\x12RemoveNodeResponse\"R\n" +
+	"\x10MoveShardRequest\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\tR\x05shard\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"H\n" +
+	"\x11MoveShardResponse\x123\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"\xa4\x02\n" +
+	"\tOperation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05title\x18\x03 \x01(\tR\x05title\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\tR\x04step\x12\x14\n" +
+	"\x05waits\x18\x06 \x01(\tR\x05waits\x12'\n" +
+	"\x05error\x18\a \x01(\v2\x11.comanda.v1.ErrorR\x05error\x129\n" +
+	"\n" +
+	"created_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
+	"\n" +
+	"changed_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\"=\n" +
+	"\x15ListOperationsRequest\x12\x10\n" +
+	"\x03max\x18\x01 \x01(\x05R\x03max\x12\x12\n" +
+	"\x04page\x18\x02 \x01(\tR\x04page\"l\n" +
+	"\x16ListOperationsResponse\x125\n" +
+	"\n" +
+	"operations\x18\x01 \x03(\v2\x15.comanda.v1.OperationR\n" +
+	"operations\x12\x1b\n" +
+	"\tnext_page\x18\x02 \x01(\tR\bnextPage\"%\n" +
+	"\x13GetOperationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"K\n" +
+	"\x14GetOperationResponse\x123\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"(\n" +
+	"\x16CancelOperationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"N\n" +
+	"\x17CancelOperationResponse\x123\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\")\n" +
 	"\x11ListOwnersRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\"\xca\x01\n" +
 	"\vShardOwners\x12\x14\n" +
@@ -5806,7 +6344,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\vResumeQueue\x12\x1e.comanda.v1.ResumeQueueRequest\x1a\x1f.comanda.v1.ResumeQueueResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x19/v1/queues/{queue}/resume\x12k\n" +
 	"\tLocateKey\x12\x1c.comanda.v1.LocateKeyRequest\x1a\x1d.comanda.v1.LocateKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/locate\x12n\n" +
 	"\n" +
-	"ListOwners\x12\x1d.comanda.v1.ListOwnersRequest\x1a\x1e.comanda.v1.ListOwnersResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/owners2\xf4\x04\n" +
+	"ListOwners\x12\x1d.comanda.v1.ListOwnersRequest\x1a\x1e.comanda.v1.ListOwnersResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/owners2\xcf\b\n" +
 	"\aCluster\x12\\\n" +
 	"\tGetServer\x12\x1c.comanda.v1.GetServerRequest\x1a\x1d.comanda.v1.GetServerResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/server\x12_\n" +
@@ -5814,7 +6352,11 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"ListShards\x12\x1d.comanda.v1.ListShardsRequest\x1a\x1e.comanda.v1.ListShardsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/shards\x12|\n" +
 	"\n" +
-	"SplitShard\x12\x1d.comanda.v1.SplitShardRequest\x1a\x1e.comanda.v1.SplitShardResponse\"/\x82\xd3\xe4\x93\x02)\"'/v1/queues/{queue}/shards/{shard}/split\x12[\n" +
+	"SplitShard\x12\x1d.comanda.v1.SplitShardRequest\x1a\x1e.comanda.v1.SplitShardResponse\"/\x82\xd3\xe4\x93\x02)\"'/v1/queues/{queue}/shards/{shard}/split\x12x\n" +
+	"\tMoveShard\x12\x1c.comanda.v1.MoveShardRequest\x1a\x1d.comanda.v1.MoveShardResponse\".\x82\xd3\xe4\x93\x02(\"&/v1/queues/{queue}/shards/{shard}/move\x12o\n" +
+	"\x0eListOperations\x12!.comanda.v1.ListOperationsRequest\x1a\".comanda.v1.ListOperationsResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/operations\x12n\n" +
+	"\fGetOperation\x12\x1f.comanda.v1.GetOperationRequest\x1a .comanda.v1.GetOperationResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/operations/{id}\x12~\n" +
+	"\x0fCancelOperation\x12\".comanda.v1.CancelOperationRequest\x1a#.comanda.v1.CancelOperationResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x1a/v1/operations/{id}/cancel\x12[\n" +
 	"\tListNodes\x12\x1c.comanda.v1.ListNodesRequest\x1a\x1d.comanda.v1.ListNodesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/nodes\x12h\n" +
 	"\tDrainNode\x12\x1c.comanda.v1.DrainNodeRequest\x1a\x1d.comanda.v1.DrainNodeResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x16/v1/nodes/{node}/drain\x12e\n" +
 	"\n" +
@@ -5833,7 +6375,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(Action)(0),                     // 0: comanda.v1.Action
 	(OnDisconnect)(0),               // 1: comanda.v1.OnDisconnect
@@ -5914,160 +6456,184 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*DrainNodeResponse)(nil),       // 76: comanda.v1.DrainNodeResponse
 	(*RemoveNodeRequest)(nil),       // 77: comanda.v1.RemoveNodeRequest
 	(*RemoveNodeResponse)(nil),      // 78: comanda.v1.RemoveNodeResponse
-	(*ListOwnersRequest)(nil),       // 79: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 80: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 81: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 82: comanda.v1.ListOwnersResponse
-	nil,                             // 83: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 84: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 85: comanda.v1.Message.AttributesEntry
-	nil,                             // 86: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 87: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 88: google.protobuf.Timestamp
+	(*MoveShardRequest)(nil),        // 79: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 80: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 81: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 82: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 83: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 84: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 85: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 86: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 87: comanda.v1.CancelOperationResponse
+	(*ListOwnersRequest)(nil),       // 88: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 89: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 90: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 91: comanda.v1.ListOwnersResponse
+	nil,                             // 92: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 93: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 94: comanda.v1.Message.AttributesEntry
+	nil,                             // 95: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 96: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 97: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	83,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	87,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	88,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	88,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	92,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	96,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	97,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	97,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	7,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
 	44,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
 	6,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
 	9,   // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	10,  // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	87,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	87,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	84,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	88,  // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	87,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	96,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	96,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	93,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	97,  // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	96,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	13,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	0,   // 15: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	87,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	87,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	96,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	96,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
 	15,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
 	9,   // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	2,   // 20: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
 	17,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	87,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	96,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	2,   // 23: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	87,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	87,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	96,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	96,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
 	30,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
 	31,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	87,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	87,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	96,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	96,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	1,   // 30: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
 	15,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
 	17,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
 	13,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
 	32,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	87,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	87,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	87,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	88,  // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	88,  // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	88,  // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	85,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	96,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	96,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	96,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	97,  // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	97,  // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	97,  // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	94,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
 	36,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
 	7,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
 	37,  // 44: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
 	34,  // 45: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	87,  // 46: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	96,  // 46: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
 	37,  // 47: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
 	34,  // 48: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
 	9,   // 49: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
 	42,  // 50: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
 	3,   // 51: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	87,  // 52: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	87,  // 53: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	87,  // 54: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	96,  // 52: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	96,  // 53: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	96,  // 54: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
 	44,  // 55: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	87,  // 56: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	96,  // 56: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
 	4,   // 57: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
 	45,  // 58: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
 	46,  // 59: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	88,  // 60: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	97,  // 60: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
 	45,  // 61: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
 	47,  // 62: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	87,  // 63: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	96,  // 63: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
 	47,  // 64: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
 	34,  // 65: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
 	47,  // 66: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	88,  // 67: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	88,  // 68: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	97,  // 67: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	97,  // 68: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
 	64,  // 69: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
 	65,  // 70: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
 	66,  // 71: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	87,  // 72: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	96,  // 72: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
 	46,  // 73: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
 	68,  // 74: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
 	34,  // 75: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
 	68,  // 76: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	86,  // 77: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	95,  // 77: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
 	72,  // 78: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
 	72,  // 79: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	81,  // 80: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	80,  // 81: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	5,   // 82: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	5,   // 83: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	5,   // 84: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 85: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	12,  // 86: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	16,  // 87: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	19,  // 88: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	21,  // 89: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	23,  // 90: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	25,  // 91: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	27,  // 92: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	29,  // 93: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	35,  // 94: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	39,  // 95: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	41,  // 96: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	48,  // 97: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	50,  // 98: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	52,  // 99: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	54,  // 100: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	56,  // 101: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	58,  // 102: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	60,  // 103: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	79,  // 104: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	62,  // 105: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	67,  // 106: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	70,  // 107: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	73,  // 108: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	75,  // 109: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	77,  // 110: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	11,  // 111: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	14,  // 112: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	18,  // 113: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	20,  // 114: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	22,  // 115: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	24,  // 116: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	26,  // 117: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	28,  // 118: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	33,  // 119: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	38,  // 120: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	40,  // 121: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	43,  // 122: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	49,  // 123: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	51,  // 124: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	53,  // 125: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	55,  // 126: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	57,  // 127: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	59,  // 128: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	61,  // 129: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	82,  // 130: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	63,  // 131: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	69,  // 132: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	71,  // 133: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	74,  // 134: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	76,  // 135: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	78,  // 136: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	111, // [111:137] is the sub-list for method output_type
-	85,  // [85:111] is the sub-list for method input_type
-	85,  // [85:85] is the sub-list for extension type_name
-	85,  // [85:85] is the sub-list for extension extendee
-	0,   // [0:85] is the sub-list for field type_name
+	81,  // 80: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	9,   // 81: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	97,  // 82: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	97,  // 83: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	81,  // 84: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	81,  // 85: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	81,  // 86: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	90,  // 87: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	89,  // 88: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	5,   // 89: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	5,   // 90: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	5,   // 91: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 92: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	12,  // 93: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	16,  // 94: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	19,  // 95: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	21,  // 96: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	23,  // 97: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	25,  // 98: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	27,  // 99: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	29,  // 100: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	35,  // 101: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	39,  // 102: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	41,  // 103: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	48,  // 104: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	50,  // 105: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	52,  // 106: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	54,  // 107: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	56,  // 108: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	58,  // 109: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	60,  // 110: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	88,  // 111: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	62,  // 112: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	67,  // 113: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	70,  // 114: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	79,  // 115: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	82,  // 116: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	84,  // 117: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	86,  // 118: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	73,  // 119: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	75,  // 120: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	77,  // 121: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	11,  // 122: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	14,  // 123: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	18,  // 124: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	20,  // 125: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	22,  // 126: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	24,  // 127: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	26,  // 128: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	28,  // 129: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	33,  // 130: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	38,  // 131: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	40,  // 132: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	43,  // 133: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	49,  // 134: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	51,  // 135: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	53,  // 136: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	55,  // 137: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	57,  // 138: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	59,  // 139: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	61,  // 140: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	91,  // 141: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	63,  // 142: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	69,  // 143: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	71,  // 144: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	80,  // 145: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	83,  // 146: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	85,  // 147: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	87,  // 148: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	74,  // 149: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	76,  // 150: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	78,  // 151: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	122, // [122:152] is the sub-list for method output_type
+	92,  // [92:122] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -6086,7 +6652,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   82,
+			NumMessages:   91,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

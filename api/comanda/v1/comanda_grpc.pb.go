@@ -968,12 +968,16 @@ var Queues_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Cluster_GetServer_FullMethodName  = "/comanda.v1.Cluster/GetServer"
-	Cluster_ListShards_FullMethodName = "/comanda.v1.Cluster/ListShards"
-	Cluster_SplitShard_FullMethodName = "/comanda.v1.Cluster/SplitShard"
-	Cluster_ListNodes_FullMethodName  = "/comanda.v1.Cluster/ListNodes"
-	Cluster_DrainNode_FullMethodName  = "/comanda.v1.Cluster/DrainNode"
-	Cluster_RemoveNode_FullMethodName = "/comanda.v1.Cluster/RemoveNode"
+	Cluster_GetServer_FullMethodName       = "/comanda.v1.Cluster/GetServer"
+	Cluster_ListShards_FullMethodName      = "/comanda.v1.Cluster/ListShards"
+	Cluster_SplitShard_FullMethodName      = "/comanda.v1.Cluster/SplitShard"
+	Cluster_MoveShard_FullMethodName       = "/comanda.v1.Cluster/MoveShard"
+	Cluster_ListOperations_FullMethodName  = "/comanda.v1.Cluster/ListOperations"
+	Cluster_GetOperation_FullMethodName    = "/comanda.v1.Cluster/GetOperation"
+	Cluster_CancelOperation_FullMethodName = "/comanda.v1.Cluster/CancelOperation"
+	Cluster_ListNodes_FullMethodName       = "/comanda.v1.Cluster/ListNodes"
+	Cluster_DrainNode_FullMethodName       = "/comanda.v1.Cluster/DrainNode"
+	Cluster_RemoveNode_FullMethodName      = "/comanda.v1.Cluster/RemoveNode"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -987,6 +991,17 @@ type ClusterClient interface {
 	// SplitShard makes two shards of one while it is used. Ids, tokens, attempts
 	// and the order of keys stay.
 	SplitShard(ctx context.Context, in *SplitShardRequest, opts ...grpc.CallOption) (*SplitShardResponse, error)
+	// MoveShard begins to move a shard to a node, which is to hold and to lead it.
+	// It answers at once with the operation; GetOperation tells how far it is. Ids,
+	// tokens, attempts and the order of keys stay, and nothing stops meanwhile.
+	MoveShard(ctx context.Context, in *MoveShardRequest, opts ...grpc.CallOption) (*MoveShardResponse, error)
+	// ListOperations lists the operations that are under way, and the last that have
+	// ended, the newest first.
+	ListOperations(ctx context.Context, in *ListOperationsRequest, opts ...grpc.CallOption) (*ListOperationsResponse, error)
+	GetOperation(ctx context.Context, in *GetOperationRequest, opts ...grpc.CallOption) (*GetOperationResponse, error)
+	// CancelOperation asks that an operation stops between two steps; what it has
+	// reached stands. One that has ended stays as it is.
+	CancelOperation(ctx context.Context, in *CancelOperationRequest, opts ...grpc.CallOption) (*CancelOperationResponse, error)
 	// ListNodes lists the nodes that are not removed.
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	// DrainNode asks that a node holds nothing. It answers at once; ListNodes tells
@@ -1035,6 +1050,46 @@ func (c *clusterClient) SplitShard(ctx context.Context, in *SplitShardRequest, o
 	return out, nil
 }
 
+func (c *clusterClient) MoveShard(ctx context.Context, in *MoveShardRequest, opts ...grpc.CallOption) (*MoveShardResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveShardResponse)
+	err := c.cc.Invoke(ctx, Cluster_MoveShard_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ListOperations(ctx context.Context, in *ListOperationsRequest, opts ...grpc.CallOption) (*ListOperationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOperationsResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListOperations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) GetOperation(ctx context.Context, in *GetOperationRequest, opts ...grpc.CallOption) (*GetOperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetOperationResponse)
+	err := c.cc.Invoke(ctx, Cluster_GetOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) CancelOperation(ctx context.Context, in *CancelOperationRequest, opts ...grpc.CallOption) (*CancelOperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelOperationResponse)
+	err := c.cc.Invoke(ctx, Cluster_CancelOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterClient) ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListNodesResponse)
@@ -1076,6 +1131,17 @@ type ClusterServer interface {
 	// SplitShard makes two shards of one while it is used. Ids, tokens, attempts
 	// and the order of keys stay.
 	SplitShard(context.Context, *SplitShardRequest) (*SplitShardResponse, error)
+	// MoveShard begins to move a shard to a node, which is to hold and to lead it.
+	// It answers at once with the operation; GetOperation tells how far it is. Ids,
+	// tokens, attempts and the order of keys stay, and nothing stops meanwhile.
+	MoveShard(context.Context, *MoveShardRequest) (*MoveShardResponse, error)
+	// ListOperations lists the operations that are under way, and the last that have
+	// ended, the newest first.
+	ListOperations(context.Context, *ListOperationsRequest) (*ListOperationsResponse, error)
+	GetOperation(context.Context, *GetOperationRequest) (*GetOperationResponse, error)
+	// CancelOperation asks that an operation stops between two steps; what it has
+	// reached stands. One that has ended stays as it is.
+	CancelOperation(context.Context, *CancelOperationRequest) (*CancelOperationResponse, error)
 	// ListNodes lists the nodes that are not removed.
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	// DrainNode asks that a node holds nothing. It answers at once; ListNodes tells
@@ -1102,6 +1168,18 @@ func (UnimplementedClusterServer) ListShards(context.Context, *ListShardsRequest
 }
 func (UnimplementedClusterServer) SplitShard(context.Context, *SplitShardRequest) (*SplitShardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SplitShard not implemented")
+}
+func (UnimplementedClusterServer) MoveShard(context.Context, *MoveShardRequest) (*MoveShardResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveShard not implemented")
+}
+func (UnimplementedClusterServer) ListOperations(context.Context, *ListOperationsRequest) (*ListOperationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOperations not implemented")
+}
+func (UnimplementedClusterServer) GetOperation(context.Context, *GetOperationRequest) (*GetOperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetOperation not implemented")
+}
+func (UnimplementedClusterServer) CancelOperation(context.Context, *CancelOperationRequest) (*CancelOperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelOperation not implemented")
 }
 func (UnimplementedClusterServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
@@ -1187,6 +1265,78 @@ func _Cluster_SplitShard_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_MoveShard_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveShardRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).MoveShard(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_MoveShard_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).MoveShard(ctx, req.(*MoveShardRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ListOperations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOperationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListOperations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListOperations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListOperations(ctx, req.(*ListOperationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_GetOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).GetOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_GetOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).GetOperation(ctx, req.(*GetOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_CancelOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).CancelOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_CancelOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).CancelOperation(ctx, req.(*CancelOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cluster_ListNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListNodesRequest)
 	if err := dec(in); err != nil {
@@ -1259,6 +1409,22 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SplitShard",
 			Handler:    _Cluster_SplitShard_Handler,
+		},
+		{
+			MethodName: "MoveShard",
+			Handler:    _Cluster_MoveShard_Handler,
+		},
+		{
+			MethodName: "ListOperations",
+			Handler:    _Cluster_ListOperations_Handler,
+		},
+		{
+			MethodName: "GetOperation",
+			Handler:    _Cluster_GetOperation_Handler,
+		},
+		{
+			MethodName: "CancelOperation",
+			Handler:    _Cluster_CancelOperation_Handler,
 		},
 		{
 			MethodName: "ListNodes",

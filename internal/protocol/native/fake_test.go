@@ -242,6 +242,27 @@ func (f *fake) SplitShard(_ context.Context, queue, path string) ([]message.Shar
 	return []message.ShardInfo{{ID: "q/0.0", Queue: "q", From: 0, To: 7, Group: 3, Leader: "n1", Followers: []string{"n2"}}}, f.called("split %s %s", queue, path)
 }
 
+var operated = message.OperationInfo{
+	ID: 9, Kind: "move", Title: "move shard q/0 to n", State: "failed", Step: "seat", Waits: "for it",
+	Err: message.Errorf(message.Conflict, "split"), CreatedAt: sentAt, ChangedAt: sentAt,
+}
+
+func (f *fake) MoveShard(_ context.Context, queue, path, node string) (message.OperationInfo, error) {
+	return operated, f.called("move %s %s to %s", queue, path, node)
+}
+
+func (f *fake) Operations(_ context.Context, n int, page string) ([]message.OperationInfo, string, error) {
+	return []message.OperationInfo{operated}, "9", f.called("operations %d %q", n, page)
+}
+
+func (f *fake) Operation(_ context.Context, id uint64) (message.OperationInfo, error) {
+	return operated, f.called("operation %d", id)
+}
+
+func (f *fake) CancelOperation(_ context.Context, id uint64) (message.OperationInfo, error) {
+	return operated, f.called("cancel operation %d", id)
+}
+
 func (f *fake) Nodes(context.Context) ([]message.NodeInfo, error) {
 	return []message.NodeInfo{f.node("n1")}, f.called("nodes")
 }

@@ -44,7 +44,14 @@ type Verbs interface {
 	// on, and with the next page.
 	Shards(ctx context.Context, queue string, n int, page string, o message.ReadOptions) ([]message.ShardInfo, string, message.Freshness, error)
 	SplitShard(ctx context.Context, queue, path string) ([]message.ShardInfo, error)
+	MoveShard(ctx context.Context, queue, path, node string) (message.OperationInfo, error)
 	Server(ctx context.Context) (message.ServerInfo, error)
+
+	// Operations answers with at most n operations from page on, the newest first,
+	// and the next page.
+	Operations(ctx context.Context, n int, page string) ([]message.OperationInfo, string, error)
+	Operation(ctx context.Context, id uint64) (message.OperationInfo, error)
+	CancelOperation(ctx context.Context, id uint64) (message.OperationInfo, error)
 
 	Nodes(ctx context.Context) ([]message.NodeInfo, error)
 	DrainNode(ctx context.Context, name string, undo bool) (message.NodeInfo, error)

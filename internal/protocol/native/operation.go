@@ -1,0 +1,59 @@
+package native
+
+import (
+	"context"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// MoveShard begins to move a shard to a node.
+func (s cluster) MoveShard(ctx context.Context, req *comandav1.MoveShardRequest) (*comandav1.MoveShardResponse, error) {
+	o, err := s.verbs.MoveShard(ctx, req.GetQueue(), req.GetShard(), req.GetNode())
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.MoveShardResponse{Operation: operationTo(&o)}, nil
+}
+
+// ListOperations lists operations, page by page.
+func (s cluster) ListOperations(ctx context.Context, req *comandav1.ListOperationsRequest) (*comandav1.ListOperationsResponse, error) {
+	os, next, err := s.verbs.Operations(ctx, orDefault(req.GetMax(), defaultPage), req.GetPage())
+	if err != nil {
+		return nil, err
+	}
+	resp := &comandav1.ListOperationsResponse{Operations: make([]*comandav1.Operation, len(os)), NextPage: next}
+	for i := range os {
+		resp.Operations[i] = operationTo(&os[i])
+	}
+	return resp, nil
+}
+
+// GetOperation tells of an operation.
+func (s cluster) GetOperation(ctx context.Context, req *comandav1.GetOperationRequest) (*comandav1.GetOperationResponse, error) {
+	o, err := s.verbs.Operation(ctx, req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.GetOperationResponse{Operation: operationTo(&o)}, nil
+}
+
+// CancelOperation asks that an operation stops.
+func (s cluster) CancelOperation(ctx context.Context, req *comandav1.CancelOperationRequest) (*comandav1.CancelOperationResponse, error) {
+	o, err := s.verbs.CancelOperation(ctx, req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.CancelOperationResponse{Operation: operationTo(&o)}, nil
+}
+
+func operationTo(o *message.OperationInfo) *comandav1.Operation {
+	out := &comandav1.Operation{
+		Id: o.ID, Kind: o.Kind, Title: o.Title, State: o.State, Step: o.Step, Waits: o.Waits,
+		CreatedAt: timeTo(o.CreatedAt), ChangedAt: timeTo(o.ChangedAt),
+	}
+	if o.Err != nil {
+		out.Error = &comandav1.Error{Code: string(o.Err.Code), Message: o.Err.Text}
+	}
+	return out
+}
