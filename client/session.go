@@ -141,6 +141,9 @@ func (s *shift) takenUp(ttl time.Duration) {
 	}
 	x.ttl, x.attached, x.broken = ttl, true, time.Time{}
 	x.beat = time.AfterFunc(ttl/5, s.heartbeat)
+	if len(s.jobs) == 0 && s.idle != nil {
+		s.idle.Reset(s.w.IdleTimeout) // it counts from here
+	}
 	s.watchSession()
 }
 
@@ -242,9 +245,9 @@ func (s *shift) loseJobs(word error) {
 		j.fenced = j.fenced || word != nil
 		j.cancel(ErrLeaseLost)
 	}
-	if n > 0 {
-		s.w.Logger.WarnContext(s.base, "the worker lost its session: its handlers are stopped",
-			slog.String("queue", s.w.Queue), slog.Int("handlers", n), slog.Any("error", word))
+	if n+s.unsettled > 0 {
+		s.w.Logger.WarnContext(s.base, "the worker lost its session: its handlers are stopped, and what it has not settled is others'",
+			slog.String("queue", s.w.Queue), slog.Int("handlers", n), slog.Int("unsettled", s.unsettled), slog.Any("error", word))
 	}
 }
 

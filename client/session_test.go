@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -290,6 +291,77 @@ func TestGoodbyeGivesBackWhatComesLate(t *testing.T) {
 		saw, _ := f.saw()
 		if got := f.actions(); !slices.Equal(got, []string{"late RELEASE"}) || saw.unary != 0 {
 			t.Errorf("settled %v, %d of it outside the stream", got, saw.unary)
+		}
+	})
+}
+
+// A worker that has nothing left but settlements, and whose stream breaks, has a
+// server take its session back: without one the messages would be others' before
+// the settlements come.
+func TestLastSettlementsNeedTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Bool
+		f := &fake{ttl: ttl, onSettle: func(*comandav1.Settlement) *comandav1.SettleResult {
+			if slow.Load() {
+				return &comandav1.SettleResult{Error: &comandav1.Error{Code: "NOT_LEADER", Message: "again"}}
+			}
+			return nil
+		}}
+		slow.Store(true)
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.Job) error { return nil }}
+		stop := work(t, w)
+		f.put("a")
+		pass(time.Second)
+		go func() {
+			pass(time.Second) // it drains
+			close(f.cut)
+			pass(3 * time.Second)
+			slow.Store(false)
+		}()
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		saw, _ := f.saw()
+		if len(saw.opens) != 2 || saw.unary != 0 || saw.goodbyes != 1 {
+			t.Errorf("%d streams, %d settled outside of them, %d goodbyes", len(saw.opens), saw.unary, saw.goodbyes)
+		}
+	})
+}
+
+// When no server takes it back, what is left goes out all the same.
+func TestLastSettlementsWithoutASession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{ttl: ttl}
+		f.loseAnswer.Store(true)
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, MaxMessages: 1, Handler: func(context.Context, *client.Job) error {
+			f.shut.Store(true)
+			return nil
+		}}
+		f.put("a")
+		began := time.Now()
+		w.Queue = "q"
+		if err := w.Run(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if saw, _ := f.saw(); saw.unary != 1 || time.Since(began) > 2*time.Second {
+			t.Errorf("%d settled outside of streams after %s", saw.unary, time.Since(began))
+		}
+	})
+}
+
+// To be idle a worker must have a session: while a server only thinks about it, or
+// none answers, the queue may have any number of messages.
+func TestIdleCountsFromTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{ttl: ttl, lag: 3 * time.Second}
+		w := client.Worker{Client: start(t, f), Queue: "q", IdleTimeout: time.Second, Handler: func(context.Context, *client.Job) error { return nil }}
+		began := time.Now()
+		if err := w.Run(t.Context()); err != nil || time.Since(began) < 4*time.Second {
+			t.Errorf("ended after %s with %v", time.Since(began), err)
+		}
+		f.shut.Store(true)
+		if err := w.Run(t.Context()); client.CodeOf(err) != client.CodeUnreachable {
+			t.Errorf("without a server: %v", err)
 		}
 	})
 }

@@ -87,11 +87,11 @@ func (s *shift) run(ctx context.Context) error {
 		if refused(err) {
 			s.stop(err)
 		}
-		if s.handsEmpty() {
-			return s.flush()
-		}
 		if news {
-			s.w.Logger.WarnContext(ctx, "the worker's stream ended: connecting again", slog.String("queue", s.w.Queue), slog.Any("error", err))
+			s.w.Logger.WarnContext(ctx, "the worker's stream ended", slog.String("queue", s.w.Queue), slog.Any("error", err))
+		}
+		if s.finished() {
+			return s.flush()
 		}
 		if served || time.Since(began) > backoffMax {
 			pause = backoffBase
@@ -144,7 +144,7 @@ func refused(err error) bool {
 func (s *shift) pause(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
-	for !s.handsEmpty() {
+	for !s.finished() {
 		select {
 		case <-t.C:
 			return
@@ -175,11 +175,16 @@ func (s *shift) stopIfIdle() {
 		return
 	}
 	var failure error
-	if !s.attached {
+	x := &s.session
+	switch {
+	case x.attached || x.ttl == 0 && s.attached && s.taken > 0: // the latter by a server that knows no heartbeats
+	case s.attached && time.Since(x.opening) < connectTimeout:
+		s.idle.Reset(s.w.IdleTimeout) // a server may be about to take it
+		return
+	case s.broken != nil:
 		failure = s.broken
-		if failure == nil {
-			failure = &Error{Code: CodeUnreachable, Message: "no server took the worker in " + s.w.IdleTimeout.String()}
-		}
+	default:
+		failure = &Error{Code: CodeUnreachable, Message: "no server took the worker in " + s.w.IdleTimeout.String()}
 	}
 	s.stopLocked(failure)
 }
@@ -191,11 +196,18 @@ func (s *shift) nudge() {
 	}
 }
 
-// handsEmpty says that the shift has stopped and no handler runs.
-func (s *shift) handsEmpty() bool {
+// finished says that the shift has stopped, no handler runs, and what is not
+// settled need not wait for another stream. While a server may still take the
+// session back it must: the messages are others' soon after a stream broke, and
+// a settlement without one would come too late.
+func (s *shift) finished() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.stopping && len(s.jobs) == 0
+	if !s.stopping || len(s.jobs) > 0 {
+		return false
+	}
+	x := &s.session
+	return s.unsettled == 0 || s.failure != nil || s.cut.Err() != nil || x.ttl == 0 || x.lapsed || !time.Now().Before(x.end())
 }
 
 // begin starts the handler of a delivery, or gives it back if there is no slot
