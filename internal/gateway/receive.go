@@ -30,16 +30,23 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 	defer context.AfterFunc(g.draining, cancel)()
 	r := g.retry(ctx)
 	r.until = r.until.Add(o.Wait) // a group without a leader is no reason to stop waiting at the others
+	a := g.sessions.attached(o.Session.ID)
 	for {
-		unmoved, stop := g.moves.within(wait) // before the queue is looked up
+		var got []queue.Leased
+		var refusal *message.Error
+		trusted := a.trusted(wait)
+		trust, done := a.within(wait)
+		unmoved, stop := g.moves.within(trust) // before the queue is looked up
 		q, err := g.queue(ctx, name)
-		if err != nil {
-			stop()
-			return nil, err
+		if trusted && err == nil {
+			got, refusal = g.receive(unmoved, q, o)
 		}
-		got, refusal := g.receive(unmoved, q, o)
 		moved := unmoved.Err() != nil && wait.Err() == nil
 		stop()
+		done()
+		if err != nil {
+			return nil, err
+		}
 		switch {
 		case ctx.Err() != nil:
 			g.giveBack(ctx, o.Session.ID, got)
@@ -47,7 +54,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 		case len(got) == 0 && g.draining.Err() != nil:
 			return nil, message.Errorf(message.Unavailable, "the server stops: receive from another one, or again in a moment")
 		case len(got) == 0 && refusal == nil && moved:
-			// it waits on, where the shards are now
+			// it waits on, where the shards are now, or until its worker is heard again
 		case len(got) > 0 || refusal == nil:
 			fit := fitting(got)
 			g.giveBack(ctx, o.Session.ID, got[fit:])

@@ -37,6 +37,7 @@ type attachment struct {
 	g        *Gateway
 	ref      message.SessionRef
 	number   uint64
+	ttl      time.Duration
 	answered chan uint64
 	ended    chan struct{}
 	claiming atomic.Bool // the leaders are being told of a claim
@@ -45,7 +46,9 @@ type attachment struct {
 	err      error  // set before ended is closed
 	beat     uint64 // newest that came
 	bundled  uint64 // newest that is in the bundle under way, or was in one
+	missed   bool   // the monitor has not heard the beat of the last bundle
 	reported bool   // Close was called
+	pulse    pulse
 	handed   handed
 	groups   map[uint64]bool // at which it waits
 }
@@ -64,9 +67,10 @@ func (g *Gateway) OpenSession(ctx context.Context, o message.SessionOptions) (me
 		return nil, err
 	}
 	a := &attachment{
-		g: g, ref: message.SessionRef{ID: x.ID, Incarnation: x.Incarnation}, number: o.Attachment,
+		g: g, ref: message.SessionRef{ID: x.ID, Incarnation: x.Incarnation}, number: o.Attachment, ttl: x.TTL,
 		answered: make(chan uint64, 1), ended: make(chan struct{}), handed: handed{}, groups: map[uint64]bool{},
 	}
+	a.pulse.hear(g.o.Clock.Now())
 	if err := g.sessions.attach(a); err != nil {
 		return nil, err
 	}
@@ -135,6 +139,7 @@ func (a *attachment) Beat(number uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.beat = max(a.beat, number)
+	a.pulse.hear(a.g.o.Clock.Now())
 }
 
 // Answered has the newest beat that the monitor has answered.
@@ -181,14 +186,15 @@ func (a *attachment) end(err error) {
 	}
 }
 
-// takeBeat is the report of a beat that came since the last bundle.
+// takeBeat is the report of a beat that came since the last bundle, or that the
+// monitor has not heard.
 func (a *attachment) takeBeat() (r liveness.Report, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.beat == a.bundled {
+	if a.beat == a.bundled && !a.missed {
 		return r, false
 	}
-	a.bundled = a.beat
+	a.bundled, a.missed = a.beat, false
 	return liveness.Report{Session: a.ref.ID, Incarnation: a.ref.Incarnation, Attachment: a.number}, true
 }
 
@@ -247,20 +253,22 @@ func (g *Gateway) Beats(ctx context.Context, carry func(context.Context, []liven
 		case <-g.sessions.kick:
 			urgent = true
 		}
-		reports := g.sessions.bundle()
-		if now := g.o.Clock.Now(); urgent || len(reports) > 0 || now.Sub(last) >= liveness.NodeBeat-bundleEvery {
+		now := g.o.Clock.Now()
+		reports := g.sessions.bundle(now)
+		if urgent || len(reports) > 0 || now.Sub(last) >= liveness.NodeBeat-bundleEvery {
 			last = now
 			g.carry(ctx, reports, carry)
 		}
 	}
 }
 
-func (s *sessions) bundle() []liveness.Report {
+func (s *sessions) bundle(now time.Time) []liveness.Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	reports := s.reports
 	s.reports = nil
 	for _, a := range s.by {
+		a.doubt(now)
 		if r, ok := a.takeBeat(); ok {
 			reports = append(reports, r)
 		}
@@ -295,8 +303,9 @@ func (s *sessions) answer(heard []liveness.Report) {
 	}
 }
 
-// keep puts back what must reach the monitor: broken connections and goodbyes.
-// Beats come again by themselves.
+// keep has what did not reach the monitor carried with the next bundle. Beats as
+// well: who has just been taken back would else be heard of after the end of its
+// former stream, and be dead before its next beat.
 func (s *sessions) keep(reports []liveness.Report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -304,7 +313,24 @@ func (s *sessions) keep(reports []liveness.Report) {
 	for _, r := range reports {
 		if r.Event != liveness.Beat {
 			kept = append(kept, r)
+		} else if a := s.by[r.Session]; a != nil && a.number == r.Attachment {
+			a.mu.Lock()
+			a.missed = true
+			a.mu.Unlock()
 		}
 	}
 	s.reports = append(kept, s.reports...)
+}
+
+// explain adds to refusals of what sessions held why these have ended.
+func (g *Gateway) explain(ss []message.Settlement, results []message.SettleResult) {
+	for i := range results {
+		err := results[i].Err
+		if err == nil || err.Code != message.Fenced || ss[i].Token.Session == 0 {
+			continue
+		}
+		if x, ok := g.newest.Load().Session(ss[i].Token.Session); ok && !x.Live() {
+			results[i].Err = message.Errorf(message.Fenced, "%s (session %d of worker %q: %s)", err.Text, x.ID, x.Worker, x.Why)
+		}
+	}
 }

@@ -33,6 +33,7 @@ func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]messag
 	}
 	results := g.settle(ctx, ss)
 	g.sessions.settled(ss, results)
+	g.explain(ss, results)
 	for i := range ss {
 		if results[i].Err == nil {
 			g.o.Metrics.Queue(names[ss[i].Token.At().Queue()]).Settled(ss[i].Action.String())

@@ -177,8 +177,12 @@ func (m *Meta) Tick() {
 			m.mu.Lock()
 			m.under--
 			m.mu.Unlock()
-			if r, _ := result.(catalog.Result); err == nil && r.Err != nil {
+			r, _ := result.(catalog.Result)
+			if err == nil && r.Err != nil {
 				err = r.Err
+			}
+			if x := r.Session; err == nil && x != nil && x.Why != "goodbye" {
+				m.log.Info("a worker's session has ended: what it held goes to others", "session", x.ID, "worker", x.Worker, "why", x.Why)
 			}
 			if err != nil {
 				m.log.Warn("a change of the catalog was refused; it is looked at again", "error", err)

@@ -40,9 +40,9 @@ const (
 // BeatEvery is how often a worker beats.
 func BeatEvery(ttl time.Duration) time.Duration { return ttl / 5 }
 
-// suspicious is after how much silence a session is suspect: two beats are
-// missing, also if a bundle kept them for a while.
-func suspicious(ttl time.Duration) time.Duration { return ttl / 2 }
+// SuspectAfter is after how much silence a session is suspect and gets no new work:
+// two beats are missing, also if a bundle kept them for a while.
+func SuspectAfter(ttl time.Duration) time.Duration { return ttl / 2 }
 
 // Bundle is what a node tells: that it is alive, and what its gateway heard from
 // workers since the bundle before, in that order.
@@ -236,13 +236,6 @@ func (m *Monitor) Answer(view *catalog.View, heard []Report) []Report {
 	return live
 }
 
-// Suspect says whether a session shall get no new work: it is silent or its
-// connection is lost, but it is not dead yet.
-func (m *Monitor) Suspect(id uint64) bool {
-	s, ok := m.sessions[id]
-	return ok && (s.broken || s.dead != "" || m.now-s.seen >= suspicious(s.ttl))
-}
-
 // Tick returns what the catalog shall hear. It is called at least every 100 ms.
 // Verdicts are proposed until the catalog has taken them up (Learn).
 func (m *Monitor) Tick(now time.Time) []catalog.Command {
@@ -311,7 +304,7 @@ func (m *Monitor) doom(s *session) (why string) {
 	switch {
 	case m.now-s.seen >= s.ttl:
 		return fmt.Sprintf("silent for %s", s.ttl)
-	case s.broken && !s.wait && m.now >= max(s.lost+Reconnect, m.resumed+suspicious(s.ttl)):
+	case s.broken && !s.wait && m.now >= max(s.lost+Reconnect, m.resumed+SuspectAfter(s.ttl)):
 		// Just after the watch began a higher attachment may not have been heard yet.
 		return "connection lost"
 	}

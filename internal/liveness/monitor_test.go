@@ -239,28 +239,6 @@ func TestStrangersCarryNothing(t *testing.T) {
 	}
 }
 
-func TestSuspectWorkers(t *testing.T) {
-	w := newWorld(t)
-	a := w.open(0, true)
-	w.tell(Report{a.ID, a.Incarnation, 1, Beat})
-	w.pass(4900*ms, 1, 2)
-	if w.monitor.Suspect(a.ID) {
-		t.Error("suspect after one missed beat")
-	}
-	w.pass(200*ms, 1, 2)
-	if !w.monitor.Suspect(a.ID) {
-		t.Error("not suspect after two missed beats")
-	}
-	w.tell(Report{a.ID, a.Incarnation, 1, Beat})
-	if w.monitor.Suspect(a.ID) {
-		t.Error("suspect after a beat")
-	}
-	w.tell(Report{a.ID, a.Incarnation, 1, Lost})
-	if !w.monitor.Suspect(a.ID) {
-		t.Error("not suspect without a connection")
-	}
-}
-
 // A thousand that die at once make entries of bounded size, and all are dead
 // within a few ticks.
 func TestThousandDieAtOnce(t *testing.T) {

@@ -135,7 +135,7 @@ func (x *worker) died(t *rapid.T, why string, now, since time.Duration) {
 	lost := !x.connected && x.toldLost && !x.session.Wait && now-x.broke >= Reconnect && now >= since
 	// A new leader that hears only of an older connection waits for two beats of a
 	// newer one.
-	unheard := x.known < x.attachment && now-x.beat >= suspicious(x.session.TTL)
+	unheard := x.known < x.attachment && now-x.beat >= SuspectAfter(x.session.TTL)
 	if !silent && !lost && !unheard {
 		t.Fatalf("session %d is dead (%s) at %s; its last beat came at %s, connected: %t", x.session.ID, why, now, x.beat, x.connected)
 	}
