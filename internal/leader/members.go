@@ -2,6 +2,7 @@ package leader
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -80,8 +81,10 @@ func (m *Members) giveUpLead(st replica.Status, prefer uint64, now time.Time) {
 	if prefer == 0 || prefer == st.Replica || now.Sub(m.handed) < askAgain {
 		return
 	}
-	for _, p := range m.raft.Progress() {
-		if p.Replica == prefer && p.Active && p.Match+caughtUp >= st.Commit {
+	progress := m.raft.Progress()
+	last := ownMatch(progress, st.Replica)
+	for _, p := range progress {
+		if p.Replica == prefer && p.Active && p.Match+caughtUp >= last {
 			m.handed = now
 			m.raft.TransferLeader(prefer)
 		}
@@ -105,11 +108,25 @@ func (m *Members) HandOver() {
 	}
 }
 
+// ownMatch is how far the leader itself was when it looked at the others. To
+// compare them with where it is now would never find them near, under load: it
+// looks ten times a second.
+func ownMatch(progress []replica.Progress, own uint64) uint64 {
+	for _, p := range progress {
+		if p.Replica == own {
+			return p.Match
+		}
+	}
+	return math.MaxUint64 - caughtUp // it leads no more: nobody is near
+}
+
 // ready says that all who shall become voters are near enough.
 func (m *Members) ready(voters []uint64, st replica.Status) bool {
 	near := map[uint64]bool{}
-	for _, p := range m.raft.Progress() {
-		near[p.Replica] = p.Active && p.Match+caughtUp >= st.Commit
+	progress := m.raft.Progress()
+	last := ownMatch(progress, st.Replica)
+	for _, p := range progress {
+		near[p.Replica] = p.Active && p.Match+caughtUp >= last
 	}
 	for _, id := range voters {
 		if !slices.Contains(st.Voters, id) && !near[id] {

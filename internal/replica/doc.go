@@ -34,7 +34,9 @@
 //
 //	leader    raft asks for a snapshot: a view of the rows, as of one applied
 //	          index, is opened; beside the loop it is read and sent, at a bounded
-//	          rate; the log is kept from its index on; raft hears how it went
+//	          rate; the log is kept from its index on, to twice its budget, and
+//	          proposals are slowed before it is full (pace.go); raft hears how
+//	          it went
 //	receiver  rows → tables under fresh handles → one ingest, durable → log
 //	          record 'reset', synced → the replica begins anew at the snapshot, as
 //	          after a restart, with a new Group and a new StateMachine → raft is

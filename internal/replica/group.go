@@ -79,6 +79,7 @@ type Group struct {
 	cut       uint64 // index up to which the log may forget; at most durable
 	peers     []peer // as of the last tick, where this replica leads
 	fed       fed
+	paced     paced
 	change    *change // under way here
 	inRound   bool
 	gone      bool            // destroyed, or begun anew from a snapshot

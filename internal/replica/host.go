@@ -76,6 +76,7 @@ type Host struct {
 	commands   []Command // of that entry
 	workers    sync.WaitGroup
 	sending    *sending // at most one at a time
+	pace       float64  // see setPace
 	receiving  atomic.Bool
 
 	// Of a host that is stepped.
@@ -98,7 +99,7 @@ func New(o Options) (_ *Host, err error) {
 	if o.Log.SegmentBytes == 0 {
 		o.Log.SegmentBytes = 32 << 20
 	}
-	h := &Host{o: o, wake: make(chan struct{}, 1), flushAbove: o.LogBudget}
+	h := &Host{o: o, wake: make(chan struct{}, 1), flushAbove: o.LogBudget, pace: 1}
 	h.handles.init(h.rouse)
 	h.groups.Store(&map[uint64]*Group{})
 	h.flushed.Store(true) // the log has yet to hear what the last flush made durable
@@ -285,6 +286,7 @@ func (h *Host) gather(ticked bool) {
 		if h.sending != nil {
 			h.sending.tick()
 		}
+		h.setPace()
 		for _, g := range *h.groups.Load() {
 			h.addToRound(g)
 		}

@@ -109,19 +109,20 @@ func (g *Group) propose() {
 		g.proposed[i].command = Command{} // it is in the entry now
 	}
 	g.flightSum += bytes
+	g.paced.spent += bytes
 	h.stats.entries.Add(1)
 	h.stats.commands.Add(uint64(n))
 }
 
 // mayPropose says that there is something to propose, and room: a committed
-// entry makes room again.
+// entry makes room again, or a tick; see setPace.
 func (g *Group) mayPropose() bool {
-	return len(g.taken) > 0 && !g.held && g.flightSum < maxInFlightBytes
+	return len(g.taken) > 0 && !g.held && g.flightSum < maxInFlightBytes && g.paced.left() > 0
 }
 
 // fitEntry says how many commands make the next entry: up to 1 MiB, or one.
 func (g *Group) fitEntry() (n int, bytes int64) {
-	limit := min(message.MaxEntryBytes, g.host.o.Log.SegmentBytes/4)
+	limit := min(message.MaxEntryBytes, g.host.o.Log.SegmentBytes/4, g.paced.left())
 	for _, p := range g.taken {
 		if n > 0 && bytes+p.size > limit {
 			break

@@ -20,6 +20,33 @@ type stepped struct {
 	nodes map[uint64]*node
 	wire  []Outgoing
 	away  uint64
+	// perStep is how many bytes of entries a node takes a step; the rest waits.
+	perStep, room map[uint64]int
+	// onSnapshot is called before a snapshot is handed over.
+	onSnapshot func()
+}
+
+// newStepped are three nodes without a group.
+func newStepped(t *testing.T, tune func(*Options)) *stepped {
+	s := &stepped{t: t, nodes: map[uint64]*node{}, perStep: map[uint64]int{}, room: map[uint64]int{}, onSnapshot: func() {}}
+	for id := uint64(1); id <= 3; id++ {
+		n := newNode(t, newDisk(t, nil))
+		n.id, n.transport = id, stepLink{s}
+		n.tune = func(o *Options) {
+			o.SnapshotRate = 1 << 50
+			tune(o)
+		}
+		h, err := New(n.options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.host = h
+		s.nodes[id] = n
+		if err := h.Step(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
 }
 
 // stepLink keeps messages until the next step.
@@ -39,6 +66,10 @@ func (l stepLink) SendSnapshot(ctx context.Context, o Outgoing, body io.Reader) 
 	if err != nil {
 		return err
 	}
+	l.s.onSnapshot()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return l.s.nodes[o.Message.GetTo()].host.ReceiveSnapshot(ctx, o.Group, o.Message, bytes.NewReader(all))
 }
 
@@ -52,8 +83,19 @@ func (s *stepped) step() {
 	}
 	wire := s.wire
 	s.wire = nil
+	for id, bytes := range s.perStep {
+		s.room[id] = min(s.room[id], 0) + bytes
+	}
 	for _, o := range wire {
-		if to := o.Message.GetTo(); to != s.away && o.Message.GetFrom() != s.away {
+		to := o.Message.GetTo()
+		if s.perStep[to] > 0 && s.room[to] <= 0 {
+			s.wire = append(s.wire, o)
+			continue
+		}
+		for _, e := range o.Message.GetEntries() {
+			s.room[to] -= len(e.GetData())
+		}
+		if to != s.away && o.Message.GetFrom() != s.away {
 			s.nodes[to].host.Receive(o.Group, o.Message)
 		}
 	}
@@ -107,21 +149,9 @@ func (s *stepped) agreed() bool {
 // Three nodes live by steps alone: they elect, apply, lose a leader, give a
 // snapshot to who was away, destroy, create and end.
 func TestStepsAloneRunACluster(t *testing.T) {
-	s := &stepped{t: t, nodes: map[uint64]*node{}}
-	for id := uint64(1); id <= 3; id++ {
-		n := newNode(t, newDisk(t, nil))
-		n.id, n.transport = id, stepLink{s}
-		n.tune = func(o *Options) { o.SnapshotRate = 1 << 50 }
-		h, err := New(n.options())
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.host = h
-		s.nodes[id] = n
-		if err := h.Step(false); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := h.Create(first(id)); err != nil {
+	s := newStepped(t, func(*Options) {})
+	for id, n := range s.nodes {
+		if _, err := n.host.Create(first(id)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -20,6 +20,9 @@ func (h *Host) keepLogShort(ticked bool) error {
 	if !ticked {
 		return nil
 	}
+	if err := h.forgetForFed(); err != nil {
+		return err
+	}
 	live := h.liveBytes()
 	if s := h.sending; s != nil && live > h.snapshotBudget() {
 		h.abortSnapshot(s.group, errLogFull(s.group.id, h.o.LogBudget))
@@ -69,9 +72,8 @@ func (h *Host) truncate() error {
 			return fmt.Errorf("replica: group %d: %w", g.id, err)
 		}
 		g.durable = max(g.durable, at.Index)
-		g.cut = g.mayForget(live)
-		if err := h.log.Truncate(g.id, g.cut); err != nil {
-			return fmt.Errorf("replica: group %d: %w", g.id, err)
+		if err := g.forget(live); err != nil {
+			return err
 		}
 	}
 	live = h.liveBytes()
@@ -82,6 +84,29 @@ func (h *Host) truncate() error {
 		return nil
 	}
 	return h.relocateStuck()
+}
+
+// forgetForFed cuts what a receiver has got since its snapshot at each tick:
+// while it catches up the log may have no room to wait for the next flush.
+func (h *Host) forgetForFed() error {
+	live := h.liveBytes()
+	for _, g := range *h.groups.Load() {
+		if g.fed.to == 0 {
+			continue
+		}
+		if err := g.forget(live); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Group) forget(live int64) error {
+	g.cut = g.mayForget(live)
+	if err := g.host.log.Truncate(g.id, g.cut); err != nil {
+		return fmt.Errorf("replica: group %d: %w", g.id, err)
+	}
+	return nil
 }
 
 // mayForget says up to which index nobody needs the log: what followers that
