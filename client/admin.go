@@ -24,6 +24,21 @@ func (c *Client) CreateQueue(ctx context.Context, queue string, o QueueOptions) 
 	return c.queues.CreateQueue(ctx, &comandav1.CreateQueueRequest{Queue: queue, Settings: o.Settings, Shards: int32(o.Shards)})
 }
 
+// QueueUpdate says what UpdateQueue changes.
+type QueueUpdate struct {
+	Settings *QueueSettings // all of them: a field that is not set gets its default
+	// Version that the queue must still have, else CodeConflict; 0: whatever it has.
+	Version uint64
+	// DryRun checks everything and tells what the queue would be.
+	DryRun bool
+}
+
+// UpdateQueue gives a queue other settings and returns it.
+func (c *Client) UpdateQueue(ctx context.Context, queue string, u QueueUpdate) (*comandav1.Queue, error) {
+	r, err := c.queues.UpdateQueue(ctx, &comandav1.UpdateQueueRequest{Queue: queue, Settings: u.Settings, Version: u.Version, DryRun: u.DryRun})
+	return r.GetQueue(), err
+}
+
 // ReadOption says what a read is content with.
 type ReadOption func(*readOptions)
 

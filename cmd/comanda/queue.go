@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
@@ -16,7 +19,7 @@ import (
 
 func newQueue(a *app) *cobra.Command {
 	return noun("queue", "Create, look at and administer queues",
-		newQueueCreate(a), newQueueList(a), newQueueShow(a), newQueueDelete(a), newQueuePause(a), newQueueResume(a), newQueueLocate(a), newQueueOwners(a))
+		newQueueCreate(a), newQueueUpdate(a), newQueueList(a), newQueueShow(a), newQueueExport(a), newQueueDelete(a), newQueuePause(a), newQueueResume(a), newQueueLocate(a), newQueueOwners(a))
 }
 
 // settingsFlags are the settings of a queue as flags.
@@ -139,6 +142,58 @@ func newQueueCreate(a *app) *cobra.Command {
 	s.add(cmd)
 	cmd.Flags().IntVar(&shards, "shards", 0, "1 to 16 (default 1)")
 	return cmd
+}
+
+func newQueueUpdate(a *app) *cobra.Command {
+	var s settingsFlags
+	cmd := a.queueVerb("update QUEUE", "Change settings of a queue; those without a flag stay as they are", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		given, err := s.settings()
+		if err != nil {
+			return err
+		}
+		now, err := c.Queue(cmd.Context(), queue)
+		if err != nil {
+			return err
+		}
+		settings := proto.CloneOf(now.GetQueue().GetSettings())
+		if !overlay(settings, given, cmd.Flags()) {
+			return usageError(errors.New("name a setting to change, as --max-attempts 5"))
+		}
+		q, err := c.UpdateQueue(cmd.Context(), queue, client.QueueUpdate{Settings: settings, Version: now.GetQueue().GetVersion()})
+		if err != nil {
+			return err
+		}
+		if p.format == "table" {
+			return sayPlan(p.out, []change{{now: now.GetQueue(), then: q}}, false)
+		}
+		return p.one(objectOf(q), "name")
+	})
+	cmd.Example = "  comanda queue update orders --max-attempts 5\n  comanda queue update orders --max-attempts 0      # the default again"
+	s.add(cmd)
+	return cmd
+}
+
+// overlay puts the settings that flags were given for over those that a queue
+// has; a flag's zero is the default. False: there were none.
+func overlay(settings, given *client.QueueSettings, flags *pflag.FlagSet) (some bool) {
+	to, from := settings.ProtoReflect(), given.ProtoReflect()
+	flags.Visit(func(f *pflag.Flag) {
+		name, _, _ := strings.Cut(strings.ReplaceAll(f.Name, "-", "_"), "backoff_")
+		if name == "" {
+			name = "backoff" // one of its parts
+		}
+		field := to.Descriptor().Fields().ByName(protoreflect.Name(name))
+		switch {
+		case field == nil:
+			return // not a setting
+		case from.Has(field):
+			to.Set(field, from.Get(field))
+		default:
+			to.Clear(field)
+		}
+		some = true
+	})
+	return some
 }
 
 func newQueueList(a *app) *cobra.Command {

@@ -79,6 +79,8 @@ func (m *Machine) apply(c *Command) Result {
 		return m.createQueue(c.CreateQueue)
 	case c.DeleteQueue != nil:
 		return m.deleteQueue(c.DeleteQueue)
+	case c.UpdateQueue != nil:
+		return m.updateQueue(c.UpdateQueue)
 	case c.PauseQueue != nil:
 		return m.pauseQueue(c.PauseQueue)
 	case c.SplitShard != nil:

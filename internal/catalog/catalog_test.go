@@ -116,7 +116,7 @@ func TestCatalog(t *testing.T) {
 			name := fmt.Sprint("q", rapid.IntRange(0, 5).Draw(t, "queue"))
 			held := w.m.View()
 			heldQueues := fmt.Sprint(names(held))
-			switch rapid.IntRange(0, 2).Draw(t, "command") {
+			switch rapid.IntRange(0, 3).Draw(t, "command") {
 			case 0:
 				c := CreateQueue{Name: name, Shards: rapid.IntRange(1, message.Cells).Draw(t, "shards"), Settings: message.Settings{MaxAttempts: rapid.IntRange(0, 1).Draw(t, "attempts")}}
 				r := w.apply(Command{CreateQueue: &c})[0]
@@ -144,6 +144,32 @@ func TestCatalog(t *testing.T) {
 					t.Fatalf("changes: %+v", w.m.Changes())
 				}
 				delete(live, name)
+			case 3:
+				c := UpdateQueue{Name: name, Settings: message.Settings{MaxAttempts: rapid.IntRange(0, 2).Draw(t, "new attempts")}}
+				old := live[name]
+				if old != nil {
+					c.Version = old.Version - uint64(rapid.IntRange(0, 1).Draw(t, "stale")) // 0 at the first: whatever it is
+				}
+				r := w.apply(Command{UpdateQueue: &c})[0]
+				switch {
+				case old == nil:
+					if message.CodeOf(r.Err) != message.QueueNotFound {
+						t.Fatal(r.Err)
+					}
+				case old.Settings.Equal(c.Settings):
+					if r.Err != nil || r.Queue.Version != old.Version {
+						t.Fatalf("the same settings again: %+v", r)
+					}
+				case c.Version != 0 && c.Version != old.Version:
+					if message.CodeOf(r.Err) != message.Conflict {
+						t.Fatalf("version %d of %d: %+v", c.Version, old.Version, r)
+					}
+				default:
+					if r.Err != nil || !r.Queue.Settings.Equal(c.Settings) || r.Queue.Version <= old.Version {
+						t.Fatalf("update: %+v, was %+v", r.Queue, old)
+					}
+					live[name] = r.Queue
+				}
 			case 2:
 				paused := rapid.Bool().Draw(t, "paused")
 				r := w.apply(Command{PauseQueue: &PauseQueue{Name: name, Paused: paused}})[0]

@@ -16,6 +16,7 @@ type Command struct {
 	Found       *Found       `json:"found,omitempty"`
 	CreateQueue *CreateQueue `json:"create_queue,omitempty"`
 	DeleteQueue *DeleteQueue `json:"delete_queue,omitempty"`
+	UpdateQueue *UpdateQueue `json:"update_queue,omitempty"`
 	PauseQueue  *PauseQueue  `json:"pause_queue,omitempty"`
 	SplitShard  *SplitShard  `json:"split_shard,omitempty"`
 	MoveShard   *MoveShard   `json:"move_shard,omitempty"`

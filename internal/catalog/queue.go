@@ -31,6 +31,14 @@ type DeleteQueue struct {
 	Name string `json:"name"`
 }
 
+// UpdateQueue gives a queue other settings, if its version is still Version (else
+// CONFLICT); 0: whatever it is. The same settings change nothing.
+type UpdateQueue struct {
+	Name     string           `json:"name"`
+	Settings message.Settings `json:"settings"`
+	Version  uint64           `json:"version,omitempty"`
+}
+
 // PauseQueue stops or resumes a queue's deliveries.
 type PauseQueue struct {
 	Name   string `json:"name"`
@@ -87,6 +95,21 @@ func (m *Machine) deleteQueue(c *DeleteQueue) Result {
 	m.remove(q)
 	m.retire(q.Number)
 	return Result{Queue: q}
+}
+
+func (m *Machine) updateQueue(c *UpdateQueue) Result {
+	q, ok := m.view.Queue(c.Name)
+	switch {
+	case !ok:
+		return Result{Err: message.NoQueue(c.Name)}
+	case q.Settings.Equal(c.Settings):
+		return Result{Queue: q}
+	case c.Version != 0 && c.Version != q.Version:
+		return Result{Queue: q, Err: message.Errorf(message.Conflict, "queue %s was changed meanwhile: its version is %d, not %d; look at it again and decide anew", q.Name, q.Version, c.Version)}
+	}
+	n := *q
+	n.Settings = c.Settings.WithDefaults()
+	return m.changeQueue(&n)
 }
 
 func (m *Machine) pauseQueue(c *PauseQueue) Result {

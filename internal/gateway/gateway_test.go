@@ -317,6 +317,43 @@ func TestPausedQueueHandsOutNothing(t *testing.T) {
 	}
 }
 
+// New settings count as soon as the call has been answered.
+func TestUpdatedSettingsCount(t *testing.T) {
+	g := start(t)
+	create(t, g, "orders", message.Settings{}, 4)
+	info, _, err := g.Queue(t.Context(), "orders", message.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.UpdateQueue(t.Context(), "orders", message.Settings{MaxAttempts: -1}, 0, true); message.CodeOf(err) != message.InvalidArgument {
+		t.Fatal(err)
+	}
+	if _, err := g.UpdateQueue(t.Context(), "none", message.Settings{}, 0, true); message.CodeOf(err) != message.QueueNotFound {
+		t.Fatal(err)
+	}
+	if dry, err := g.UpdateQueue(t.Context(), "orders", message.Settings{MaxAttempts: 1}, 0, true); err != nil || dry.Settings.MaxAttempts != 1 || dry.Version != info.Version {
+		t.Fatal(dry, err)
+	}
+	newer, err := g.UpdateQueue(t.Context(), "orders", message.Settings{MaxAttempts: 1, MaxMessageBytes: 3}, info.Version, false)
+	if err != nil || newer.Version <= info.Version || newer.Settings.MaxAttempts != 1 {
+		t.Fatal(newer, err)
+	}
+	if _, err := g.UpdateQueue(t.Context(), "orders", message.Settings{}, info.Version, false); message.CodeOf(err) != message.Conflict {
+		t.Fatal(err)
+	}
+	rs, err := g.Send(t.Context(), "orders", []message.New{{Body: []byte("long")}, {Body: []byte("x")}})
+	if err != nil || message.CodeOf(rs[0].Err) != message.TooLarge || rs[1].Err != nil {
+		t.Fatal(rs, err)
+	}
+	d := receive(t, g, "orders", 1, 10*time.Second)[0]
+	if r := settle(t, g, d, message.Nack); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if s, _, err := g.Show(t.Context(), d.ID, message.ReadOptions{}, 0); err != nil || s.State != message.Dead {
+		t.Fatalf("after its only attempt: %v, %v", s.State, err)
+	}
+}
+
 func TestDeletedQueueIsGone(t *testing.T) {
 	g := start(t)
 	create(t, g, "orders", message.Settings{}, 4)

@@ -12,7 +12,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/queue"
 )
 
-// takeOver is how long CreateQueue and PauseQueue wait until the groups have
+// takeOver is how long CreateQueue, UpdateQueue and PauseQueue wait until the groups have
 // taken over what the catalog says.
 const takeOver = 10 * time.Second
 
@@ -106,6 +106,31 @@ func (g *Gateway) DeleteQueue(ctx context.Context, name string) error {
 	return err
 }
 
+// UpdateQueue gives a queue other settings, if it has that version; 0: whatever
+// it has. A dry run changes nothing and tells what the queue would be.
+func (g *Gateway) UpdateQueue(ctx context.Context, name string, s message.Settings, version uint64, dryRun bool) (message.QueueInfo, error) {
+	if err := g.authorize(ctx, auth.Manage, name); err != nil {
+		return message.QueueInfo{}, err
+	}
+	if err := s.Check(); err != nil {
+		return message.QueueInfo{}, err
+	}
+	q, err := g.queue(ctx, name)
+	if err != nil {
+		return message.QueueInfo{}, err
+	}
+	if dryRun {
+		info := queueInfo(q)
+		info.Settings = s.WithDefaults()
+		return info, nil
+	}
+	r, err := g.change(ctx, catalog.Command{UpdateQueue: &catalog.UpdateQueue{Name: name, Settings: s, Version: version}})
+	if err != nil {
+		return message.QueueInfo{}, err
+	}
+	return queueInfo(r.Queue), nil
+}
+
 // PauseQueue stops deliveries of a queue, or lets them go on.
 func (g *Gateway) PauseQueue(ctx context.Context, name string, paused bool) error {
 	if err := g.authorize(ctx, auth.Manage, name); err != nil {
@@ -188,7 +213,7 @@ func (g *Gateway) page(limit int, after string) (qs []*catalog.Queue, next strin
 }
 
 func queueInfo(q *catalog.Queue) message.QueueInfo {
-	return message.QueueInfo{Name: q.Name, Settings: q.Settings.WithDefaults(), Paused: q.Paused, Shards: len(q.Shards)}
+	return message.QueueInfo{Name: q.Name, Version: q.Version, Settings: q.Settings.WithDefaults(), Paused: q.Paused, Shards: len(q.Shards)}
 }
 
 // Locate tells where the messages of a key are.

@@ -191,6 +191,7 @@ type Listed struct {
 
 // QueueInfo is a queue as its users see it.
 type QueueInfo struct {
+	Version  uint64 // grows with each change of the queue
 	Name     string
 	Settings Settings // with defaults filled in
 	Paused   bool

@@ -3206,8 +3206,10 @@ type Queue struct {
 	Shards int32   `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
 	// Only from GetQueue: how many receivers wait for messages now, and when one
 	// last waited or asked. Not set if none did since the queue's leader leads.
-	Receivers     int32                  `protobuf:"varint,6,opt,name=receivers,proto3" json:"receivers,omitempty"`
-	ReceivedAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
+	Receivers  int32                  `protobuf:"varint,6,opt,name=receivers,proto3" json:"receivers,omitempty"`
+	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
+	// Grows with each change of the queue, splits of its shards included.
+	Version       uint64 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3291,6 +3293,13 @@ func (x *Queue) GetReceivedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Queue) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type CreateQueueRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Queue    string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
@@ -3352,6 +3361,123 @@ func (x *CreateQueueRequest) GetShards() int32 {
 	return 0
 }
 
+type UpdateQueueRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// All of them: a field that is not set gets its default.
+	Settings *QueueSettings `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Refused with CONFLICT if the queue has another version by now; 0: whatever
+	// it has.
+	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// Checks everything and answers with the queue as it would be, but changes
+	// nothing.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateQueueRequest) Reset() {
+	*x = UpdateQueueRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateQueueRequest) ProtoMessage() {}
+
+func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateQueueRequest.ProtoReflect.Descriptor instead.
+func (*UpdateQueueRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *UpdateQueueRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *UpdateQueueRequest) GetSettings() *QueueSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *UpdateQueueRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *UpdateQueueRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type UpdateQueueResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Queue         *Queue                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateQueueResponse) Reset() {
+	*x = UpdateQueueResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateQueueResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateQueueResponse) ProtoMessage() {}
+
+func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateQueueResponse.ProtoReflect.Descriptor instead.
+func (*UpdateQueueResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *UpdateQueueResponse) GetQueue() *Queue {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
 type CreateQueueResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Queue *Queue                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
@@ -3363,7 +3489,7 @@ type CreateQueueResponse struct {
 
 func (x *CreateQueueResponse) Reset() {
 	*x = CreateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +3501,7 @@ func (x *CreateQueueResponse) String() string {
 func (*CreateQueueResponse) ProtoMessage() {}
 
 func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +3514,7 @@ func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueResponse.ProtoReflect.Descriptor instead.
 func (*CreateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateQueueResponse) GetQueue() *Queue {
@@ -3417,7 +3543,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3429,7 +3555,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3442,7 +3568,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetQueueRequest) GetQueue() string {
@@ -3469,7 +3595,7 @@ type GetQueueResponse struct {
 
 func (x *GetQueueResponse) Reset() {
 	*x = GetQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +3607,7 @@ func (x *GetQueueResponse) String() string {
 func (*GetQueueResponse) ProtoMessage() {}
 
 func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +3620,7 @@ func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueResponse.ProtoReflect.Descriptor instead.
 func (*GetQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetQueueResponse) GetQueue() *Queue {
@@ -3522,7 +3648,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3660,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3673,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListQueuesRequest) GetMax() int32 {
@@ -3574,7 +3700,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3586,7 +3712,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3599,7 +3725,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -3625,7 +3751,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3637,7 +3763,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3650,7 +3776,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteQueueRequest) GetQueue() string {
@@ -3668,7 +3794,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3680,7 +3806,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3693,7 +3819,7 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
 }
 
 type PauseQueueRequest struct {
@@ -3705,7 +3831,7 @@ type PauseQueueRequest struct {
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +3843,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3730,7 +3856,7 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PauseQueueRequest) GetQueue() string {
@@ -3748,7 +3874,7 @@ type PauseQueueResponse struct {
 
 func (x *PauseQueueResponse) Reset() {
 	*x = PauseQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3760,7 +3886,7 @@ func (x *PauseQueueResponse) String() string {
 func (*PauseQueueResponse) ProtoMessage() {}
 
 func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3773,7 +3899,7 @@ func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueResponse.ProtoReflect.Descriptor instead.
 func (*PauseQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
 }
 
 type ResumeQueueRequest struct {
@@ -3785,7 +3911,7 @@ type ResumeQueueRequest struct {
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3797,7 +3923,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3810,7 +3936,7 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ResumeQueueRequest) GetQueue() string {
@@ -3828,7 +3954,7 @@ type ResumeQueueResponse struct {
 
 func (x *ResumeQueueResponse) Reset() {
 	*x = ResumeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +3966,7 @@ func (x *ResumeQueueResponse) String() string {
 func (*ResumeQueueResponse) ProtoMessage() {}
 
 func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3853,7 +3979,7 @@ func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ResumeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
 }
 
 type LocateKeyRequest struct {
@@ -3866,7 +3992,7 @@ type LocateKeyRequest struct {
 
 func (x *LocateKeyRequest) Reset() {
 	*x = LocateKeyRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3878,7 +4004,7 @@ func (x *LocateKeyRequest) String() string {
 func (*LocateKeyRequest) ProtoMessage() {}
 
 func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3891,7 +4017,7 @@ func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyRequest.ProtoReflect.Descriptor instead.
 func (*LocateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *LocateKeyRequest) GetQueue() string {
@@ -3922,7 +4048,7 @@ type LocateKeyResponse struct {
 
 func (x *LocateKeyResponse) Reset() {
 	*x = LocateKeyResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3934,7 +4060,7 @@ func (x *LocateKeyResponse) String() string {
 func (*LocateKeyResponse) ProtoMessage() {}
 
 func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3947,7 +4073,7 @@ func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyResponse.ProtoReflect.Descriptor instead.
 func (*LocateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *LocateKeyResponse) GetHash() string {
@@ -3993,7 +4119,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4005,7 +4131,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4018,7 +4144,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
 }
 
 type GetServerResponse struct {
@@ -4041,7 +4167,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4053,7 +4179,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4066,7 +4192,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetServerResponse) GetVersion() string {
@@ -4162,7 +4288,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4174,7 +4300,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4187,7 +4313,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DiskStatus) GetFreeBytes() uint64 {
@@ -4242,7 +4368,7 @@ type MemoryStatus struct {
 
 func (x *MemoryStatus) Reset() {
 	*x = MemoryStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4254,7 +4380,7 @@ func (x *MemoryStatus) String() string {
 func (*MemoryStatus) ProtoMessage() {}
 
 func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4267,7 +4393,7 @@ func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStatus.ProtoReflect.Descriptor instead.
 func (*MemoryStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *MemoryStatus) GetLimitBytes() uint64 {
@@ -4304,7 +4430,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4316,7 +4442,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4329,7 +4455,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GroupStatus) GetGroup() uint32 {
@@ -4405,7 +4531,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4417,7 +4543,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4430,7 +4556,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ListShardsRequest) GetQueue() string {
@@ -4479,7 +4605,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4491,7 +4617,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4504,7 +4630,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Shard) GetId() string {
@@ -4575,7 +4701,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4587,7 +4713,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4600,7 +4726,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -4635,7 +4761,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4647,7 +4773,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4660,7 +4786,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SplitShardRequest) GetQueue() string {
@@ -4687,7 +4813,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4699,7 +4825,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4712,7 +4838,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SplitShardResponse) GetShards() []*Shard {
@@ -4748,7 +4874,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4760,7 +4886,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4773,7 +4899,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Node) GetId() uint64 {
@@ -4861,7 +4987,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4873,7 +4999,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4886,7 +5012,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
 }
 
 type ListNodesResponse struct {
@@ -4899,7 +5025,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4911,7 +5037,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4924,7 +5050,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -4946,7 +5072,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4958,7 +5084,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4971,7 +5097,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -4997,7 +5123,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5009,7 +5135,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5022,7 +5148,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -5045,7 +5171,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5057,7 +5183,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5070,7 +5196,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -5095,7 +5221,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5107,7 +5233,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5120,7 +5246,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
 }
 
 type MoveShardRequest struct {
@@ -5136,7 +5262,7 @@ type MoveShardRequest struct {
 
 func (x *MoveShardRequest) Reset() {
 	*x = MoveShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5148,7 +5274,7 @@ func (x *MoveShardRequest) String() string {
 func (*MoveShardRequest) ProtoMessage() {}
 
 func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5161,7 +5287,7 @@ func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
 func (*MoveShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *MoveShardRequest) GetQueue() string {
@@ -5194,7 +5320,7 @@ type MoveShardResponse struct {
 
 func (x *MoveShardResponse) Reset() {
 	*x = MoveShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5206,7 +5332,7 @@ func (x *MoveShardResponse) String() string {
 func (*MoveShardResponse) ProtoMessage() {}
 
 func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5219,7 +5345,7 @@ func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
 func (*MoveShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *MoveShardResponse) GetOperation() *Operation {
@@ -5254,7 +5380,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5266,7 +5392,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5279,7 +5405,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -5356,7 +5482,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5368,7 +5494,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5381,7 +5507,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListOperationsRequest) GetMax() int32 {
@@ -5409,7 +5535,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5421,7 +5547,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5434,7 +5560,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -5460,7 +5586,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5472,7 +5598,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5485,7 +5611,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *GetOperationRequest) GetId() uint64 {
@@ -5504,7 +5630,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5516,7 +5642,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5529,7 +5655,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -5548,7 +5674,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5560,7 +5686,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5573,7 +5699,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -5592,7 +5718,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5604,7 +5730,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5617,7 +5743,7 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
@@ -5636,7 +5762,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5648,7 +5774,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5661,7 +5787,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -5689,7 +5815,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5701,7 +5827,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5714,7 +5840,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -5778,7 +5904,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5790,7 +5916,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5803,7 +5929,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -5829,7 +5955,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5841,7 +5967,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5854,7 +5980,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -6101,7 +6227,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
 	"\x06leased\x18\x03 \x01(\x03R\x06leased\x12\x12\n" +
 	"\x04dead\x18\x04 \x01(\x03R\x04dead\x12\x1a\n" +
-	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\x89\x02\n" +
+	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\xa3\x02\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x16\n" +
@@ -6110,11 +6236,19 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06shards\x18\x05 \x01(\x05R\x06shards\x12\x1c\n" +
 	"\treceivers\x18\x06 \x01(\x05R\treceivers\x12;\n" +
 	"\vreceived_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"receivedAt\"y\n" +
+	"receivedAt\x12\x18\n" +
+	"\aversion\x18\b \x01(\x04R\aversion\"y\n" +
 	"\x12CreateQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x16\n" +
-	"\x06shards\x18\x03 \x01(\x05R\x06shards\"X\n" +
+	"\x06shards\x18\x03 \x01(\x05R\x06shards\"\x94\x01\n" +
+	"\x12UpdateQueueRequest\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x125\n" +
+	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\">\n" +
+	"\x13UpdateQueueResponse\x12'\n" +
+	"\x05queue\x18\x01 \x01(\v2\x11.comanda.v1.QueueR\x05queue\"X\n" +
 	"\x13CreateQueueResponse\x12'\n" +
 	"\x05queue\x18\x01 \x01(\v2\x11.comanda.v1.QueueR\x05queue\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\"X\n" +
@@ -6331,9 +6465,10 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04Work\x12\x17.comanda.v1.WorkRequest\x1a\x18.comanda.v1.WorkResponse(\x010\x01\x12i\n" +
 	"\vShowMessage\x12\x1e.comanda.v1.ShowMessageRequest\x1a\x1f.comanda.v1.ShowMessageResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/messages/{id}\x12v\n" +
 	"\fListMessages\x12\x1f.comanda.v1.ListMessagesRequest\x1a .comanda.v1.ListMessagesResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/queues/{queue}/messages\x12{\n" +
-	"\x0fRedriveMessages\x12\".comanda.v1.RedriveMessagesRequest\x1a#.comanda.v1.RedriveMessagesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/messages/redrive2\xe6\x06\n" +
+	"\x0fRedriveMessages\x12\".comanda.v1.RedriveMessagesRequest\x1a#.comanda.v1.RedriveMessagesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/messages/redrive2\xde\a\n" +
 	"\x06Queues\x12m\n" +
-	"\vCreateQueue\x12\x1e.comanda.v1.CreateQueueRequest\x1a\x1f.comanda.v1.CreateQueueResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\x1a\x12/v1/queues/{queue}\x12a\n" +
+	"\vCreateQueue\x12\x1e.comanda.v1.CreateQueueRequest\x1a\x1f.comanda.v1.CreateQueueResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\x1a\x12/v1/queues/{queue}\x12v\n" +
+	"\vUpdateQueue\x12\x1e.comanda.v1.UpdateQueueRequest\x1a\x1f.comanda.v1.UpdateQueueResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\x1a\x1b/v1/queues/{queue}/settings\x12a\n" +
 	"\bGetQueue\x12\x1b.comanda.v1.GetQueueRequest\x1a\x1c.comanda.v1.GetQueueResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/queues/{queue}\x12_\n" +
 	"\n" +
 	"ListQueues\x12\x1d.comanda.v1.ListQueuesRequest\x1a\x1e.comanda.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
@@ -6375,7 +6510,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(Action)(0),                     // 0: comanda.v1.Action
 	(OnDisconnect)(0),               // 1: comanda.v1.OnDisconnect
@@ -6426,214 +6561,220 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*Counts)(nil),                  // 46: comanda.v1.Counts
 	(*Queue)(nil),                   // 47: comanda.v1.Queue
 	(*CreateQueueRequest)(nil),      // 48: comanda.v1.CreateQueueRequest
-	(*CreateQueueResponse)(nil),     // 49: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 50: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 51: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 52: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 53: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 54: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 55: comanda.v1.DeleteQueueResponse
-	(*PauseQueueRequest)(nil),       // 56: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 57: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 58: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 59: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 60: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 61: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 62: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 63: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 64: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 65: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 66: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 67: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 68: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 69: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 70: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 71: comanda.v1.SplitShardResponse
-	(*Node)(nil),                    // 72: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 73: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 74: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 75: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 76: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 77: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 78: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 79: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 80: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 81: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 82: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 83: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 84: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 85: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 86: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 87: comanda.v1.CancelOperationResponse
-	(*ListOwnersRequest)(nil),       // 88: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 89: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 90: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 91: comanda.v1.ListOwnersResponse
-	nil,                             // 92: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 93: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 94: comanda.v1.Message.AttributesEntry
-	nil,                             // 95: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 96: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 97: google.protobuf.Timestamp
+	(*UpdateQueueRequest)(nil),      // 49: comanda.v1.UpdateQueueRequest
+	(*UpdateQueueResponse)(nil),     // 50: comanda.v1.UpdateQueueResponse
+	(*CreateQueueResponse)(nil),     // 51: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 52: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 53: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 54: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 55: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 56: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 57: comanda.v1.DeleteQueueResponse
+	(*PauseQueueRequest)(nil),       // 58: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 59: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 60: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 61: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 62: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 63: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 64: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 65: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 66: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 67: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 68: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 69: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 70: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 71: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 72: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 73: comanda.v1.SplitShardResponse
+	(*Node)(nil),                    // 74: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 75: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 76: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 77: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 78: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 79: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 80: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 81: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 82: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 83: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 84: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 85: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 86: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 87: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 88: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 89: comanda.v1.CancelOperationResponse
+	(*ListOwnersRequest)(nil),       // 90: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 91: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 92: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 93: comanda.v1.ListOwnersResponse
+	nil,                             // 94: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 95: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 96: comanda.v1.Message.AttributesEntry
+	nil,                             // 97: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 98: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 99: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	92,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	96,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	97,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	97,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	94,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	98,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	99,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	99,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	7,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
 	44,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
 	6,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
 	9,   // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	10,  // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	96,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	96,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	93,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	97,  // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	96,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	98,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	98,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	95,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	99,  // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	98,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	13,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	0,   // 15: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	96,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	96,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	98,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	98,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
 	15,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
 	9,   // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	2,   // 20: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
 	17,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	96,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	98,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	2,   // 23: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	96,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	96,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	98,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	98,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
 	30,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
 	31,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	96,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	96,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	98,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	98,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	1,   // 30: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
 	15,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
 	17,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
 	13,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
 	32,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	96,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	96,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	96,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	97,  // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	97,  // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	97,  // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	94,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	98,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	98,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	98,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	99,  // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	99,  // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	99,  // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	96,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
 	36,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
 	7,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
 	37,  // 44: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
 	34,  // 45: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	96,  // 46: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	98,  // 46: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
 	37,  // 47: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
 	34,  // 48: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
 	9,   // 49: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
 	42,  // 50: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
 	3,   // 51: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	96,  // 52: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	96,  // 53: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	96,  // 54: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	98,  // 52: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	98,  // 53: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	98,  // 54: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
 	44,  // 55: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	96,  // 56: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	98,  // 56: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
 	4,   // 57: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
 	45,  // 58: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
 	46,  // 59: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	97,  // 60: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	99,  // 60: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
 	45,  // 61: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	47,  // 62: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	96,  // 63: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	47,  // 64: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	34,  // 65: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	47,  // 66: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	97,  // 67: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	97,  // 68: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	64,  // 69: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	65,  // 70: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	66,  // 71: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	96,  // 72: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	46,  // 73: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	68,  // 74: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	34,  // 75: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	68,  // 76: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	95,  // 77: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	72,  // 78: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	72,  // 79: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	81,  // 80: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	9,   // 81: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	97,  // 82: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	97,  // 83: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	81,  // 84: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	81,  // 85: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	81,  // 86: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	90,  // 87: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	89,  // 88: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	5,   // 89: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	5,   // 90: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	5,   // 91: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 92: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	12,  // 93: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	16,  // 94: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	19,  // 95: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	21,  // 96: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	23,  // 97: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	25,  // 98: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	27,  // 99: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	29,  // 100: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	35,  // 101: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	39,  // 102: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	41,  // 103: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	48,  // 104: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	50,  // 105: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	52,  // 106: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	54,  // 107: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	56,  // 108: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	58,  // 109: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	60,  // 110: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	88,  // 111: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	62,  // 112: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	67,  // 113: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	70,  // 114: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	79,  // 115: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	82,  // 116: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	84,  // 117: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	86,  // 118: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	73,  // 119: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	75,  // 120: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	77,  // 121: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	11,  // 122: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	14,  // 123: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	18,  // 124: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	20,  // 125: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	22,  // 126: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	24,  // 127: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	26,  // 128: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	28,  // 129: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	33,  // 130: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	38,  // 131: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	40,  // 132: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	43,  // 133: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	49,  // 134: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	51,  // 135: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	53,  // 136: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	55,  // 137: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	57,  // 138: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	59,  // 139: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	61,  // 140: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	91,  // 141: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	63,  // 142: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	69,  // 143: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	71,  // 144: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	80,  // 145: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	83,  // 146: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	85,  // 147: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	87,  // 148: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	74,  // 149: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	76,  // 150: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	78,  // 151: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	122, // [122:152] is the sub-list for method output_type
-	92,  // [92:122] is the sub-list for method input_type
-	92,  // [92:92] is the sub-list for extension type_name
-	92,  // [92:92] is the sub-list for extension extendee
-	0,   // [0:92] is the sub-list for field type_name
+	45,  // 62: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	47,  // 63: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	47,  // 64: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	98,  // 65: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	47,  // 66: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	34,  // 67: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	47,  // 68: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	99,  // 69: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	99,  // 70: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	66,  // 71: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	67,  // 72: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	68,  // 73: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	98,  // 74: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	46,  // 75: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	70,  // 76: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	34,  // 77: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	70,  // 78: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	97,  // 79: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	74,  // 80: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	74,  // 81: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	83,  // 82: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	9,   // 83: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	99,  // 84: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	99,  // 85: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	83,  // 86: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	83,  // 87: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	83,  // 88: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	92,  // 89: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	91,  // 90: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	5,   // 91: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	5,   // 92: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	5,   // 93: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 94: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	12,  // 95: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	16,  // 96: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	19,  // 97: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	21,  // 98: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	23,  // 99: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	25,  // 100: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	27,  // 101: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	29,  // 102: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	35,  // 103: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	39,  // 104: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	41,  // 105: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	48,  // 106: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	49,  // 107: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	52,  // 108: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	54,  // 109: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	56,  // 110: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	58,  // 111: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	60,  // 112: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	62,  // 113: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	90,  // 114: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	64,  // 115: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	69,  // 116: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	72,  // 117: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	81,  // 118: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	84,  // 119: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	86,  // 120: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	88,  // 121: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	75,  // 122: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	77,  // 123: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	79,  // 124: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	11,  // 125: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	14,  // 126: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	18,  // 127: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	20,  // 128: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	22,  // 129: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	24,  // 130: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	26,  // 131: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	28,  // 132: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	33,  // 133: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	38,  // 134: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	40,  // 135: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	43,  // 136: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	51,  // 137: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	50,  // 138: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	53,  // 139: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	55,  // 140: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	57,  // 141: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	59,  // 142: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	61,  // 143: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	63,  // 144: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	93,  // 145: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	65,  // 146: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	71,  // 147: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	73,  // 148: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	82,  // 149: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	85,  // 150: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	87,  // 151: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	89,  // 152: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	76,  // 153: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	78,  // 154: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	80,  // 155: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	125, // [125:156] is the sub-list for method output_type
+	94,  // [94:125] is the sub-list for method input_type
+	94,  // [94:94] is the sub-list for extension type_name
+	94,  // [94:94] is the sub-list for extension extendee
+	0,   // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -6652,7 +6793,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   91,
+			NumMessages:   93,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

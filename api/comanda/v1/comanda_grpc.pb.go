@@ -583,6 +583,7 @@ var Messages_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	Queues_CreateQueue_FullMethodName = "/comanda.v1.Queues/CreateQueue"
+	Queues_UpdateQueue_FullMethodName = "/comanda.v1.Queues/UpdateQueue"
 	Queues_GetQueue_FullMethodName    = "/comanda.v1.Queues/GetQueue"
 	Queues_ListQueues_FullMethodName  = "/comanda.v1.Queues/ListQueues"
 	Queues_DeleteQueue_FullMethodName = "/comanda.v1.Queues/DeleteQueue"
@@ -601,6 +602,9 @@ type QueuesClient interface {
 	// CreateQueue creates a queue. Creating it again with the same settings
 	// changes nothing; with others it is refused with QUEUE_EXISTS.
 	CreateQueue(ctx context.Context, in *CreateQueueRequest, opts ...grpc.CallOption) (*CreateQueueResponse, error)
+	// UpdateQueue gives a queue other settings. They count for what happens from
+	// then on; a message in a retry keeps the time of its next attempt.
+	UpdateQueue(ctx context.Context, in *UpdateQueueRequest, opts ...grpc.CallOption) (*UpdateQueueResponse, error)
 	GetQueue(ctx context.Context, in *GetQueueRequest, opts ...grpc.CallOption) (*GetQueueResponse, error)
 	ListQueues(ctx context.Context, in *ListQueuesRequest, opts ...grpc.CallOption) (*ListQueuesResponse, error)
 	// DeleteQueue deletes a queue and every message in it.
@@ -627,6 +631,16 @@ func (c *queuesClient) CreateQueue(ctx context.Context, in *CreateQueueRequest, 
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateQueueResponse)
 	err := c.cc.Invoke(ctx, Queues_CreateQueue_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *queuesClient) UpdateQueue(ctx context.Context, in *UpdateQueueRequest, opts ...grpc.CallOption) (*UpdateQueueResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateQueueResponse)
+	err := c.cc.Invoke(ctx, Queues_UpdateQueue_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -712,6 +726,9 @@ type QueuesServer interface {
 	// CreateQueue creates a queue. Creating it again with the same settings
 	// changes nothing; with others it is refused with QUEUE_EXISTS.
 	CreateQueue(context.Context, *CreateQueueRequest) (*CreateQueueResponse, error)
+	// UpdateQueue gives a queue other settings. They count for what happens from
+	// then on; a message in a retry keeps the time of its next attempt.
+	UpdateQueue(context.Context, *UpdateQueueRequest) (*UpdateQueueResponse, error)
 	GetQueue(context.Context, *GetQueueRequest) (*GetQueueResponse, error)
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
 	// DeleteQueue deletes a queue and every message in it.
@@ -736,6 +753,9 @@ type UnimplementedQueuesServer struct{}
 
 func (UnimplementedQueuesServer) CreateQueue(context.Context, *CreateQueueRequest) (*CreateQueueResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateQueue not implemented")
+}
+func (UnimplementedQueuesServer) UpdateQueue(context.Context, *UpdateQueueRequest) (*UpdateQueueResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateQueue not implemented")
 }
 func (UnimplementedQueuesServer) GetQueue(context.Context, *GetQueueRequest) (*GetQueueResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetQueue not implemented")
@@ -793,6 +813,24 @@ func _Queues_CreateQueue_Handler(srv interface{}, ctx context.Context, dec func(
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(QueuesServer).CreateQueue(ctx, req.(*CreateQueueRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Queues_UpdateQueue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateQueueRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueuesServer).UpdateQueue(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Queues_UpdateQueue_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueuesServer).UpdateQueue(ctx, req.(*UpdateQueueRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -933,6 +971,10 @@ var Queues_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateQueue",
 			Handler:    _Queues_CreateQueue_Handler,
+		},
+		{
+			MethodName: "UpdateQueue",
+			Handler:    _Queues_UpdateQueue_Handler,
 		},
 		{
 			MethodName: "GetQueue",

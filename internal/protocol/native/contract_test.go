@@ -42,6 +42,7 @@ var requests = map[protoreflect.FullName]proto.Message{
 	"comanda.v1.Messages.ListMessages":    &comandav1.ListMessagesRequest{Queue: "q"},
 	"comanda.v1.Messages.RedriveMessages": &comandav1.RedriveMessagesRequest{Ids: []string{idAt(1).String()}},
 	"comanda.v1.Queues.CreateQueue":       &comandav1.CreateQueueRequest{Queue: "q"},
+	"comanda.v1.Queues.UpdateQueue":       &comandav1.UpdateQueueRequest{Queue: "q"},
 	"comanda.v1.Queues.GetQueue":          &comandav1.GetQueueRequest{Queue: "q"},
 	"comanda.v1.Queues.ListQueues":        &comandav1.ListQueuesRequest{},
 	"comanda.v1.Queues.DeleteQueue":       &comandav1.DeleteQueueRequest{Queue: "q"},

@@ -201,13 +201,17 @@ func (f *fake) Redrive(_ context.Context, ids []message.ID, reset bool) ([]*mess
 
 func (f *fake) info(name string) message.QueueInfo {
 	return message.QueueInfo{
-		Name: name, Settings: message.Settings{}.WithDefaults(), Paused: true, Shards: 2,
+		Name: name, Settings: message.Settings{}.WithDefaults(), Paused: true, Shards: 2, Version: 9,
 		Counts: message.Counts{Ready: 1 << 60, Scheduled: 2, Leased: 3, Dead: 4, Finished: 5}, Receivers: message.Receivers{Waiting: 6, Last: sentAt},
 	}
 }
 
 func (f *fake) CreateQueue(_ context.Context, name string, s message.Settings, shards int) (message.QueueInfo, bool, error) {
 	return f.info(name), true, f.called("create %s %+v shards=%d", name, s, shards)
+}
+
+func (f *fake) UpdateQueue(_ context.Context, name string, s message.Settings, version uint64, dry bool) (message.QueueInfo, error) {
+	return f.info(name), f.called("update %s %d version=%d dry=%t", name, s.MaxAttempts, version, dry)
 }
 
 func (f *fake) Queue(_ context.Context, name string, _ message.ReadOptions) (message.QueueInfo, message.Freshness, error) {

@@ -23,6 +23,19 @@ func (s queues) CreateQueue(ctx context.Context, req *comandav1.CreateQueueReque
 	return &comandav1.CreateQueueResponse{Queue: queueTo(&info), Created: created}, nil
 }
 
+// UpdateQueue gives a queue other settings.
+func (s queues) UpdateQueue(ctx context.Context, req *comandav1.UpdateQueueRequest) (*comandav1.UpdateQueueResponse, error) {
+	settings, err := settingsOf(req.GetSettings())
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.verbs.UpdateQueue(ctx, req.GetQueue(), settings, req.GetVersion(), req.GetDryRun())
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.UpdateQueueResponse{Queue: queueTo(&info)}, nil
+}
+
 // GetQueue shows a queue with its counts.
 func (s queues) GetQueue(ctx context.Context, req *comandav1.GetQueueRequest) (*comandav1.GetQueueResponse, error) {
 	o, err := readOptions(req.GetStale())
@@ -110,7 +123,7 @@ func (s queues) ListOwners(ctx context.Context, req *comandav1.ListOwnersRequest
 func pointTo(p uint64) string { return fmt.Sprintf("%016x", p) }
 
 func queueTo(q *message.QueueInfo) *comandav1.Queue {
-	return &comandav1.Queue{Name: q.Name, Settings: settingsTo(q.Settings), Paused: q.Paused, Shards: int32(q.Shards)}
+	return &comandav1.Queue{Name: q.Name, Settings: settingsTo(q.Settings), Paused: q.Paused, Shards: int32(q.Shards), Version: q.Version}
 }
 
 func countsTo(c message.Counts) *comandav1.Counts {

@@ -35,6 +35,7 @@ type Verbs interface {
 	Queue(ctx context.Context, name string, o message.ReadOptions) (message.QueueInfo, message.Freshness, error)
 	// Queues answers with at most n queues from page on, and the next page.
 	Queues(ctx context.Context, n int, page string) ([]message.QueueInfo, string, error)
+	UpdateQueue(ctx context.Context, name string, s message.Settings, version uint64, dryRun bool) (message.QueueInfo, error)
 	DeleteQueue(ctx context.Context, name string) error
 	PauseQueue(ctx context.Context, name string, paused bool) error
 	Locate(ctx context.Context, queue, key string) (message.Location, error)

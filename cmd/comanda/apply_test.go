@@ -1,0 +1,34 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestFilesThatAreRefused(t *testing.T) {
+	for _, c := range []struct{ file, want string }{
+		{"", "names no queues"},
+		{"queues: []", "names no queues"},
+		{"queues: 3", "cannot unmarshal"},
+		{"queues: [orders]", "line 1: want fields and values"},
+		{"topics: []", "topics not found"},
+		{"queues:\n- {shards: 2}", "line 2: a queue without a name"},
+		{"queues:\n- {name: a}\n- {name: a}", "line 3: queue a stands in line 2 already"},
+		{"queues:\n- {name: a, name: b}", "line 2: name stands here twice"},
+		{"queues:\n- {name: a, paused: true}", `there is no "paused" here: want name, shards, settings`},
+		{"queues:\n- {name: [a]}", "line 2: name: want one value"},
+		{"queues:\n- {name: a, shards: many}", `line 2: shards "many"`},
+		{"queues:\n- {name: a, shards: 3000000000}", "out of range"},
+		{"queues:\n- {name: a, settings: {backoff: fixed}}", "want fields and values"},
+		{"queues:\n- {name: a, settings: {backoff: {kind: often}}}", `kind "often": want exponential, fixed, list`},
+		{"queues:\n- {name: a, settings: {backoff: {list: 1s}}}", "list: want a list"},
+		{"queues:\n- {name: a, settings: {backoff: {list: [1]}}}", `list "1"`},
+		{"queues:\n- {name: a, settings: {keep_finished_for: soon}}", `keep_finished_for "soon"`},
+		{"queues:\n- {name: a, settings: {max_message_bytes: 1Mb}}", "as 512MiB"},
+		{"queues:\n- &a {name: a, settings: *a}", "line 2: want fields and values"},
+	} {
+		if _, err := parseSpecs([]byte(c.file)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %q", c.file, err, c.want)
+		}
+	}
+}

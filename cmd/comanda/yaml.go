@@ -1,0 +1,175 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// readMessage fills a message from YAML as objectOf shows it: fields under their
+// names in the contract, durations as 1m30s, enums by their names in small
+// letters, and numbers of bytes also as 1MiB. Only the named fields are taken;
+// nil: all.
+func readMessage(node *yaml.Node, m protoreflect.Message, only []string) error {
+	if node.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: want fields and values", node.Line)
+	}
+	fields := m.Descriptor().Fields()
+	seen := map[string]bool{}
+	for i := 0; i < len(node.Content); i += 2 {
+		name, value := node.Content[i], node.Content[i+1]
+		f := fields.ByTextName(name.Value)
+		if f == nil || (only != nil && !slices.Contains(only, name.Value)) {
+			return fmt.Errorf("line %d: there is no %q here: want %s", name.Line, name.Value, strings.Join(fieldNames(fields, only), ", "))
+		}
+		if seen[name.Value] {
+			return fmt.Errorf("line %d: %s stands here twice", name.Line, name.Value)
+		}
+		seen[name.Value] = true
+		if err := readField(value, m, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fieldNames(fields protoreflect.FieldDescriptors, only []string) []string {
+	if only != nil {
+		return only
+	}
+	var names []string
+	for i := range fields.Len() {
+		names = append(names, fields.Get(i).TextName())
+	}
+	return names
+}
+
+func readField(node *yaml.Node, m protoreflect.Message, f protoreflect.FieldDescriptor) error {
+	if f.IsList() {
+		if node.Kind != yaml.SequenceNode {
+			return fmt.Errorf("line %d: %s: want a list", node.Line, f.TextName())
+		}
+		list := m.Mutable(f).List()
+		for _, item := range node.Content {
+			v, err := readValue(item, f, list.NewElement)
+			if err != nil {
+				return err
+			}
+			list.Append(v)
+		}
+		return nil
+	}
+	v, err := readValue(node, f, func() protoreflect.Value { return m.NewField(f) })
+	if err == nil {
+		m.Set(f, v)
+	}
+	return err
+}
+
+// readValue reads one value of a field; empty makes a message for it.
+func readValue(node *yaml.Node, f protoreflect.FieldDescriptor, empty func() protoreflect.Value) (v protoreflect.Value, err error) {
+	if f.Message() != nil && f.Message().FullName() != (&durationpb.Duration{}).ProtoReflect().Descriptor().FullName() {
+		v = empty()
+		return v, readMessage(node, v.Message(), nil)
+	}
+	if node.Kind != yaml.ScalarNode {
+		return v, fmt.Errorf("line %d: %s: want one value", node.Line, f.TextName())
+	}
+	switch f.Kind() {
+	case protoreflect.MessageKind:
+		var d time.Duration
+		d, err = time.ParseDuration(node.Value)
+		v = protoreflect.ValueOfMessage(durationpb.New(d).ProtoReflect())
+	case protoreflect.EnumKind:
+		v, err = enumValue(f.Enum(), node.Value)
+	case protoreflect.StringKind:
+		v = protoreflect.ValueOfString(node.Value)
+	case protoreflect.BoolKind:
+		var b bool
+		b, err = strconv.ParseBool(node.Value)
+		v = protoreflect.ValueOfBool(b)
+	case protoreflect.Int32Kind, protoreflect.Int64Kind:
+		v, err = intValue(node.Value, f)
+	case protoreflect.DoubleKind:
+		var x float64
+		x, err = strconv.ParseFloat(node.Value, 64)
+		v = protoreflect.ValueOfFloat64(x)
+	default:
+		panic(fmt.Sprintf("no field of settings is a %s so far", f.Kind()))
+	}
+	if err != nil {
+		err = fmt.Errorf("line %d: %s %q: %w", node.Line, f.TextName(), node.Value, err)
+	}
+	return v, err
+}
+
+func intValue(text string, f protoreflect.FieldDescriptor) (v protoreflect.Value, err error) {
+	bits := 64
+	if f.Kind() == protoreflect.Int32Kind {
+		bits = 32
+	}
+	if strings.HasSuffix(f.TextName(), "_bytes") {
+		n, err := parseBytes(text)
+		if err != nil {
+			return v, err
+		}
+		text = strconv.FormatUint(n, 10)
+	}
+	n, err := strconv.ParseInt(text, 10, bits)
+	if bits == 32 {
+		return protoreflect.ValueOfInt32(int32(n)), err
+	}
+	return protoreflect.ValueOfInt64(n), err
+}
+
+// enumValue is the inverse of enumName.
+func enumValue(e protoreflect.EnumDescriptor, name string) (protoreflect.Value, error) {
+	var names []string
+	for i := range e.Values().Len() {
+		n := e.Values().Get(i).Number()
+		known, ok := enumName(e, n).(string)
+		if n == 0 || !ok {
+			continue
+		}
+		if known == name {
+			return protoreflect.ValueOfEnum(n), nil
+		}
+		names = append(names, known)
+	}
+	return protoreflect.Value{}, fmt.Errorf("want %s", strings.Join(names, ", "))
+}
+
+// yamlNode is a value of an object in YAML; zeros are left out.
+func yamlNode(v any) *yaml.Node {
+	switch v := v.(type) {
+	case object:
+		n := &yaml.Node{Kind: yaml.MappingNode}
+		for _, f := range v {
+			if x := yamlNode(f.value); x.Kind != 0 {
+				n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: f.name}, x)
+			}
+		}
+		return n
+	case []any:
+		n := &yaml.Node{Kind: yaml.SequenceNode}
+		if len(v) == 0 {
+			return &yaml.Node{}
+		}
+		for _, x := range v {
+			n.Content = append(n.Content, yamlNode(x))
+		}
+		return n
+	default:
+		n := &yaml.Node{}
+		if err := n.Encode(v); err != nil || n.Value == "0" || n.Value == "" || n.Value == "false" {
+			return &yaml.Node{}
+		}
+		return n
+	}
+}
