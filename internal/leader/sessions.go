@@ -13,7 +13,7 @@ import (
 // here by one entry, and then what it held is given to others, some at a time.
 type sessions struct {
 	by map[uint64]*bound
-	// ending are those that were ended and still hold something.
+	// ending are those that were ended and may still hold something.
 	ending map[uint64]*bound
 }
 
@@ -47,9 +47,7 @@ func (s *sessions) attach(x queue.Session) {
 func (s *sessions) end(id, incarnation uint64) {
 	b := s.get(id)
 	b.ended = max(b.ended, incarnation)
-	if len(b.leases) > 0 {
-		s.ending[id] = b
-	}
+	s.ending[id] = b
 }
 
 // hold binds a lease to its session.
@@ -68,6 +66,11 @@ func (s *sessions) free(d *deadline) {
 		return
 	}
 	delete(b.leases, d.key)
+	s.forget(b)
+}
+
+// forget forgets a session that has ended, once it holds nothing.
+func (s *sessions) forget(b *bound) {
 	if len(b.leases) == 0 {
 		delete(s.ending, b.id)
 		if b.incarnation <= b.ended {
@@ -80,6 +83,7 @@ func (s *sessions) free(d *deadline) {
 // in each; they are on their way until expire hears of them again.
 func (s *sessions) sweep() (out [][]*deadline) {
 	for _, b := range inOrder(s.ending) {
+		s.forget(b)
 		byQueue := map[uint32][]*deadline{}
 		for _, d := range b.leases {
 			if d.incarnation <= b.ended && !d.ending {

@@ -36,3 +36,46 @@ func TestSessionOfANewerCatalogLives(t *testing.T) {
 	behind()
 	r.want("with a catalog in which it is not", 1, 0, 0)
 }
+
+// A leader forgets sessions that have ended, whether they still held something or
+// not: workers come and go for as long as it leads.
+func TestEndedSessionsAreForgotten(t *testing.T) {
+	r := newRig(t)
+	r.send(2, 0)
+	receive := func(session uint64) []queue.Leased {
+		c := NewCall(1, message.ReceiveOptions{Max: 1, Worker: "w"}, 1)
+		c.Lease.Session = queue.Session{ID: session, Incarnation: 9, CatalogVersion: 5}
+		r.Wait(c)
+		got, refusal := c.Collect(t.Context())
+		if refusal != nil || len(got) != 1 {
+			t.Fatalf("%d leased, %v", len(got), refusal)
+		}
+		return got
+	}
+	receive(6)
+	got := receive(7)
+	ack := message.Settlement{Token: message.Token{ID: got[0].ID, Fence: got[0].Fence, Session: 7}, Action: message.Ack}
+	r.propose((&queue.Settle{Settlements: []message.Settlement{ack}}).Command())
+	known := func() int {
+		for range 3 { // the ends of the sessions, then of the lease
+			r.propose(queue.Tick())
+		}
+		r.step(0)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.sessions.by) + len(r.sessions.ending)
+	}
+	r.Learn(&catalog.View{Version: 4}, nil)
+	if n := known(); n != 2 {
+		t.Fatalf("%d sessions are known, want the two that live", n)
+	}
+	r.Learn(&catalog.View{Version: 5}, nil)
+	if n := known(); n != 0 {
+		t.Errorf("%d sessions are known after their end", n)
+	}
+	r.want("in the end", 1, 0, 0)
+	r.restart()
+	if n := known(); n != 0 {
+		t.Errorf("the next leader knows of %d", n)
+	}
+}
