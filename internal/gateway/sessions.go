@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -303,23 +304,32 @@ func (s *sessions) answer(heard []liveness.Report) {
 	}
 }
 
-// keep has what did not reach the monitor carried with the next bundle. Beats as
-// well: who has just been taken back would else be heard of after the end of its
-// former stream, and be dead before its next beat.
+// keep has what did not reach the monitor carried with the next bundle: of each
+// session the newest broken connection or goodbye, because that can go on for long.
+// Beats as well: who has just been taken back would else be heard of after the end
+// of its former stream, and be dead before its next beat.
 func (s *sessions) keep(reports []liveness.Report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var kept []liveness.Report
-	for _, r := range reports {
-		if r.Event != liveness.Beat {
-			kept = append(kept, r)
-		} else if a := s.by[r.Session]; a != nil && a.number == r.Attachment {
+	newer := map[uint64]bool{}
+	for i := range s.reports {
+		newer[s.reports[i].Session] = true
+	}
+	kept := s.reports
+	for _, r := range slices.Backward(reports) {
+		switch a := s.by[r.Session]; {
+		case r.Event != liveness.Beat:
+			if !newer[r.Session] {
+				newer[r.Session] = true
+				kept = append(kept, r)
+			}
+		case a != nil && a.number == r.Attachment:
 			a.mu.Lock()
 			a.missed = true
 			a.mu.Unlock()
 		}
 	}
-	s.reports = append(kept, s.reports...)
+	s.reports = kept
 }
 
 // explain adds to refusals of what sessions held why these have ended.
