@@ -31,13 +31,14 @@ type conn struct {
 	head  [headerBytes]byte
 	most  uint32 // bytes of a frame's payload
 
-	shaken  atomic.Bool // the handshake is done
-	reading atomic.Bool // somebody waits for bytes
-	heard   atomic.Bool // bytes came since the last tick
-	age     int         // ticks; the watch's own
-	silence int         // ticks in a row; the watch's own
-	guest   bool        // counts as a guest; under Peers.mu
-	caller  uint64      // the node that calls on it, if it was accepted for that; under Peers.mu
+	shaken  atomic.Bool  // the handshake is done
+	reading atomic.Bool  // somebody waits for bytes
+	heard   atomic.Bool  // bytes came since the last tick
+	age     int          // ticks; the watch's own
+	silence int          // ticks in a row; the watch's own
+	guest   bool         // counts as a guest; under Peers.mu
+	caller  Identity     // who calls on it, if it was accepted for that; under Peers.mu
+	reads   atomic.Int64 // that brought bytes
 }
 
 func newConn(raw net.Conn, out *outbox, stats *counters) *conn {
@@ -52,6 +53,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
 		c.heard.Store(true)
+		c.reads.Add(1)
 		c.stats.bytesRead.Add(uint64(n))
 	}
 	c.reading.Store(false)

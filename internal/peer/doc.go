@@ -26,6 +26,9 @@
 // are told at once that nothing was sent. A line that ended takes what waited in
 // it along: calls that had not left were not sent, messages are lost.
 //
+// A node is one process: while one of it is connected and heard, another that comes
+// with the same node id and another boot number is refused, before Admit is asked.
+//
 // # The three outcomes of a call
 //
 // Answered; not sent (Unavailable, ResourceExhausted, TooLarge); or unknown

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,6 +101,43 @@ func TestAdmitSeesBothSides(t *testing.T) {
 	}
 	if got := <-atB; got != a.Self {
 		t.Errorf("the acceptor is asked about %v", got)
+	}
+}
+
+// While a process of a node is connected and heard, another one with its id is
+// refused for good, however high its boot number: it runs on a copy. Once the first
+// has ended the next one is let in.
+func TestSecondProcessOfANode(t *testing.T) {
+	n := newNetwork()
+	var asked atomic.Int64
+	o := n.options(2, funcs{})
+	o.Admit = func(Identity) error { asked.Add(1); return nil }
+	run(t, o)
+	original, stop := run(t, n.options(1, funcs{}))
+	if _, err := original.Call(t.Context(), 2, nil); err != nil {
+		t.Fatal(err)
+	}
+	twin := n.options(3, funcs{})
+	twin.Self.Node, twin.Self.Boot = 1, 2
+	second, _ := run(t, twin)
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		for range 30 {
+			_, _ = original.Call(t.Context(), 2, nil) // what matters is that it is heard
+			second.pause(rivalPause)
+		}
+	}()
+	before := asked.Load()
+	_, _, err := second.CallAddress(t.Context(), address(2), nil)
+	wantRefusal(t, err, 2, message.Conflict, "two servers run on copies")
+	if got := asked.Load(); got != before {
+		t.Errorf("it was asked %d times about the second process: its boot number counts now", got-before)
+	}
+	<-heard
+	stop()
+	if _, _, err := second.CallAddress(t.Context(), address(2), nil); err != nil {
+		t.Errorf("after the first has ended: %v", err)
 	}
 }
 

@@ -142,6 +142,11 @@ func (p *Peers) judgeGuest(h hello) *message.Error {
 		return message.Errorf(message.InvalidArgument,
 			"node %d listens here, not node %d: check the advertised addresses", p.o.Self.Node, h.expects)
 	}
+	if h.Node != 0 {
+		if refusal := p.rival(h.Identity); refusal != nil {
+			return refusal
+		}
+	}
 	return p.judge(h)
 }
 

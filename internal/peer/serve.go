@@ -72,7 +72,7 @@ func (p *Peers) serve(raw net.Conn) {
 	pump.Go(c.pump)
 	switch from.purpose {
 	case forCalls:
-		p.settle(c, from.Node)
+		p.settle(c, from.Identity)
 		p.answerCalls(c, from.Node)
 	case forVisit:
 		p.answerCalls(c, from.Node)
@@ -100,19 +100,14 @@ func (p *Peers) enter(c *conn) error {
 	return nil
 }
 
-// settle makes a guest the one connection on which node calls us, in the place
+// settle makes a guest the one connection on which a node calls us, in the place
 // of an older one whose end this side has not noticed yet.
-func (p *Peers) settle(c *conn, node uint64) {
+func (p *Peers) settle(c *conn, who Identity) {
 	p.mu.Lock()
-	var older *conn
-	for other := range p.conns {
-		if other.caller == node {
-			older = other
-		}
-	}
-	c.guest, c.caller = false, node
+	older := p.callerOf(who.Node)
+	c.guest, c.caller = false, who
 	p.guests--
-	l := p.links[node]
+	l := p.links[who.Node]
 	p.mu.Unlock()
 	if older != nil {
 		older.cut(errNewer)
@@ -120,6 +115,50 @@ func (p *Peers) settle(c *conn, node uint64) {
 	if l != nil {
 		l.wake()
 	}
+}
+
+// callerOf is the connection on which a node calls us; nil: there is none. p.mu is
+// held.
+func (p *Peers) callerOf(node uint64) *conn {
+	for c := range p.conns {
+		if c.caller.Node == node {
+			return c
+		}
+	}
+	return nil
+}
+
+// The other process of a node's id has its end noticed within rivalPauses pauses,
+// or is heard: together they are shorter than the newcomer's patience.
+const (
+	rivalPause  = 100 * time.Millisecond
+	rivalPauses = 15
+)
+
+// rival refuses a process that comes with the id of a node that calls us from
+// another process: its directory is a copy, and has forgotten what the original
+// has confirmed since. A process that starts again comes after the end of the one
+// before, which may be noticed late.
+func (p *Peers) rival(who Identity) *message.Error {
+	var old *conn
+	var reads int64
+	for range rivalPauses {
+		p.mu.Lock()
+		c := p.callerOf(who.Node)
+		same := c == nil || c.caller.Boot == who.Boot
+		p.mu.Unlock()
+		if same {
+			return nil
+		}
+		if c != old {
+			old, reads = c, c.reads.Load()
+		}
+		p.pause(rivalPause)
+	}
+	if old.reads.Load() == reads {
+		return message.Errorf(message.Unavailable, "node %d is connected from another process, which is not heard just now: try again", who.Node)
+	}
+	return message.Errorf(message.Conflict, "node %d is connected from another process, which lives: two servers run on copies of one data directory; stop this one, and let it join anew with an empty --data-dir", who.Node)
 }
 
 // callee answers the calls of one connection.
