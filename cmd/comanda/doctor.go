@@ -95,8 +95,8 @@ func examine(r *comandav1.GetServerResponse, now time.Time, took time.Duration) 
 func examineCluster(groups []*comandav1.GroupStatus, nodes []*comandav1.Node) (fs []finding) {
 	fewest := int32(0)
 	for _, g := range groups {
-		f := finding{fmt.Sprintf("group %d", g.GetGroup()), "ok", fmt.Sprintf("leader %q, %d voters, %d wanted and %d of these alive, %d learners",
-			g.GetLeader(), g.GetVoters(), g.GetWantedVoters(), g.GetAliveVoters(), g.GetLearners())}
+		f := finding{fmt.Sprintf("group %d", g.GetGroup()), "ok", fmt.Sprintf("leader %q, %d voters and %d of these alive, %d wanted, %d learners",
+			g.GetLeader(), g.GetVoters(), g.GetAliveVoters(), g.GetWantedVoters(), g.GetLearners())}
 		switch {
 		case g.GetLeader() == "":
 			f.state = "fail"

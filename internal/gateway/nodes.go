@@ -36,10 +36,11 @@ func (g *Gateway) Server(ctx context.Context) (message.ServerInfo, error) {
 	return info, nil
 }
 
-// aliveVoters counts the voters that are wanted on nodes that are alive.
+// aliveVoters counts the replicas that vote now, on nodes that are alive. One that
+// is to take the place of another votes only after it has caught up.
 func aliveVoters(v *catalog.View, group *catalog.Group) (alive int) {
 	for _, r := range group.Replicas {
-		if n, ok := v.Node(r.Node); ok && r.Role == catalog.Voter && n.State == catalog.Alive {
+		if n, ok := v.Node(r.Node); ok && slices.Contains(group.Confirmed.Voters, r.ID) && n.State == catalog.Alive {
 			alive++
 		}
 	}

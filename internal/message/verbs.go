@@ -247,8 +247,8 @@ type GroupInfo struct {
 	Leader  string
 	Term    uint64
 	Applied uint64
-	// Voters and Learners there are now; WantedVoters are to be, AliveVoters of
-	// those are on nodes that are alive.
+	// Voters and Learners there are now, AliveVoters of the voters on nodes that
+	// are alive; WantedVoters are to be.
 	Voters, Learners, WantedVoters, AliveVoters int
 }
 
