@@ -56,11 +56,21 @@ func (s *Server) refusal(ctx context.Context, err error) *message.Error {
 		if _, known := statuses[refused.Code]; known {
 			return refused
 		}
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), hungUp(err):
 		return message.Errorf(message.UnknownOutcome, "the call ended before its answer: %s", err)
 	}
 	s.log.ErrorContext(ctx, "a request failed by a defect of the server", "error", err)
 	return message.Errorf(message.Internal, "a defect of the server; its log has the details")
+}
+
+// hungUp says that a stream could not be read or written because its client is gone.
+func hungUp(err error) bool {
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
+		return true
+	default:
+		return false
+	}
 }
 
 // statusOf is the gRPC form of e, which the client is told of err.

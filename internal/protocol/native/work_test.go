@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -358,5 +359,17 @@ func TestWorkRefuses(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A worker that is gone is no defect of the server, whatever gRPC says about its
+// stream.
+func TestBrokenStreamIsNoDefect(t *testing.T) {
+	for _, code := range []codes.Code{codes.Canceled, codes.Unavailable, codes.DeadlineExceeded} {
+		var log strings.Builder
+		s := New(Options{Verbs: newFake(), Allowed: AllowHosts(), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if got := s.refusal(t.Context(), status.Error(code, "gone")); got.Code != message.UnknownOutcome || log.Len() > 0 {
+			t.Errorf("%s is answered %v and logged as %q", code, got, log.String())
+		}
 	}
 }
