@@ -67,6 +67,51 @@ func TestDiskFull(t *testing.T) {
 	p.stop(t)
 }
 
+// When the disk of one of three servers has no byte left, of that which leads the
+// catalog or of another, it goes on or ends with clear words; the others go on, and
+// with some space it comes back.
+func TestDiskFullOfOne(t *testing.T) {
+	s, r := newServers(t, 3).onDisks(), &record{}
+	s.args = append(s.args, "--disk-reserve=1")
+	s.start()
+	c := s.dial(0)
+	createQueue(t, c)
+	s.createProbes(c)
+	for round := range max(2, (*rounds+4)/5) {
+		loads := s.startLoads(r, s.dialOnly)
+		<-time.After(time.Second)
+		victim := (s.catalogLeader(c) + round%2) % 3
+		give := s.disks[victim].fill(1 << 20)
+		p := s.nodes[victim]
+		select {
+		case <-p.ended:
+			if code := p.cmd.ProcessState.ExitCode(); code == 0 || !strings.Contains(p.said.String(), "no space left") {
+				t.Errorf("on a full disk %s ended with code %d and\n%s\nwant a failure, and words about space", nodeName(victim), code, tail(p.said.String()))
+			}
+		case <-time.After(10 * time.Second):
+			t.Logf("%s goes on", nodeName(victim))
+		}
+		s.goesOnWithout(victim)
+		p.kill()
+		give()
+		s.launch(victim)
+		s.ready(victim)
+		s.agree(c, r, loads, fmt.Sprintf("full disk %d, of %s", round+1, nodeName(victim)))
+	}
+	drain(t, s.nodes[0], r)
+	s.replicasAgree()
+}
+
+// goesOnWithout wants a send to be confirmed by the others soon.
+func (s *servers) goesOnWithout(i int) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := probe(ctx, s.dialOnly((i+1)%3), probes, "x"); err != nil {
+		s.t.Errorf("the others do not go on without %s: %v", nodeName(i), err)
+	}
+}
+
 // A server whose memory is short refuses sends, stays alive and bounded, and
 // takes sends again.
 func TestMemoryLimit(t *testing.T) {

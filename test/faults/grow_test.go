@@ -4,7 +4,6 @@ package faults
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,11 +15,7 @@ import (
 // removed and stopped, and comes back refused: nothing confirmed is lost, doubled
 // or out of order, and each group has three voters in the end.
 func TestGrow(t *testing.T) {
-	s, r := &servers{t: t, dir: t.TempDir(), nodes: make([]*process, 4)}, &record{}
-	t.Cleanup(s.tell)
-	for range s.nodes {
-		s.peers = append(s.peers, freeAddr(t))
-	}
+	s, r := newServers(t, 4), &record{}
 	s.launch(0)
 	s.ready(0)
 	first := s.nodes[0].dial(t)
@@ -49,7 +44,7 @@ func TestGrow(t *testing.T) {
 	if said := s.nodes[0].said.String(); !strings.Contains(said, "was removed from the cluster") {
 		t.Errorf("the removed node says\n%s", said)
 	}
-	again := launch(t, serverBinary, filepath.Join(s.dir, nodeName(0)), "--node-name", nodeName(0), "--cluster-listen", s.peers[0])
+	again := launch(t, serverBinary, s.data[0], "--node-name", nodeName(0), "--cluster-listen", s.peers[0])
 	if code, err := again.exit(readyWithin); err != nil || code == 0 {
 		t.Errorf("the removed node came back: code %d, %v\n%s", code, err, again.said)
 	}

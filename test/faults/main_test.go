@@ -28,11 +28,18 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	if *beWorkers != "" {
+		if err := runCrew(*beWorkers); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	if os.Getuid() != 0 {
 		fmt.Fprintln(os.Stderr, "these tests mount disks and trace processes: run them as root")
 		return 1
 	}
-	for _, tool := range []string{"strace", "mkfs.ext4", "mount", "umount", "fallocate"} {
+	for _, tool := range []string{"strace", "mkfs.ext4", "mount", "umount", "fallocate", "nsenter"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			fmt.Fprintf(os.Stderr, "these tests want %s: install it (%v)\n", tool, err)
 			return 1

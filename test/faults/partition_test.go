@@ -77,43 +77,20 @@ func (n *network) heal(from, to int) {
 	n.in(n.of(from), "ip", "route", "del", "blackhole", address(to))
 }
 
-// startIn starts three servers, each in its namespace of a network.
-func startIn(t *testing.T, n *network) *servers {
-	t.Helper()
-	s := &servers{t: t, dir: t.TempDir(), nodes: make([]*process, 3), network: n}
-	t.Cleanup(s.tell)
-	for i := range s.nodes {
-		s.peers = append(s.peers, address(i)+":7401")
-	}
-	for i := range s.nodes {
-		s.launch(i)
-		s.ready(i)
-	}
-	s.voters()
-	return s
-}
-
 // While one server can reach no other, and no other it, the two others go on and
 // it confirms nothing; when the network is whole again all of them agree.
 func TestPartition(t *testing.T) {
-	s, r, random := startIn(t, newNetwork(t, 3)), &record{}, newRand()
+	s, r, random := newServers(t, 3).in(newNetwork(t, 3)).start(), &record{}, newRand()
 	c := s.dial(0)
 	createQueue(t, c)
 	s.createProbes(c)
 	for round := 1; round <= *rounds; round++ {
-		var loads []*load
-		for i := range s.nodes {
-			loads = append(loads, startPart(t, s.dialOnly(i), r, i, len(s.nodes)))
-		}
+		loads := s.startLoads(r, s.dialOnly)
 		<-time.After(between(random, 200*time.Millisecond, time.Second))
 		lonely := random.IntN(3)
-		a, b := (lonely+1)%3, (lonely+2)%3
-		for _, other := range []int{a, b} {
-			s.network.cut(lonely, other)
-			s.network.cut(other, lonely)
-		}
+		heal := s.isolate(lonely)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		if _, err := probe(ctx, s.dialOnly(a), probes, "x"); err != nil {
+		if _, err := probe(ctx, s.dialOnly((lonely+1)%3), probes, "x"); err != nil {
 			t.Errorf("round %d: the majority does not go on without %s: %v", round, nodeName(lonely), err)
 		}
 		cancel()
@@ -123,10 +100,7 @@ func TestPartition(t *testing.T) {
 			t.Errorf("round %d: %s is cut off and answers a linearizable read", round, nodeName(lonely))
 		}
 		cancel()
-		for _, other := range []int{a, b} {
-			s.network.heal(lonely, other)
-			s.network.heal(other, lonely)
-		}
+		heal()
 		s.agree(c, r, loads, fmt.Sprintf("partition %d, of %s", round, nodeName(lonely)))
 	}
 	drain(t, s.nodes[0], r)
@@ -135,7 +109,7 @@ func TestPartition(t *testing.T) {
 // While what one server sends to another is lost, and the way back is not, the
 // cluster makes progress and does not elect one leader after the other.
 func TestOneWayPartition(t *testing.T) {
-	s, r := startIn(t, newNetwork(t, 3)), &record{}
+	s, r := newServers(t, 3).in(newNetwork(t, 3)).start(), &record{}
 	c := s.dial(0)
 	createQueue(t, c)
 	s.createProbes(c)
@@ -144,10 +118,7 @@ func TestOneWayPartition(t *testing.T) {
 			if from == to {
 				continue
 			}
-			var loads []*load
-			for i := range s.nodes {
-				loads = append(loads, startPart(t, s.dialOnly(i), r, i, len(s.nodes)))
-			}
+			loads := s.startLoads(r, s.dialOnly)
 			before := s.terms(c)
 			s.network.cut(from, to)
 			<-time.After(5 * time.Second)
@@ -176,20 +147,12 @@ func TestPausedLeader(t *testing.T) {
 	c := s.dial(0)
 	createQueue(t, c)
 	for round := 1; round <= *rounds; round++ {
-		var loads []*load
-		for i := range s.nodes {
-			loads = append(loads, startPart(t, s.dialOnly(i), r, i, len(s.nodes)))
-		}
+		loads := s.startLoads(r, s.dialOnly)
 		<-time.After(between(random, 200*time.Millisecond, time.Second))
 		victim := s.leader(c, queue, fmt.Sprint("key-", random.IntN(keys)))
-		stopped := s.nodes[victim].cmd.Process
-		if err := stopped.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		goOn := s.pause(victim)
 		<-time.After(between(random, time.Second, 5*time.Second))
-		if err := stopped.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		goOn()
 		s.agree(c, r, loads, fmt.Sprintf("pause %d, of %s", round, nodeName(victim)))
 	}
 	drain(t, s.nodes[0], r)
@@ -198,18 +161,22 @@ func TestPausedLeader(t *testing.T) {
 // agree ends the loads and holds the record against what the servers have.
 func (s *servers) agree(c *client.Client, r *record, loads []*load, after string) {
 	s.t.Helper()
+	s.serving()
+	stopAll(loads)
+	if wrong := r.compare(unfinished(s.t, c)); len(wrong) > 0 {
+		s.t.Fatalf("after %s: %s\n(%s)", after, strings.Join(wrong, "\n"), r.summary())
+	}
+}
+
+// serving waits until every server answers a linearizable read of every group.
+func (s *servers) serving() {
+	s.t.Helper()
 	for i := range s.nodes {
 		one := s.dialOnly(i)
 		eventually(s.t, "every group to be served by "+nodeName(i), func() error {
 			_, err := one.Queue(s.t.Context(), queue)
 			return err
 		})
-	}
-	for _, l := range loads {
-		l.stop()
-	}
-	if wrong := r.compare(unfinished(s.t, c)); len(wrong) > 0 {
-		s.t.Fatalf("after %s: %s\n(%s)", after, strings.Join(wrong, "\n"), r.summary())
 	}
 }
 
@@ -231,4 +198,31 @@ func (s *servers) terms(c *client.Client) map[uint32]uint64 {
 func (s *servers) dialOnly(i int) *client.Client {
 	s.t.Helper()
 	return s.nodes[i].dial(s.t)
+}
+
+// pause stops a server until it is let go on.
+func (s *servers) pause(i int) (goOn func()) {
+	s.t.Helper()
+	signal := func(sig syscall.Signal) {
+		if err := s.nodes[i].cmd.Process.Signal(sig); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	return func() { signal(syscall.SIGCONT) }
+}
+
+// isolate cuts a server off from the others until it is healed.
+func (s *servers) isolate(i int) (heal func()) {
+	s.t.Helper()
+	each := func(do func(from, to int)) {
+		for other := range s.nodes {
+			if other != i {
+				do(i, other)
+				do(other, i)
+			}
+		}
+	}
+	each(s.network.cut)
+	return func() { each(s.network.heal) }
 }

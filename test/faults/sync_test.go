@@ -103,17 +103,11 @@ func failSyncs(t *testing.T, call string, rounds, last int) {
 	for round := 1; round <= rounds; round++ {
 		calls := filepath.Join(t.TempDir(), "calls")
 		nth := 1 + random.IntN(last)
-		detach := p.trace(t, "-ttt", "-o", calls, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:error=EIO:when=%d", call, nth))
+		detach := p.failCall(t, call, nth, calls)
 		l := startLoad(t, p, r)
-		code, err := p.exit(time.Minute)
+		p.wantDiskFailure(t)
 		l.stop()
 		detach()
-		if err != nil {
-			t.Fatalf("round %d, %s number %d of a thread: %v", round, call, nth, err)
-		}
-		if code == 0 || !strings.Contains(p.said.String(), "input/output error") {
-			t.Fatalf("round %d: want a failure and words about the disk, got code %d and\n%s", round, code, p.said)
-		}
 		if n := r.confirmedAfter(injectedAt(t, calls)); n > 0 {
 			t.Fatalf("round %d: %d messages were sent after a failed %s and confirmed", round, n, call)
 		}
@@ -122,6 +116,48 @@ func failSyncs(t *testing.T, call string, rounds, last int) {
 	}
 	drain(t, p, r)
 	p.stop(t)
+}
+
+// The first sync that fails ends one of three servers at once; the others go on
+// without it, and it comes back.
+func TestFailedSyncOfOne(t *testing.T) {
+	s, r, random := startServers(t), &record{}, newRand()
+	c := s.dial(0)
+	createQueue(t, c)
+	s.createProbes(c)
+	for round := 1; round <= *rounds; round++ {
+		victim := random.IntN(3)
+		calls := filepath.Join(t.TempDir(), "calls")
+		detach := s.nodes[victim].failCall(t, "fdatasync", 1+random.IntN(20), calls)
+		loads := s.startLoads(r, s.dialOnly)
+		s.nodes[victim].wantDiskFailure(t)
+		detach()
+		injectedAt(t, calls)
+		s.goesOnWithout(victim)
+		s.launch(victim)
+		s.ready(victim)
+		s.agree(c, r, loads, fmt.Sprintf("failed sync %d, of %s", round, nodeName(victim)))
+	}
+	drain(t, s.nodes[0], r)
+	s.replicasAgree()
+}
+
+// failCall makes the nth such call of one of the server's threads fail.
+func (p *process) failCall(t *testing.T, call string, nth int, calls string) (detach func()) {
+	t.Helper()
+	return p.trace(t, "-ttt", "-o", calls, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:error=EIO:when=%d", call, nth))
+}
+
+// wantDiskFailure waits until the server has ended, for that reason.
+func (p *process) wantDiskFailure(t *testing.T) {
+	t.Helper()
+	code, err := p.exit(time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code == 0 || !strings.Contains(p.said.String(), "input/output error") {
+		t.Fatalf("want a failure and words about the disk, got code %d and\n%s", code, p.said)
+	}
 }
 
 var injectedLine = regexp.MustCompile(`(?m)^\d+\s+(\d+)\.(\d{6}) .*\(INJECTED\)`)
