@@ -180,6 +180,25 @@ func TestFailedSyncEndsTheHost(t *testing.T) {
 	}
 }
 
+// A host that stops does not wait for a flush that fails again and again.
+func TestStopOnABrokenDisk(t *testing.T) {
+	d := newDisk(t, nil)
+	n := single(t, d)
+	n.add("a")
+	broken := errors.New("the disk is broken")
+	d.before(func(op errorfs.Op) error {
+		if isLog(op) {
+			return nil
+		}
+		return broken
+	})
+	n.stop()
+	n.stop = nil
+	if err := <-n.ended; !errors.Is(err, broken) {
+		t.Errorf("Run returned %v", err)
+	}
+}
+
 // The rows that count as durable are never ahead of what a power cut leaves.
 func TestDurableRowIsNeverAheadOfACrash(t *testing.T) {
 	d := newDisk(t, nil)

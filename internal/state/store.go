@@ -35,6 +35,11 @@ type Store struct {
 	views   int // open ones, and installs under way
 	closing bool
 	idle    sync.Cond // there are none
+
+	broken chan struct{} // closed when failure is set
+	// failure is the first error of what Pebble does by itself. It tries again for
+	// ever, so who waits for it must know.
+	failure error
 }
 
 // Open opens or creates the store in o.Dir.
@@ -45,6 +50,8 @@ func Open(o Options) (*Store, error) {
 	if o.MemTable == 0 {
 		o.MemTable = 32 << 20
 	}
+	s := &Store{dir: o.Dir, broken: make(chan struct{})}
+	s.idle.L = &s.mu
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref() // the DB holds its own reference
 	po := &pebble.Options{
@@ -70,6 +77,7 @@ func Open(o Options) (*Store, error) {
 				}
 			},
 			BackgroundError: func(err error) {
+				s.fail(err)
 				if o.OnBackground != nil {
 					o.OnBackground(err)
 				}
@@ -85,8 +93,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state: open %s: %w", o.Dir, err)
 	}
-	s := &Store{db: db, dir: o.Dir, options: po}
-	s.idle.L = &s.mu
+	s.db, s.options = db, po
 	err = s.identify(o)
 	if err == nil && !o.ReadOnly {
 		err = s.clearIncoming()
@@ -124,7 +131,7 @@ func (s *Store) identify(o Options) error {
 		if err := s.db.Set(identityKey, binary.BigEndian.AppendUint64(nil, o.StoreID), pebble.NoSync); err != nil {
 			return fmt.Errorf("state: %s: %w", o.Dir, err)
 		}
-		return s.db.Flush() // durable before any row is
+		return s.Flush() // durable before any row is
 	case err != nil:
 		return fmt.Errorf("state: read the identity in %s: %w", o.Dir, err)
 	}
@@ -178,7 +185,27 @@ func (s *Store) StartFlush() error {
 }
 
 // Flush makes durable all that is committed now.
-func (s *Store) Flush() error { return s.db.Flush() }
+func (s *Store) Flush() error {
+	flushed, err := s.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-flushed:
+		return nil
+	case <-s.broken:
+		return fmt.Errorf("state: flush %s: %w", s.dir, s.failure)
+	}
+}
+
+func (s *Store) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure == nil {
+		s.failure = err
+		close(s.broken)
+	}
+}
 
 // Metrics are Pebble's own.
 func (s *Store) Metrics() *pebble.Metrics { return s.db.Metrics() }
