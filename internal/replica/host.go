@@ -78,6 +78,7 @@ type Host struct {
 	sending    *sending // at most one at a time
 	pace       float64  // see setPace
 	receiving  atomic.Bool
+	attempts   uint64 // to learn a read index, of all groups: replicas begin anew
 
 	// Of a host that is stepped.
 	stepped bool

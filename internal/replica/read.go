@@ -32,7 +32,6 @@ type reads struct {
 	asking  *readers // for these an index is wanted
 	asked   bool     // an attempt is under way
 	age     int      // of the attempt, in ticks
-	attempt uint64   // number of the last attempt
 	context [24]byte // of the last attempt
 	began   time.Time
 }
@@ -119,11 +118,11 @@ func (g *Group) askReads() {
 		return
 	}
 	r.asked, r.age = true, 0
-	r.attempt++
+	g.host.attempts++
 	r.began = g.host.o.Now()
 	binary.BigEndian.PutUint64(r.context[0:], g.replica)
 	binary.BigEndian.PutUint64(r.context[8:], g.host.boot)
-	binary.BigEndian.PutUint64(r.context[16:], r.attempt)
+	binary.BigEndian.PutUint64(r.context[16:], g.host.attempts)
 	g.raft.ReadIndex(bytes.Clone(r.context[:]))
 }
 
