@@ -3,7 +3,6 @@ package leader
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -96,16 +95,16 @@ func (r *rig) start() {
 	r.lead()
 }
 
-// lead waits until the group leads, and its machine has been told.
+// lead waits until the group leads: who can read finds a machine that was told.
 func (r *rig) lead() {
 	r.t.Helper()
 	if err := r.raft.ReadIndex(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
-	for led := false; !led; runtime.Gosched() {
-		r.mu.Lock()
-		led = r.leading
-		r.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.leading {
+		r.t.Fatal("a read was let go before the machine was told that it leads")
 	}
 }
 

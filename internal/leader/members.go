@@ -37,9 +37,6 @@ func NewMembers(g *replica.Group, change Change) *Members {
 // Of says whether these are a replica's Members.
 func (m *Members) Of(g *replica.Group) bool { return m.raft == g }
 
-// caughtUp is how many entries a learner may be behind when it becomes a voter.
-const caughtUp = 256
-
 // Step does the next thing, if there is one and none is under way. It returns
 // when that is done or has failed; then the next Step tries again.
 //
@@ -84,7 +81,7 @@ func (m *Members) giveUpLead(st replica.Status, prefer uint64, now time.Time) {
 	progress := m.raft.Progress()
 	last := ownMatch(progress, st.Replica)
 	for _, p := range progress {
-		if p.Replica == prefer && p.Active && p.Match+caughtUp >= last {
+		if p.Replica == prefer && p.Near(last) {
 			m.handed = now
 			m.raft.TransferLeader(prefer)
 		}
@@ -117,7 +114,7 @@ func ownMatch(progress []replica.Progress, own uint64) uint64 {
 			return p.Match
 		}
 	}
-	return math.MaxUint64 - caughtUp // it leads no more: nobody is near
+	return math.MaxUint64 // it leads no more: nobody is near
 }
 
 // ready says that all who shall become voters are near enough.
@@ -126,7 +123,7 @@ func (m *Members) ready(voters []uint64, st replica.Status) bool {
 	progress := m.raft.Progress()
 	last := ownMatch(progress, st.Replica)
 	for _, p := range progress {
-		near[p.Replica] = p.Active && p.Match+caughtUp >= last
+		near[p.Replica] = p.Near(last)
 	}
 	for _, id := range voters {
 		if !slices.Contains(st.Voters, id) && !near[id] {

@@ -8,31 +8,51 @@ import (
 	"slices"
 
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/placement"
 )
 
 // Owners tells which workers the keys of a queue prefer at its leader, and how much
 // of them each, by name.
 func (g *Group) Owners(_ context.Context, number uint32) ([]message.Preferred, error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	l := g.queues[number]
 	switch {
 	case !g.leading:
+		g.mu.Unlock()
 		return nil, message.Errorf(message.NotLeader, "group %d is not led here", g.raft.ID())
 	case l == nil:
+		g.mu.Unlock()
 		return nil, nil
 	}
 	l.workers.forget(g.clock.Now())
-	return l.workers.shares(), nil
+	names := l.workers.names()
+	g.mu.Unlock()
+	return shares(names), nil
+}
+
+// names are all workers by id.
+func (ws *workers) names() map[uint64]string {
+	names := make(map[uint64]string, len(ws.by))
+	for id, w := range ws.by {
+		names[id] = w.name
+	}
+	return names
 }
 
 // shares are the parts of all classes of keys that prefer each worker, by name.
-func (ws *workers) shares() []message.Preferred {
+// With many workers that takes a while: it wants no lock.
+func shares(names map[uint64]string) []message.Preferred {
+	if len(names) == 0 {
+		return nil
+	}
+	members := make([]placement.Member, 0, len(names))
+	for id := range names {
+		members = append(members, placement.Member{ID: id, Weight: 1})
+	}
 	count := map[string]int{}
 	for class := range uint64(classes) {
-		if w := ws.prefers(class); w != nil {
-			count[w.name]++
-		}
+		id, _ := placement.Owner(class, members)
+		count[names[id]]++
 	}
 	out := make([]message.Preferred, 0, len(count))
 	for _, name := range slices.Sorted(maps.Keys(count)) {

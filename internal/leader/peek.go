@@ -13,8 +13,9 @@ func (l *line) wanted() bool { return l.workers.calls+len(l.peeks) > 0 }
 // peek returns when the queue has a message here that may go out and that
 // nobody takes who waits here, or when ctx ends. A receiver that waits at
 // several groups can lend its room to one of them at a time, so it asks first.
-// Others may be quicker: then it asks again.
-func (g *Group) peek(ctx context.Context, number uint32) error {
+// Others may be quicker: then it asks again. Meanwhile its worker is one of those
+// that keys may prefer.
+func (g *Group) peek(ctx context.Context, number uint32, name string) error {
 	g.mu.Lock()
 	l := g.queues[number]
 	switch {
@@ -30,16 +31,19 @@ func (g *Group) peek(ctx context.Context, number uint32) error {
 	}
 	here := make(chan struct{})
 	l.peeks = append(l.peeks, here)
+	w := l.workers.get(name, g.clock.Now())
+	w.peeks++
 	g.mu.Unlock()
 	g.dispatch(l)
 	select {
 	case <-here:
-		return nil
 	case <-ctx.Done():
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	l.asked = g.clock.Now()
+	w.peeks--
+	w.seen = g.clock.Now()
+	l.asked = w.seen
 	if i := slices.Index(l.peeks, here); i >= 0 {
 		l.peeks = slices.Delete(l.peeks, i, i+1)
 	}

@@ -209,7 +209,7 @@ func (r *Remote) peek(c *Call) *message.Error {
 	ctx, cancel := context.WithTimeout(context.Background(), takeFor+answerWithin)
 	defer cancel()
 	b := binary.AppendUvarint(appendRequest(nil, askPeek, r.id), uint64(c.Queue))
-	if _, err := r.at.ask(ctx, r.id, b, c.closing); err != nil {
+	if _, err := r.at.ask(ctx, r.id, append(b, c.Worker...), c.closing); err != nil {
 		return asError(err)
 	}
 	return nil

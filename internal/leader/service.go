@@ -65,10 +65,10 @@ func (s *Service) answer(ctx context.Context, kind byte, id uint64, fields []byt
 		return s.take(ctx, g, fields)
 	case askPeek:
 		number, n := binary.Uvarint(fields)
-		if n <= 0 {
+		if n <= 0 || len(fields)-n > message.MaxWorker {
 			return nil, errWire
 		}
-		return []byte{answered}, g.peek(ctx, uint32(number))
+		return []byte{answered}, g.peek(ctx, uint32(number), string(fields[n:]))
 	case askStatus:
 		return appendJSON([]byte{answered}, g.raft.Status())
 	case askClaim:

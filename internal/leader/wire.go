@@ -22,7 +22,7 @@ const (
 	askPropose   = 1  // a command → its result
 	askRead      = 2  // a query and how old its answer may be → the answer and its freshness
 	askTake      = 3  // what a receiver that waits wants → what it got
-	askPeek      = 4  // a queue → nothing, as soon as it has a message that may go out
+	askPeek      = 4  // a queue and a worker → nothing, as soon as it has a message that may go out
 	askStatus    = 5  // → the replica's status
 	askCatalog   = 6  // a change of the catalog → its result
 	askBeat      = 7  // a bundle of beats → those that may be answered

@@ -14,6 +14,7 @@ type worker struct {
 	id    uint64 // the same at every leader
 	of    *workers
 	calls []*Call   // of it that wait here, in the order of waiting
+	peeks int       // of it at other nodes that wait to be beckoned
 	load  int       // messages of the line that it holds, or that are on their way to it
 	seen  time.Time // when it last waited
 	// While grants are made: it takes from calls[at] on, for which the grant of
@@ -79,7 +80,7 @@ func (ws *workers) forget(now time.Time) {
 	}
 	ws.looked = now
 	for id, w := range ws.by {
-		if len(w.calls)+w.load == 0 && now.Sub(w.seen) >= lately {
+		if len(w.calls)+w.peeks+w.load == 0 && now.Sub(w.seen) >= lately {
 			delete(ws.by, id)
 			ws.changed()
 		}

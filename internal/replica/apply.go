@@ -266,12 +266,12 @@ func (w *worker) apply(t task) []any {
 // answer lets everybody know that the entry is applied.
 func (w *worker) answer(t task, results []any) {
 	g := w.g
-	g.applied.Store(t.entry.GetIndex())
-	g.queue.applied(t.entry)
 	if w.want != 0 && t.entry.GetTerm() == w.want && !w.leading {
 		w.leading = true
 		g.machine.Lead(w.want)
 	}
+	g.applied.Store(t.entry.GetIndex()) // readers that it lets go find a machine that leads
+	g.queue.applied(t.entry)
 	for i, p := range t.ours {
 		g.release(1, p.size)
 		p.done(results[i], nil)

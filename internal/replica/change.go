@@ -11,8 +11,8 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// maxBehind is how many entries a learner may lack to become a voter: it has
-// them within a moment, also under load.
+// maxBehind is how many entries a replica may lack to become a voter or the leader:
+// it has them within a moment, also under load.
 const maxBehind = 128
 
 // quietTicks after which a replica that was not heard of counts as not active:
@@ -26,6 +26,12 @@ type Progress struct {
 	Learner  bool
 	Active   bool // it was heard of in the last 1 to 2 seconds
 	Snapshot bool // it needs, or is being sent, a snapshot
+}
+
+// Near says that the replica lacks so little of the log up to an index that it may
+// become a voter or the leader.
+func (p Progress) Near(index uint64) bool {
+	return p.Active && p.Match > 0 && p.Match+maxBehind >= index
 }
 
 // peer is a replica as its leader sees it.
@@ -67,7 +73,7 @@ func (g *Group) notePeers() {
 		now = append(now, p)
 	})
 	g.peers = now
-	if p, ok := g.peer(g.fed.to); !ok || !p.Active || p.Match+maxBehind >= g.commit.Load() {
+	if p, ok := g.peer(g.fed.to); !ok || !p.Active || p.Near(g.commit.Load()) {
 		g.fed = fed{}
 	}
 	shown := make([]Progress, len(now))
@@ -179,14 +185,14 @@ func (g *Group) mayVote(is *role, id uint64) error {
 	if !slices.Contains(is.learners, id) {
 		return message.Errorf(message.InvalidArgument, "replica %d of group %d can't vote at once: make it a learner first", id, g.id)
 	}
-	var match uint64
-	g.raft.WithProgress(func(p uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if p == id {
-			match = pr.Match
+	p := Progress{Active: true}
+	g.raft.WithProgress(func(of uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if of == id {
+			p.Match = pr.Match
 		}
 	})
-	if commit := g.commit.Load(); match == 0 || match+maxBehind < commit {
-		return message.Errorf(message.Unavailable, "replica %d of group %d is at index %d of %d: try again when it has caught up", id, g.id, match, commit)
+	if commit := g.commit.Load(); !p.Near(commit) {
+		return message.Errorf(message.Unavailable, "replica %d of group %d is at index %d of %d: try again when it has caught up", id, g.id, p.Match, commit)
 	}
 	return nil
 }

@@ -40,8 +40,8 @@ type reads struct {
 const askAgainAfter = 5
 
 // ReadIndex returns when everything that was confirmed before the call is
-// applied here, so that a View opened after it is linearizable. It works on any
-// replica. Readers that wait at the same time share one question to the leader.
+// applied here, so that a View opened after it is linearizable; on a leader the
+// machine has been told by then that it leads. It works on any replica. Readers that wait at the same time share one question to the leader.
 // An error means that this is not known: ctx ended (Unavailable), too many wait
 // (ResourceExhausted), or the host stops (Unavailable).
 func (g *Group) ReadIndex(ctx context.Context) error {
