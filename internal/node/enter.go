@@ -120,6 +120,7 @@ func (n *Node) join(ctx context.Context) error {
 
 func (n *Node) joinAt(ctx context.Context, guest *peer.Peers, addrs []string) error {
 	request := encodeNode(nodeRequest{Join: new(n.describe())})
+	var said nag
 	for {
 		var last error
 		for _, addr := range addrs {
@@ -143,11 +144,39 @@ func (n *Node) joinAt(ctx context.Context, guest *peer.Peers, addrs []string) er
 				return fmt.Errorf("join the cluster at %w", last)
 			}
 		}
-		n.config.Logger.WarnContext(ctx, "no node of the cluster lets this one in yet; trying again", "error", last)
+		if said.due(n.config.Clock.Now(), last) {
+			n.config.Logger.WarnContext(ctx, "no node of the cluster lets this one in yet; trying again", "error", last)
+		}
 		if err := n.pause(ctx, joinEvery); err != nil {
 			return fmt.Errorf("join the cluster at %w", errors.Join(last, err))
 		}
 	}
+}
+
+// nag decides when to say again why something does not succeed: at once when it is
+// something else, the same only now and then.
+type nag struct {
+	words string
+	at    time.Time
+	pause time.Duration
+}
+
+const (
+	nagFirst = 5 * time.Second
+	nagMost  = time.Minute
+)
+
+func (g *nag) due(now time.Time, why error) bool {
+	switch words := why.Error(); {
+	case words != g.words:
+		g.words, g.pause = words, nagFirst
+	case now.Sub(g.at) < g.pause:
+		return false
+	default:
+		g.pause = min(2*g.pause, nagMost)
+	}
+	g.at = now
+	return true
 }
 
 // passing says that a node may answer otherwise a moment later.
@@ -199,6 +228,7 @@ func (n *Node) assemble(ctx context.Context) error {
 // is of one. alone: there is no cluster.
 func (n *Node) gather(ctx context.Context, guest *peer.Peers, others []string) (alone bool, err error) {
 	request := encodeNode(nodeRequest{Assemble: n.config.InitialMembers})
+	var said nag
 	for {
 		var absent error
 		for _, addr := range others {
@@ -217,7 +247,9 @@ func (n *Node) gather(ctx context.Context, guest *peer.Peers, others []string) (
 		if absent == nil {
 			return true, nil
 		}
-		n.config.Logger.WarnContext(ctx, "not all initial members are there yet; trying again", "error", absent)
+		if said.due(n.config.Clock.Now(), absent) {
+			n.config.Logger.WarnContext(ctx, "not all initial members are there yet; trying again", "error", absent)
+		}
 		if err := n.pause(ctx, joinEvery); err != nil {
 			return false, fmt.Errorf("wait for the initial member %w", errors.Join(absent, err))
 		}
