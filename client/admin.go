@@ -174,7 +174,7 @@ func (c *Client) Show(ctx context.Context, id string, wait time.Duration, opts .
 
 // ListOptions say which messages to list.
 type ListOptions struct {
-	State string // ready (default), scheduled, leased, dead or finished
+	State string // ready (default), scheduled, leased, dead, finished or expired
 	Max   int    // 1–1,000; default 100
 	Page  string // the next page that the answer before named; "" is the first
 	// Stale lets any replica answer with what is at most so old, as the option of

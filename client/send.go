@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 )
@@ -49,6 +50,12 @@ type Message struct {
 	// Delay is how long the message is not handed out. One with a key keeps its
 	// place in the key's order: later ones wait for it.
 	Delay time.Duration
+	// DeliverAt, instead of a delay: not before this time, by the clock of the server
+	// that leads the message's shard.
+	DeliverAt time.Time
+	// Expires is when the message is of no use any more. If nobody holds it then, it
+	// ends as its queue's on_expired says. The zero time: never.
+	Expires time.Time
 	// Priority, 0–9: higher ones go first. A message never overtakes an earlier one
 	// of its key.
 	Priority int
@@ -141,6 +148,12 @@ func (c *Client) sending(m *Message) (*sending, error) {
 	e.in.Body, e.in.Key, e.in.Type, e.in.Attributes = m.Body, m.Key, m.Type, m.Attributes
 	if m.Delay != 0 {
 		e.in.Delay = durationpb.New(m.Delay)
+	}
+	if !m.DeliverAt.IsZero() {
+		e.in.DeliverAt = timestamppb.New(m.DeliverAt)
+	}
+	if !m.Expires.IsZero() {
+		e.in.Expires = timestamppb.New(m.Expires)
 	}
 	e.in.Priority, e.in.Retry = int32(m.Priority), m.Retry
 	return e, nil

@@ -27,8 +27,7 @@ type settingsFlags struct {
 	maxAttempts, maxWorkerDeaths, keepFinished int32
 	backoff                                    backoffFlags
 	keepFinishedFor                            time.Duration
-	maxMessageBytes                            string
-	onFailure                                  string
+	maxMessageBytes, onExpired, onFailure      string
 }
 
 func (s *settingsFlags) add(cmd *cobra.Command) {
@@ -40,6 +39,7 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.DurationVar(&s.keepFinishedFor, "keep-finished-for", 0, "and for how long (default 1h)")
 	f.StringVar(&s.maxMessageBytes, "max-message-bytes", "", "largest body (default 1MiB, at most 16MiB)")
 	f.StringVar(&s.onFailure, "on-failure", "", "what later messages of a key do while one that failed waits: block or skip (default block)")
+	f.StringVar(&s.onExpired, "on-expired", "", "what becomes of a message that expires: drop or dead (default drop)")
 }
 
 func (s *settingsFlags) settings() (*client.QueueSettings, error) {
@@ -60,6 +60,13 @@ func (s *settingsFlags) settings() (*client.QueueSettings, error) {
 			return nil, usageError(fmt.Errorf("--on-failure %q: want block or skip", s.onFailure))
 		}
 		q.OnFailure = comandav1.OnFailure(v)
+	}
+	if s.onExpired != "" {
+		policy := comandav1.OnExpired_value["ON_EXPIRED_"+strings.ToUpper(s.onExpired)]
+		if policy == 0 {
+			return nil, usageError(fmt.Errorf("--on-expired %q: want drop or dead", s.onExpired))
+		}
+		q.OnExpired = comandav1.OnExpired(policy)
 	}
 	var err error
 	q.Backoff, err = s.backoff.backoff()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -57,12 +58,39 @@ func newSend(a *app) *cobra.Command {
 	f.StringVar(&m.Key, "key", "", "messages of one key run in order, one at a time")
 	f.StringVar(&m.Type, "type", "", "names the handler")
 	f.DurationVar(&m.Delay, "delay", 0, "hand the message out no sooner than after this time")
+	f.Var((*timeFlag)(&m.DeliverAt), "deliver-at", "hand the message out no sooner than at this time, as 2026-01-31T18:00:00Z")
+	f.Var((*timeFlag)(&m.Expires), "expires", "when it is of no use any more: a time, or how long from now")
 	f.IntVar(&m.Priority, "priority", 0, "0 to 9: higher ones go first")
 	f.Int32Var(&maxAttempts, "max-attempts", 0, "failed attempts before the message is dead (default: as its queue says)")
 	backoff.add(cmd, "default: as its queue says")
 	f.StringToStringVar(&attrs, "attr", nil, "an attribute NAME=TEXT; may be given again")
 	return cmd
 }
+
+// timeFlag is a time in a flag: RFC 3339, or a duration from now.
+type timeFlag time.Time
+
+func (t *timeFlag) Set(text string) error {
+	if d, err := time.ParseDuration(text); err == nil {
+		*t = timeFlag(time.Now().Add(d))
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return errors.New("want a time as 2026-01-31T18:00:00Z, or a duration from now as 90s")
+	}
+	*t = timeFlag(at)
+	return nil
+}
+
+func (t *timeFlag) String() string {
+	if time.Time(*t).IsZero() {
+		return ""
+	}
+	return time.Time(*t).Format(time.RFC3339)
+}
+
+func (*timeFlag) Type() string { return "time" }
 
 // readBody finds the body where the command line says that it is.
 func readBody(stdin io.Reader, body []string, file string) ([]byte, error) {

@@ -20,6 +20,9 @@ func shown(q *catalog.Queue, d *queue.Detail) message.Shown {
 	if d.State == message.Scheduled {
 		s.ReadyAt = time.UnixMilli(d.DueWall)
 	}
+	if d.Expires > 0 {
+		s.Expires = time.UnixMilli(d.Expires)
+	}
 	for _, a := range d.History {
 		if a.Error != "" {
 			s.LastError = a.Error
@@ -33,7 +36,10 @@ func reason(d *queue.Detail) string {
 	switch d.State {
 	case message.Scheduled:
 		why := "delayed"
-		if d.Attempts > 0 {
+		switch {
+		case len(d.History) == 0 && d.At > 0:
+			return fmt.Sprintf("to be delivered at %s", stamp(d.At))
+		case d.Attempts > 0:
 			why = fmt.Sprintf("waits after failed attempt %d", d.Attempts)
 		}
 		return fmt.Sprintf("%s, scheduled until about %s", why, stamp(d.DueWall))
@@ -56,8 +62,11 @@ func reason(d *queue.Detail) string {
 		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.WorkerLost {
 			return fmt.Sprintf("worker_lost: dead after %d of its workers died", d.Deaths)
 		}
+		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Lapsed {
+			return fmt.Sprintf("it expired at %s", stamp(d.Expires))
+		}
 		return fmt.Sprintf("dead after %d failed attempts", d.Attempts)
-	case message.Leased, message.Finished:
+	case message.Leased, message.Finished, message.Expired:
 	}
 	return ""
 }
@@ -66,7 +75,7 @@ func stamp(wall int64) string { return time.UnixMilli(wall).UTC().Format("2006-0
 
 var outcomes = map[queue.Outcome]string{
 	queue.Acked: "acked", queue.Nacked: "nacked", queue.Rejected: "rejected",
-	queue.Released: "released", queue.Expired: "expired", queue.Redriven: "redriven", queue.WorkerLost: "worker_lost",
+	queue.Released: "released", queue.Expired: "expired", queue.Redriven: "redriven", queue.WorkerLost: "worker_lost", queue.Lapsed: "lapsed",
 }
 
 // timeline unrolls the history: sent, then each lease and how it ended.
@@ -84,7 +93,7 @@ func timeline(d *queue.Detail) []message.Event {
 	case message.Dead:
 		last := events[len(events)-1]
 		events = append(events, message.Event{At: last.At, Event: "dead", Attempt: last.Attempt})
-	case message.Scheduled, message.Ready, message.Finished:
+	case message.Scheduled, message.Ready, message.Finished, message.Expired:
 	}
 	return events
 }

@@ -72,13 +72,19 @@ func TestRefusedSends(t *testing.T) {
 		"a backoff list without delay": {Retry: &message.Retry{Backoff: message.Backoff{Kind: message.BackoffList}}},
 		"an unknown backoff":           {Retry: &message.Retry{Backoff: message.Backoff{Kind: 9}}},
 		"a backoff longer than years":  {Retry: &message.Retry{Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: message.MaxDelay + 1}}},
+		"a delay and a time":           {Delay: time.Second, DeliverAt: time.Now().Add(time.Hour)},
+		"a time before 1970":           {DeliverAt: time.Unix(-1, 0)},
+		"an end before the begin":      {DeliverAt: time.Now().Add(time.Hour), Expires: time.Now().Add(time.Minute)},
+		"an end before the delay's":    {Delay: time.Hour, Expires: time.Now().Add(time.Minute)},
+		"an end that has passed":       {Expires: time.Now().Add(-time.Second)},
+		"an end after the year 9999":   {Expires: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)},
 	} {
 		rs, err := g.Send(t.Context(), "q", []message.New{m, {}})
 		if err != nil || rs[0].Err == nil || rs[0].Err.Code != message.InvalidArgument || rs[1].Err != nil {
 			t.Errorf("%s: %+v, %v", name, rs, err)
 		}
 	}
-	if c := counts(t, g, "q"); c.Ready != 7 {
+	if c := counts(t, g, "q"); c.Ready != 13 {
 		t.Errorf("%+v", c)
 	}
 }

@@ -30,7 +30,7 @@ type Group struct {
 	queues   map[uint32]*line
 	leases   leases
 	sessions sessions
-	timed    map[*cell]bool // cells with something scheduled
+	timed    map[*timers]bool // those with something to wake
 	view     *catalog.View
 	// proposed is what was proposed of the catalog's settings: a version, or
 	// ^0 for a drop.
@@ -61,7 +61,15 @@ type cell struct {
 	queue  uint32
 	number int
 	window window
-	timers timers
+	timers [queue.TimerKinds]timers
+}
+
+func newCell(number uint32, n int) *cell {
+	c := &cell{queue: number, number: n}
+	for kind := range c.timers {
+		c.timers[kind] = timers{cell: c, kind: queue.TimerKind(kind)}
+	}
+	return c
 }
 
 // Change proposes a change of the catalog to its leader, wherever that is.
@@ -79,7 +87,7 @@ func (g *Group) forget() {
 	g.queues = map[uint32]*line{}
 	g.leases = leases{by: map[leaseKey]*deadline{}}
 	g.sessions = sessions{by: map[uint64]*bound{}, ending: map[uint64]*bound{}}
-	g.timed = map[*cell]bool{}
+	g.timed = map[*timers]bool{}
 	g.proposed = map[uint32]uint64{}
 	g.postponed = nil
 }
@@ -142,8 +150,10 @@ func (g *Group) build(view queue.Reader, term uint64) {
 				g.bind(g.leases.set(key, d.Fence, d.At), d.Session, d.Incarnation)
 				g.hold(key, l.workers.get(d.Worker, g.clock.Now()))
 			}
-			if first := queue.Timers(view, l.number, c.number, nil, 1); len(first) > 0 {
-				g.schedule(c, first[0].Due)
+			for kind := range c.timers {
+				if first := queue.Timers(view, l.number, c.number, queue.TimerKind(kind), nil, 1); len(first) > 0 {
+					g.schedule(c, queue.TimerKind(kind), first[0].Due)
+				}
 			}
 		}
 	}
@@ -172,7 +182,7 @@ func (g *Group) configure(info *queue.Info) *line {
 		g.queues[info.Number] = l
 		for _, s := range info.Shards {
 			for n := s.From; n <= s.To; n++ {
-				l.cells = append(l.cells, &cell{queue: info.Number, number: n})
+				l.cells = append(l.cells, newCell(info.Number, n))
 			}
 		}
 	}
@@ -261,7 +271,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	case queue.Withdrawn:
 		c.window.withdraw(e.Ref)
 	case queue.Due:
-		g.schedule(c, e.At)
+		g.schedule(c, e.Timer, e.At)
 	}
 	return nil
 }
@@ -273,7 +283,7 @@ func (g *Group) drop(number uint32) {
 		}
 		l.beckon(len(l.peeks))
 		for _, c := range l.cells {
-			delete(g.timed, c)
+			g.unschedule(c)
 		}
 		delete(g.queues, number)
 	}

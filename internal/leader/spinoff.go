@@ -24,7 +24,7 @@ func (g *Group) letGo(l *line) {
 	}
 	l.cells = slices.DeleteFunc(l.cells, func(c *cell) bool {
 		if gone(c.number) {
-			delete(g.timed, c)
+			g.unschedule(c)
 			return true
 		}
 		return false

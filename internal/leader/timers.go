@@ -122,10 +122,12 @@ func (d *deadlines) Pop() any {
 	return l
 }
 
-// timers knows when the first scheduled message of a cell is due. The rows have
-// the rest: they are read when the time has come.
+// timers knows when the first timer of a kind is due in a cell. The rows have the
+// rest: they are read when the time has come. Times are ms in the time of the kind.
 type timers struct {
-	next   int64 // group time, ms; 0: nothing is scheduled
+	cell   *cell
+	kind   queue.TimerKind
+	next   int64 // 0: nothing is due
 	after  int64 // all that were due up to here were woken: no need to read them
 	waking bool
 	// added is the first of those that were set since the rows were read; 0: none.
@@ -138,7 +140,8 @@ func (t *timers) add(at int64) {
 	} else {
 		t.next = soonest(t.next, at)
 	}
-	// An entry may be stamped before and applied after others were woken.
+	// An entry may be stamped before and applied after others were woken, and a wall
+	// clock may go back.
 	t.after = min(t.after, at-1)
 }
 
@@ -149,10 +152,41 @@ func soonest(a, b int64) int64 {
 	return min(a, b)
 }
 
-// schedule notes that a message of a cell is due at a time.
-func (g *Group) schedule(c *cell, at int64) {
-	c.timers.add(at)
-	g.timed[c] = true
+// schedule notes that something of a cell is due at a time.
+func (g *Group) schedule(c *cell, kind queue.TimerKind, at int64) {
+	t := &c.timers[kind]
+	t.add(at)
+	g.timed[t] = true
+}
+
+// unschedule forgets what is due of a cell.
+func (g *Group) unschedule(c *cell) {
+	for kind := range c.timers {
+		delete(g.timed, &c.timers[kind])
+	}
+}
+
+// wakeable takes those timers that are due, and says whether anything counts on
+// group time.
+func (g *Group) wakeable(now int64) (wake []wakeJob, counts bool) {
+	wall := g.clock.Now().UnixMilli()
+	for t := range g.timed {
+		until := now
+		if t.kind.Wall() {
+			until = wall
+		} else {
+			counts = true
+		}
+		if t.next <= until && !t.waking {
+			t.waking = true
+			wake = append(wake, wakeJob{t, t.after, until})
+		}
+	}
+	slices.SortFunc(wake, func(a, b wakeJob) int {
+		x, y := a.timers, b.timers
+		return cmp.Or(cmp.Compare(x.cell.queue, y.cell.queue), cmp.Compare(x.cell.number, y.cell.number), cmp.Compare(x.kind, y.kind))
+	})
+	return wake, counts || len(g.leases.by) > 0
 }
 
 // Tick ends leases whose deadline has passed, wakes what is due, hands out what
@@ -180,17 +214,7 @@ func (g *Group) Tick() {
 	for d := g.leases.due(now, sweep); len(d) > 0; d = g.leases.due(now, sweep) {
 		expired = append(expired, d)
 	}
-	var wake []wakeJob
-	timed := len(g.leases.by)+len(g.timed) > 0
-	for c := range g.timed {
-		if t := &c.timers; t.next <= now && !t.waking {
-			t.waking = true
-			wake = append(wake, wakeJob{c, t.after})
-		}
-	}
-	slices.SortFunc(wake, func(a, b wakeJob) int {
-		return cmp.Or(cmp.Compare(a.cell.queue, b.cell.queue), cmp.Compare(a.cell.number, b.cell.number))
-	})
+	wake, timed := g.wakeable(now)
 	postponed := g.postponed
 	g.postponed = nil
 	for _, l := range postponed {
@@ -206,7 +230,7 @@ func (g *Group) Tick() {
 		g.expire(d)
 	}
 	for _, w := range wake {
-		g.wake(w, now)
+		g.wake(w)
 	}
 	for _, l := range postponed {
 		g.dispatch(l)
@@ -235,27 +259,26 @@ func (g *Group) expire(ds []*deadline) {
 }
 
 type wakeJob struct {
-	cell  *cell
-	after int64
+	timers       *timers
+	after, until int64
 }
 
-// wake reads the timers of a cell that are due and proposes to make their
-// messages ready.
-func (g *Group) wake(w wakeJob, now int64) {
+// wake reads those timers that are due and proposes to do what they wait for.
+func (g *Group) wake(w wakeJob) {
+	t := w.timers
 	view := g.raft.View()
 	if view == nil {
 		return // the host ends
 	}
-	due := queue.Timers(view, w.cell.queue, w.cell.number, &queue.TimerRef{Due: w.after}, sweep+1)
+	due := queue.Timers(view, t.cell.queue, t.cell.number, t.kind, &queue.TimerRef{Due: w.after}, sweep+1)
 	view.Close()
 	n := 0
-	for n < len(due) && n < sweep && due[n].Due <= now {
+	for n < len(due) && n < sweep && due[n].Due <= w.until {
 		n++
 	}
 	finish := func(err error) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		t := &w.cell.timers
 		t.waking = false
 		if err != nil {
 			return // again with the next tick
@@ -272,13 +295,13 @@ func (g *Group) wake(w wakeJob, now int64) {
 			t.added = 0
 		}
 		if t.next == 0 {
-			delete(g.timed, w.cell)
+			delete(g.timed, t)
 		}
 	}
 	if n == 0 {
 		finish(nil)
 		return
 	}
-	c := queue.Wake{Queue: w.cell.queue, Timers: due[:n]}
+	c := queue.Wake{Queue: t.cell.queue, Timers: due[:n]}
 	g.raft.Propose(replica.Command(c.Command()), func(_ any, err error) { finish(err) })
 }

@@ -87,10 +87,12 @@ type New struct {
 	Body       []byte
 	Key        string
 	Type       string
-	Attributes []Attribute // sorted by name, names unique
-	Delay      time.Duration
-	Priority   int    // 0 to MaxPriority: higher ones first
-	Retry      *Retry // nil: as its queue says
+	Attributes []Attribute   // sorted by name, names unique
+	Delay      time.Duration // by the servers' running time
+	DeliverAt  time.Time     // or: not before it; zero: at once
+	Expires    time.Time     // when it is no use any more, unless it is leased then; zero: never
+	Priority   int           // 0 to MaxPriority: higher ones first
+	Retry      *Retry        // nil: as its queue says
 }
 
 // Size is about how many bytes the message takes on its way.
@@ -119,6 +121,9 @@ func (m *New) Check() error {
 	if m.Delay > MaxDelay {
 		return Errorf(InvalidArgument, "delay %s is longer than %s", m.Delay, MaxDelay)
 	}
+	if err := m.checkTimes(); err != nil {
+		return err
+	}
 	if err := between("priority", int64(m.Priority), 0, MaxPriority); err != nil {
 		return err
 	}
@@ -128,6 +133,30 @@ func (m *New) Check() error {
 		}
 	}
 	return checkAttributes(m.Attributes)
+}
+
+func (m *New) checkTimes() error {
+	if err := checkTime("deliver_at", m.DeliverAt); err != nil {
+		return err
+	}
+	if err := checkTime("expires", m.Expires); err != nil {
+		return err
+	}
+	switch {
+	case !m.DeliverAt.IsZero() && m.Delay > 0:
+		return Errorf(InvalidArgument, "delay and deliver_at say both when the message is ready: give one")
+	case !m.Expires.IsZero() && !m.DeliverAt.Before(m.Expires):
+		return Errorf(InvalidArgument, "the message would expire before its deliver_at")
+	}
+	return nil
+}
+
+// checkTime takes a time that is not given, too.
+func checkTime(what string, t time.Time) error {
+	if !t.IsZero() && (t.Before(time.Unix(0, 0)) || t.Year() > 9999) {
+		return Errorf(InvalidArgument, "%s is %s: want a time from 1970 to 9999", what, t.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 func checkAttributes(as []Attribute) error {

@@ -15,6 +15,15 @@ const (
 	BackoffList        BackoffKind = 3 // List in turn, its last delay again and again
 )
 
+// ExpiredPolicy says what becomes of a message that is not done when it expires.
+type ExpiredPolicy byte
+
+// The policies.
+const (
+	ExpiredDrop ExpiredPolicy = 1 // it is over, and stays visible as finished ones do
+	ExpiredDead ExpiredPolicy = 2 // it is dead
+)
+
 // DefaultWorkerDeaths is the default of Settings.MaxWorkerDeaths.
 const DefaultWorkerDeaths = 3
 
@@ -111,6 +120,7 @@ type Settings struct {
 	KeepFinishedFor time.Duration // and for how long
 	MaxMessageBytes int           // largest body
 	OnFailure       OnFailure
+	OnExpired       ExpiredPolicy // default ExpiredDrop
 }
 
 // WithDefaults fills in what is not set. MaxAttempts stays 0: its default
@@ -131,6 +141,9 @@ func (s Settings) WithDefaults() Settings {
 	}
 	if s.MaxMessageBytes == 0 {
 		s.MaxMessageBytes = 1 << 20
+	}
+	if s.OnExpired == 0 {
+		s.OnExpired = ExpiredDrop
 	}
 	return s
 }
@@ -156,6 +169,7 @@ func (s Settings) Check() error {
 		between("max_message_bytes", int64(s.MaxMessageBytes), 0, MaxBody),
 		between("on_failure", int64(s.OnFailure), 0, int64(SkipKey)),
 		span("keep_finished_for", s.KeepFinishedFor, MaxKeepFor),
+		between("on_expired", int64(s.OnExpired), 0, int64(ExpiredDead)),
 		s.Backoff.check(),
 	} {
 		if err != nil {
@@ -172,6 +186,6 @@ func (s Settings) Equal(o Settings) bool {
 	a.Backoff.List, b.Backoff.List = nil, nil
 	return slices.Equal(la, lb) &&
 		a.MaxAttempts == b.MaxAttempts && a.MaxWorkerDeaths == b.MaxWorkerDeaths && a.KeepFinished == b.KeepFinished &&
-		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes && a.OnFailure == b.OnFailure &&
+		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes && a.OnFailure == b.OnFailure && a.OnExpired == b.OnExpired &&
 		a.Backoff.Kind == b.Backoff.Kind && a.Backoff.Initial == b.Backoff.Initial && a.Backoff.Max == b.Backoff.Max
 }

@@ -5,16 +5,17 @@ import "time"
 // State is where a message is in its life. It is in exactly one.
 type State byte
 
-// The states. Cancelled and expired messages end in the ring of finished ones.
+// The states. Expired messages end in the ring of finished ones.
 const (
 	Scheduled State = 1 // not before a time: delayed, or backing off
 	Ready     State = 2 // may be handed out, or waits for an earlier one of its key
 	Leased    State = 3
 	Finished  State = 4
 	Dead      State = 5
+	Expired   State = 6 // its time passed before it was done, and its queue drops such messages
 )
 
-var stateNames = [...]string{Scheduled: "scheduled", Ready: "ready", Leased: "leased", Finished: "finished", Dead: "dead"}
+var stateNames = [...]string{Scheduled: "scheduled", Ready: "ready", Leased: "leased", Finished: "finished", Dead: "dead", Expired: "expired"}
 
 func (s State) String() string {
 	if int(s) < len(stateNames) && stateNames[s] != "" {
@@ -30,7 +31,7 @@ func ParseState(s string) (State, error) {
 			return State(i), nil
 		}
 	}
-	return 0, Errorf(InvalidArgument, "state %q: want ready, scheduled, leased, dead or finished", clip(s))
+	return 0, Errorf(InvalidArgument, "state %q: want ready, scheduled, leased, dead, finished or expired", clip(s))
 }
 
 // Action is what a settlement does.

@@ -144,7 +144,7 @@ type Freshness struct {
 // Event is one line of a timeline.
 type Event struct {
 	At      time.Time
-	Event   string // sent, leased, acked, nacked, rejected, released, expired, dead, redriven
+	Event   string // sent, leased, acked, nacked, rejected, released, expired, dead, redriven, worker_lost, lapsed
 	Worker  string
 	Attempt int
 	Error   string
@@ -167,6 +167,7 @@ type Shown struct {
 	WorkerDeaths int
 	SentAt       time.Time
 	ReadyAt      time.Time // scheduled: about when
+	Expires      time.Time // zero: never
 	Worker       string    // leased: who holds it
 	LastError    string
 	Priority     int

@@ -46,7 +46,8 @@ type Effect struct {
 	Ref   Ref    // Offered, Withdrawn, Leased, Ended, Due
 	Key   uint64 // Offered: as in an Offer
 	Fence uint64 // Leased, Ended
-	At    int64  // Leased: deadline, 0 if bound to a session. Due: when. Group time, ms.
+	At    int64  // Leased: deadline, 0 if bound to a session; group time, ms. Due: when, in the time of Timer
+	Timer TimerKind
 	// LeaseSet: what it is bound to. SessionAttached. SessionEnded: this
 	// incarnation and all before it, whose leases are to be ended now.
 	Session, Incarnation uint64
@@ -171,7 +172,7 @@ func (m *Machine) apply(kind byte, d *decoder, e *entry) any {
 	case cmdSettle:
 		return m.settle(d)
 	case cmdExpire:
-		m.expire(d)
+		m.expireLeases(d)
 	case cmdWake:
 		m.wake(d)
 	case cmdRedrive:

@@ -48,6 +48,10 @@ func (d *decoder) uint() uint64 {
 
 func (d *decoder) int() int64 { return int64(d.uint()) }
 
+func putTime(b []byte, t time.Time) []byte { return putInt(b, t.UnixMilli()) }
+
+func (d *decoder) time() time.Time { return time.UnixMilli(d.int()).UTC() }
+
 func (d *decoder) millis() time.Duration { return time.Duration(d.int()) * time.Millisecond }
 
 // count reads the number of things that follow, each at least size bytes.

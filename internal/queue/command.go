@@ -31,6 +31,8 @@ const (
 	sentAttributed
 	sentPriority
 	sentRetry
+	sentDeliverAt
+	sentExpires
 )
 
 // Command encodes c.
@@ -69,13 +71,22 @@ func (c *Send) Command() Command {
 		if flags&sentRetry != 0 {
 			b = appendRetry(b, m.Retry)
 		}
+		if flags&sentDeliverAt != 0 {
+			b = putTime(b, m.DeliverAt)
+		}
+		if flags&sentExpires != 0 {
+			b = putTime(b, m.Expires)
+		}
 		bodies[i] = m.Body
 	}
 	return Command{Head: b, Bodies: bodies}
 }
 
 func (m *Sent) flags() (flags uint64) {
-	for flag, set := range [...]bool{m.Key != "", m.Delay > 0, m.Type != "", len(m.Attributes) > 0, m.Priority > 0, m.Retry != nil} {
+	for flag, set := range [...]bool{
+		m.Key != "", m.Delay > 0, m.Type != "", len(m.Attributes) > 0, m.Priority > 0, m.Retry != nil,
+		!m.DeliverAt.IsZero(), !m.Expires.IsZero(),
+	} {
 		if set {
 			flags |= 1 << flag
 		}
@@ -112,7 +123,13 @@ func (m *Sent) decode(d *decoder) {
 	if flags&sentRetry != 0 {
 		m.Retry = decodeRetry(d)
 	}
-	if flags >= sentRetry<<1 {
+	if flags&sentDeliverAt != 0 {
+		m.DeliverAt = d.time()
+	}
+	if flags&sentExpires != 0 {
+		m.Expires = d.time()
+	}
+	if flags >= sentExpires<<1 {
 		d.fail() // of a newer version
 	}
 }
@@ -347,15 +364,31 @@ func decodeLeaseRefs(d *decoder) (number uint32, leases []LeaseRef) {
 	return number, leases
 }
 
+// TimerKind says what a timer row waits for.
+type TimerKind byte
+
+// The kinds of timers.
+const (
+	TimerDelay   TimerKind = 0 // a delay or a backoff ends: group time
+	TimerDeliver TimerKind = 1 // a message is ready: wall time
+	TimerExpire  TimerKind = 2 // a message expires: wall time
+	TimerKinds             = 3
+)
+
+// Wall says that timers of the kind go by wall time, not by group time.
+func (k TimerKind) Wall() bool { return k == TimerDeliver || k == TimerExpire }
+
 // TimerRef names one timer row.
 type TimerRef struct {
 	Cell    int
-	Due     int64 // group time, ms
+	Kind    TimerKind
+	Due     int64 // ms, in the time of its kind
 	Seq     uint64
 	Counter uint32
 }
 
-// Wake makes scheduled messages ready that are due by group time; Apply looks.
+// Wake makes scheduled messages ready that are due, and ends those that expire;
+// Apply looks.
 type Wake struct {
 	Queue  uint32
 	Timers []TimerRef
@@ -367,7 +400,7 @@ func (c *Wake) Command() Command {
 	b = binary.AppendUvarint(b, uint64(c.Queue))
 	b = binary.AppendUvarint(b, uint64(len(c.Timers)))
 	for _, t := range c.Timers {
-		b = putInt(append(b, byte(t.Cell)), t.Due)
+		b = putInt(append(b, byte(t.Cell)|byte(t.Kind)<<4), t.Due)
 		b = binary.AppendUvarint(binary.AppendUvarint(b, t.Seq), uint64(t.Counter))
 	}
 	return Command{Head: b}
@@ -377,8 +410,9 @@ func (c *Wake) decode(d *decoder) {
 	c.Queue = uint32(d.uint())
 	c.Timers = make([]TimerRef, d.count(4))
 	for i := range c.Timers {
-		t := TimerRef{Cell: int(d.byte()), Due: d.int(), Seq: d.uint(), Counter: uint32(d.uint())}
-		if t.Cell >= message.Cells {
+		at := d.byte()
+		t := TimerRef{Cell: int(at % message.Cells), Kind: TimerKind(at / message.Cells), Due: d.int(), Seq: d.uint(), Counter: uint32(d.uint())}
+		if t.Kind >= TimerKinds {
 			d.fail()
 		}
 		c.Timers[i] = t

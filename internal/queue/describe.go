@@ -43,8 +43,15 @@ func Describe(space uint64, key, value []byte) (s string) {
 		return where + fmt.Sprintf("lease seq=%d fence=%d worker=%q %s", beUint64(key[1:]), beUint64(key[9:]), l.worker, until)
 	case rowReady:
 		return where + fmt.Sprintf("ready priority=%d seq=%d counter=%d key=%x", message.MaxPriority-int(key[1]), beUint64(key[2:]), binary.BigEndian.Uint32(key[10:]), value)
-	case rowTimer:
-		return where + fmt.Sprintf("timer due=%d ms group time seq=%d counter=%d", beUint64(key[1:]), beUint64(key[9:]), binary.BigEndian.Uint32(key[17:]))
+	case rowTimer, rowDeliver, rowExpire:
+		due := fmt.Sprintf("timer due=%d ms group time", beUint64(key[1:]))
+		switch key[0] {
+		case rowDeliver:
+			due = "timer deliver-at=" + wallTime(int64(beUint64(key[1:])))
+		case rowExpire:
+			due = "timer expires=" + wallTime(int64(beUint64(key[1:])))
+		}
+		return where + fmt.Sprintf("%s seq=%d counter=%d", due, beUint64(key[9:]), binary.BigEndian.Uint32(key[17:]))
 	case rowLine:
 		d := decoder{b: value}
 		return where + fmt.Sprintf("line of key %x first=%d leased=%d messages=%d", key[1:17], d.uint(), d.uint(), d.uint())

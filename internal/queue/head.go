@@ -20,7 +20,9 @@ type Head struct {
 	Attributes []message.Attribute
 	SentAt     int64 // wall time, ms since 1970
 	Due        int64 // group time, ms; 0: ready at once
-	DueWall    int64 // about the same moment by wall time, for people
+	At         int64 // wall time, ms: not before; 0: no such time
+	DueWall    int64 // At, or about Due by wall time, for people
+	Expires    int64 // wall time, ms; 0: never
 	Priority   byte
 	BodySize   int
 	Retry      *message.Retry // nil: as the queue says
@@ -48,6 +50,8 @@ const (
 	headAttributed
 	headBodyApart
 	headRetry
+	headDeliverAt
+	headExpires
 )
 
 // appendHead writes the data row: flags, the parts that the flags name, and
@@ -72,6 +76,12 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	if h.Retry != nil {
 		flags |= headRetry
 	}
+	if h.At > 0 {
+		flags |= headDeliverAt
+	}
+	if h.Expires > 0 {
+		flags |= headExpires
+	}
 	b = append(binary.AppendUvarint(b, flags), h.Priority)
 	b = putInt(b, h.SentAt)
 	if flags&headKeyed != 0 {
@@ -89,6 +99,12 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	}
 	if flags&headRetry != 0 {
 		b = appendRetry(b, h.Retry)
+	}
+	if flags&headDeliverAt != 0 {
+		b = putInt(b, h.At)
+	}
+	if flags&headExpires != 0 {
+		b = putInt(b, h.Expires)
 	}
 	b = binary.AppendUvarint(b, uint64(len(body)))
 	if flags&headBodyApart == 0 {
@@ -128,7 +144,14 @@ func readHead(d *decoder) (h Head, body []byte, apart bool) {
 	if flags&headRetry != 0 {
 		h.Retry = decodeRetry(d)
 	}
-	if flags >= headRetry<<1 {
+	if flags&headDeliverAt != 0 {
+		h.At = d.int()
+		h.DueWall = h.At
+	}
+	if flags&headExpires != 0 {
+		h.Expires = d.int()
+	}
+	if flags >= headExpires<<1 {
 		d.fail() // of a newer version
 	}
 	h.BodySize = int(d.uint())

@@ -19,6 +19,8 @@ const (
 	Redriven Outcome = 6
 	// WorkerLost: the session of the lease ended; not a failed attempt.
 	WorkerLost Outcome = 7
+	// Lapsed: the message's own time to expire passed.
+	Lapsed Outcome = 8
 )
 
 // Attempt is one line of a message's history. Times are wall time, ms.
@@ -44,6 +46,7 @@ type standing struct {
 	deaths     int
 	history    []Attempt // oldest first, the last MaxHistory
 	aside      bool      // it waits for its next attempt outside the line of its key
+	unexpiring bool      // it was redriven: expires counts no more
 }
 
 func (s *standing) append(b []byte) []byte {
@@ -53,14 +56,27 @@ func (s *standing) append(b []byte) []byte {
 		b = putInt(b, v)
 	}
 	b = appendHistory(b, s.history)
-	if s.aside {
-		b = append(b, standingAside)
+	if flags := s.flags(); flags != 0 {
+		b = append(b, flags)
 	}
 	return b
 }
 
 // Flags at the end of a state row that has any.
-const standingAside = 1
+const (
+	standingAside = 1 << iota
+	standingUnexpiring
+)
+
+func (s *standing) flags() (flags byte) {
+	if s.aside {
+		flags |= standingAside
+	}
+	if s.unexpiring {
+		flags |= standingUnexpiring
+	}
+	return flags
+}
 
 func decodeStanding(row []byte) *standing {
 	d := decoder{b: row}
@@ -70,7 +86,7 @@ func decodeStanding(row []byte) *standing {
 	s.history = decodeHistory(&d)
 	if len(d.b) > 0 {
 		flags := d.byte()
-		s.aside = flags&standingAside != 0
+		s.aside, s.unexpiring = flags&standingAside != 0, flags&standingUnexpiring != 0
 	}
 	must(d.end("a state row"))
 	return s
@@ -147,8 +163,16 @@ type finished struct {
 	bodySize   int
 	attempts   int
 	deliveries int
-	history    []Attempt // its last line is the ack
+	history    []Attempt // its last line is how it ended
 	deaths     int
+}
+
+// state is how the message ended.
+func (f *finished) state() message.State {
+	if n := len(f.history); n > 0 && f.history[n-1].Outcome == Lapsed {
+		return message.Expired
+	}
+	return message.Finished
 }
 
 func (f *finished) append(b []byte) []byte {

@@ -48,6 +48,10 @@ func (m *Machine) offered(q *queue, ref Ref) *stored {
 		return nil
 	}
 	x, _ := m.loadAt(c, ref.Seq, ref.Counter)
+	if x != nil && m.expired(x) {
+		m.lapse(x) // before its timer
+		return nil
+	}
 	return x
 }
 
@@ -106,10 +110,10 @@ func (m *Machine) raiseFloor(q *queue, f Floor) {
 	m.touch(c)
 }
 
-// expire ends leases. After a deadline the lease's own length was the wait, so
+// expireLeases ends leases. After a deadline the lease's own length was the wait, so
 // the message is ready at once; the attempt counts as failed. When its session
 // ended, it is the worker that failed.
-func (m *Machine) expire(d *decoder) {
+func (m *Machine) expireLeases(d *decoder) {
 	m.eachHeld(d, func(h *held) {
 		switch {
 		case h.lease.session != 0:

@@ -116,6 +116,17 @@ func (m *Machine) leave(x *stored) {
 	m.rows.SingleDelete(x.cell.space, m.keys.behind(x.Hash, l.first))
 }
 
+// depart takes a message that has ended out of its key's line, which goes on.
+func (m *Machine) depart(x *stored) {
+	if !x.keyed() || x.outside {
+		return
+	}
+	m.leave(x)
+	if !x.behind {
+		m.advance(x.cell, x.Hash)
+	}
+}
+
 // lock notes which message of a key is leased; 0: none.
 func (m *Machine) lock(x *stored, seq uint64) {
 	l := m.line(x.cell, x.Hash)

@@ -44,9 +44,10 @@ type settingsRow struct {
 }
 
 const (
-	settingsPaused = 1 << iota
-	settingsDeaths // max_worker_deaths follows the others
-	settingsSkip   // on_failure is skip
+	settingsPaused      = 1 << iota
+	settingsDeaths      // max_worker_deaths follows the others
+	settingsSkip        // on_failure is skip
+	settingsExpiredDead // on_expired is dead
 )
 
 func (s *settingsRow) append(b []byte) []byte {
@@ -57,6 +58,9 @@ func (s *settingsRow) append(b []byte) []byte {
 	}
 	if s.settings.OnFailure == message.SkipKey {
 		flags |= settingsSkip
+	}
+	if s.settings.OnExpired == message.ExpiredDead {
+		flags |= settingsExpiredDead
 	}
 	b = append(b, flags, byte(s.settings.Backoff.Kind))
 	for _, v := range []int64{
@@ -76,6 +80,10 @@ func decodeSettings(d *decoder) (s settingsRow) {
 	s.settings.OnFailure = message.BlockKey
 	if flags&settingsSkip != 0 {
 		s.settings.OnFailure = message.SkipKey
+	}
+	s.settings.OnExpired = message.ExpiredDrop
+	if flags&settingsExpiredDead != 0 {
+		s.settings.OnExpired = message.ExpiredDead
 	}
 	b := &s.settings.Backoff
 	b.Kind = message.BackoffKind(d.byte())

@@ -97,6 +97,12 @@ func (w *trial) lost(t *rapid.T, k *known, d *queue.Detail) {
 	delete(w.current, k.id)
 	k.deaths++
 	want := message.Ready
+	if w.overdue(k) {
+		if d.State != w.lapsed() && d.State != message.Dead {
+			t.Fatalf("%s lost its worker after its time and is %s", k.name, d.State)
+		}
+		return
+	}
 	if k.deaths >= w.deaths {
 		want = message.Dead
 	}
@@ -126,7 +132,10 @@ func (w *trial) release(t *rapid.T) {
 	w.apply(t, (&queue.ReleaseLeases{Queue: 1, Leases: []queue.LeaseRef{{Cell: tok.ID.Point().Cell(), Seq: tok.ID.Seq(), Fence: tok.Fence}}}).Command())
 	if w.current[tok.ID] == tok {
 		delete(w.current, tok.ID)
-		w.messages[tok.ID].state = message.Ready
+		k := w.messages[tok.ID]
+		if k.state, k.back = message.Ready, true; w.overdue(k) {
+			k.state = w.lapsed()
+		}
 	}
 }
 

@@ -58,6 +58,8 @@ type known struct {
 	attempts, deaths     int
 	sent                 message.New
 	aside                bool // it failed, and others of its key may overtake it
+	redriven             bool
+	back                 bool // it was leased and came back
 }
 
 type trial struct {
@@ -76,6 +78,8 @@ type trial struct {
 	deaths  int // max_worker_deaths
 	tries   int // max_attempts
 	skip    bool
+	skew    int64 // of the wall clock
+	policy  message.ExpiredPolicy
 	// The model.
 	messages map[message.ID]*known
 	order    []*known // of sending
@@ -123,7 +127,7 @@ func (w *trial) apply(t *rapid.T, cmds ...queue.Command) []any {
 }
 
 func (w *trial) applyEntry(t *rapid.T, cmds []queue.Command) []any {
-	entry := queue.AppendEntry(nil, w.now, 1_000_000+w.now, cmds)
+	entry := queue.AppendEntry(nil, w.now, w.wall(), cmds)
 	w.entries = append(w.entries, entry)
 	index := uint64(len(w.entries))
 	want := w.plain.Apply(w.rows, index, entry)
@@ -148,7 +152,8 @@ func (w *trial) configure(t *rapid.T) {
 	w.version++
 	w.deaths = rapid.IntRange(1, 3).Draw(t, "deaths")
 	w.tries = rapid.IntRange(1, 3).Draw(t, "attempts")
-	s := message.Settings{MaxAttempts: w.tries, KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep"), MaxWorkerDeaths: w.deaths}
+	w.policy = rapid.SampledFrom([]message.ExpiredPolicy{message.ExpiredDrop, message.ExpiredDead}).Draw(t, "on expired")
+	s := message.Settings{OnExpired: w.policy, MaxAttempts: w.tries, KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep"), MaxWorkerDeaths: w.deaths}
 	if w.skip = rapid.Bool().Draw(t, "skip"); w.skip {
 		s.OnFailure = message.SkipKey
 	}
@@ -166,6 +171,7 @@ func (w *trial) send(t *rapid.T) {
 		if rapid.IntRange(0, 4).Draw(t, "delayed") == 0 {
 			m.Delay = 3 * time.Second
 		}
+		w.drawTimes(t, &m.New)
 		m.Priority = rapid.SampledFrom([]int{0, 0, 0, 1, message.MaxPriority}).Draw(t, "priority")
 		if rapid.IntRange(0, 4).Draw(t, "own retry") == 0 {
 			m.Retry = &message.Retry{MaxAttempts: rapid.IntRange(0, 2).Draw(t, "own attempts")}
@@ -179,11 +185,17 @@ func (w *trial) send(t *rapid.T) {
 	rest := queue.Send{Queue: 1, Messages: c.Messages[1:]}
 	answers := w.apply(t, first.Command(), other.Command(), (&queue.Drop{Queue: 2}).Command(), rest.Command())
 	for i, r := range append(answers[0].([]message.SendResult), answers[3].([]message.SendResult)...) {
+		if w.refused(&c.Messages[i].New) {
+			if r.Err == nil || r.Err.Code != message.InvalidArgument {
+				t.Fatalf("%+v was sent at %d and answered %+v", c.Messages[i].New, w.wall(), r)
+			}
+			continue
+		}
 		if r.Err != nil {
 			t.Fatal(r.Err)
 		}
 		k := &known{id: r.ID, sent: c.Messages[i].New, key: c.Messages[i].Key, state: message.Ready, name: fmt.Sprintf("message %d of key %q", len(w.order)+1, c.Messages[i].Key)}
-		if c.Messages[i].Delay > 0 {
+		if c.Messages[i].Delay > 0 || w.early(k) {
 			k.state = message.Scheduled
 		}
 		w.messages[r.ID] = k
@@ -226,12 +238,21 @@ func (w *trial) lease(t *rapid.T) {
 	for _, x := range r.Leased {
 		w.leased(t, x, session)
 	}
+	for _, k := range w.order {
+		// Who is asked for after its time ends at once.
+		if k.state == message.Ready && w.overdue(k) {
+			w.mayEnd(t, k)
+		}
+	}
 	w.sameEnds(t)
 }
 
 // leased checks the promises at the moment of a lease.
 func (w *trial) leased(t *rapid.T, x queue.Leased, session queue.Session) {
 	k := w.messages[x.ID]
+	if w.overdue(k) {
+		t.Fatalf("%s was handed out after its time", k.name)
+	}
 	if k.state != message.Ready {
 		t.Fatalf("%s was handed out while it was %s", k.name, k.state)
 	}
@@ -293,8 +314,17 @@ func (w *trial) settle(t *rapid.T) {
 			continue
 		}
 		delete(w.current, s.Token.ID)
+		k.back = true
 		if s.Action == message.Nack || s.Action == message.Reject {
 			k.attempts++
+		}
+		if s.Action != message.Ack && w.overdue(k) {
+			if r.State != w.lapsed() && r.State != message.Dead {
+				t.Fatalf("%s came back after its time and is %s", k.name, r.State)
+			}
+			continue
+		}
+		if s.Action == message.Nack || s.Action == message.Reject {
 			if last := k.attempts >= w.triesOf(k) || s.Action == message.Reject; last != (r.State == message.Dead) {
 				t.Fatalf("%s is %s after %d of %d failed attempts", k.name, r.State, k.attempts, w.triesOf(k))
 			}
@@ -314,12 +344,13 @@ func (w *trial) triesOf(k *known) int {
 // time passes: leases end and timers are due, as Apply judges.
 func (w *trial) time(t *rapid.T) {
 	w.now += int64(rapid.IntRange(0, 3000).Draw(t, "ms"))
+	w.skew += int64(rapid.SampledFrom([]int{0, 0, 0, -5000, 5000}).Draw(t, "jump"))
 	for n := range message.Cells {
 		e, k := queue.Expire{Queue: 1}, queue.Wake{Queue: 1}
 		for _, d := range queue.Deadlines(w.rows, 1, n) {
 			e.Leases = append(e.Leases, d.LeaseRef)
 		}
-		k.Timers = queue.Timers(w.rows, 1, n, nil, 1000)
+		k.Timers = everyTimer(w.rows, n)
 		if len(e.Leases)+len(k.Timers) == 0 {
 			continue
 		}
@@ -328,16 +359,29 @@ func (w *trial) time(t *rapid.T) {
 	// What became of them is in the rows; that it may be so is checked here.
 	for _, k := range w.order {
 		d, ok := queue.Show(w.rows, k.id)
-		if !ok {
+		if w.waits(k) && w.overdue(k) {
+			if w.mayEnd(t, k); w.waits(k) {
+				t.Fatalf("%s is %s after its time", k.name, k.state)
+			}
 			continue
+		}
+		if !ok {
+			if k.state == message.Leased && w.overdue(k) {
+				w.comeBack(k)
+				k.state = message.Expired
+			}
+			continue
+		}
+		if k.state == message.Scheduled && !k.back && (k.sent.Delay == 0) && (d.State == message.Scheduled) != w.early(k) {
+			t.Fatalf("%s is %s at %d and is to be delivered at %s", k.name, d.State, w.wall(), k.sent.DeliverAt)
 		}
 		switch {
 		case k.state == message.Leased && !w.holds(k):
+			k.back = true
 			w.lost(t, k, d)
 		case d.State == k.state:
-		case k.state == message.Leased && k.session == 0 && (d.State == message.Ready || d.State == message.Dead):
-			delete(w.current, k.id)
-			k.attempts++
+		case k.state == message.Leased && k.session == 0 && (d.State == message.Ready || d.State == message.Dead || (d.State == w.lapsed() && w.overdue(k))):
+			w.comeBack(k)
 		case k.state == message.Scheduled && d.State == message.Ready:
 			k.aside = false
 		default:
@@ -364,7 +408,7 @@ func (w *trial) redrive(t *rapid.T) {
 		t.Fatalf("redrive of %s, which is %s: %v", k.name, k.state, err)
 	}
 	if err == nil {
-		k.state = message.Ready
+		k.state, k.redriven, k.back = message.Ready, true, true
 		if c.ResetAttempts {
 			k.attempts, k.deaths = 0, 0
 		}
@@ -391,7 +435,7 @@ func (w *trial) check(t *rapid.T) {
 			counts.Leased++
 		case message.Dead:
 			counts.Dead++
-		case message.Finished:
+		case message.Finished, message.Expired:
 		}
 		at := place{k.id.Point().Cell(), k.id.Seq()}
 		if k.key != "" {

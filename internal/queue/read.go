@@ -141,17 +141,17 @@ func Offers(rows Reader, number uint32, n int, after *Ref, limit int) []Offer {
 	return out
 }
 
-// Timers reads up to limit timers of a cell, soonest first, from after a given
-// one (nil: from the first).
-func Timers(rows Reader, number uint32, n int, after *TimerRef, limit int) []TimerRef {
+// Timers reads up to limit timers of a kind in a cell, soonest first, from after a
+// given one (nil: from the first).
+func Timers(rows Reader, number uint32, n int, kind TimerKind, after *TimerRef, limit int) []TimerRef {
 	var k keys
-	lo := slices.Clone(k.one(rowTimer))
+	lo := slices.Clone(k.one(timerRows[kind]))
 	if after != nil {
-		lo = append(slices.Clone(k.timer(after.Due, after.Seq, after.Counter)), 0)
+		lo = append(slices.Clone(k.timer(kind, after.Due, after.Seq, after.Counter)), 0)
 	}
 	var out []TimerRef
-	rows.Scan(spaceOf(number, n), lo, []byte{rowTimer + 1}, func(key, _ []byte) bool {
-		out = append(out, TimerRef{Cell: n, Due: int64(beUint64(key[1:])), Seq: beUint64(key[9:]), Counter: binary.BigEndian.Uint32(key[17:])})
+	rows.Scan(spaceOf(number, n), lo, []byte{timerRows[kind] + 1}, func(key, _ []byte) bool {
+		out = append(out, TimerRef{Cell: n, Kind: kind, Due: int64(beUint64(key[1:])), Seq: beUint64(key[9:]), Counter: binary.BigEndian.Uint32(key[17:])})
 		return len(out) < limit
 	})
 	return out
@@ -228,11 +228,9 @@ func Show(rows Reader, id message.ID) (*Detail, bool) {
 	if !ok || d.ID != id {
 		return nil, false
 	}
-	if d.State != message.Finished {
-		var k keys
-		if x, ok := load(rows, &k, c, id.Seq()); ok {
-			d.Body = x.fullBody(rows, &k)
-		}
+	var k keys
+	if x, ok := load(rows, &k, c, id.Seq()); ok {
+		d.Body = x.fullBody(rows, &k)
 	}
 	if d.State == message.Ready && d.keyed() {
 		d.Blocker = blocker(rows, c, d)
@@ -247,7 +245,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 	if row, ok := rows.Get(c.space, k.seq(rowFinished, seq)); ok {
 		f := decodeFinished(row)
 		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, SentAt: f.sentAt, BodySize: f.bodySize}
-		d.State, d.Attempts, d.Deliveries, d.Deaths, d.History, d.FinishedAt = message.Finished, f.attempts, f.deliveries, f.deaths, f.history, f.at
+		d.State, d.Attempts, d.Deliveries, d.Deaths, d.History, d.FinishedAt = f.state(), f.attempts, f.deliveries, f.deaths, f.history, f.at
 	} else {
 		x, ok := load(rows, &k, c, seq)
 		if !ok {
@@ -303,54 +301,81 @@ const (
 )
 
 // List reads up to limit messages of a state from the queue's cells in this
-// group, cell by cell in the order of the state's index: by arrival, scheduled
-// ones by their time. more says that next goes on where it stopped; that can
+// group, cell by cell in the order of the state's indexes: by arrival, scheduled
+// ones by their time, first those that go by group time. more says that next goes on where it stopped; that can
 // be so although fewer than limit were found.
 func List(rows Reader, q *Info, state message.State, from Cursor, limit int) (out []*Detail, next Cursor, more bool) {
-	kind := map[message.State]byte{
-		message.Ready: rowData, message.Scheduled: rowTimer, message.Leased: rowLease, message.Dead: rowDead, message.Finished: rowFinished,
-	}[state]
-	if kind == 0 {
-		return nil, Cursor{}, false
-	}
-	examined, size := 0, int64(0)
+	l := listing{rows: rows, queue: q, state: state, limit: limit}
 	for n := from.Cell; n < message.Cells; n++ {
 		if _, ok := q.shardOf(n); !ok {
 			continue
 		}
-		lo := []byte{kind}
-		if n == from.Cell && len(from.Key) == rowKeyLen[kind] && from.Key[0] == kind {
-			lo = append(slices.Clone(from.Key), 0)
+		kinds, lo := indexes[state], []byte(nil)
+		if n == from.Cell && len(from.Key) > 0 && len(from.Key) == rowKeyLen[from.Key[0]] {
+			if at := slices.Index(kinds, from.Key[0]); at >= 0 {
+				kinds, lo = kinds[at:], append(slices.Clone(from.Key), 0)
+			}
 		}
-		c := &cell{queue: &queue{number: q.Number}, number: n, space: spaceOf(q.Number, n)}
-		for {
-			found := scanSeqs(rows, c.space, kind, lo, min(limit-len(out), maxExamined-examined))
-			for _, f := range found {
-				if d, ok := detail(rows, q, c, f.seq); ok && d.State == state {
-					out = append(out, d)
-					size += d.size()
-				}
-				lo = append(slices.Clone(f.key), 0)
-				next = Cursor{Cell: n, Key: f.key}
-				if size >= maxListed {
-					return out, next, true
-				}
+		for _, kind := range kinds {
+			if lo == nil {
+				lo = []byte{kind}
 			}
-			examined += len(found)
-			if len(out) >= limit || examined >= maxExamined {
-				return out, next, true
+			if l.index(n, kind, lo) {
+				return l.out, l.next, true
 			}
-			if len(found) == 0 {
-				break
-			}
+			lo = nil
 		}
 	}
-	return out, Cursor{}, false
+	return l.out, Cursor{}, false
+}
+
+// listing is a List under way.
+type listing struct {
+	rows     Reader
+	queue    *Info
+	state    message.State
+	limit    int
+	examined int
+	size     int64
+	out      []*Detail
+	next     Cursor
+}
+
+// index goes through one index of a cell; full: the list ends here.
+func (l *listing) index(n int, kind byte, lo []byte) (full bool) {
+	c := &cell{queue: &queue{number: l.queue.Number}, number: n, space: spaceOf(l.queue.Number, n)}
+	for {
+		found := scanSeqs(l.rows, c.space, kind, lo, min(l.limit-len(l.out), maxExamined-l.examined))
+		for _, f := range found {
+			if d, ok := detail(l.rows, l.queue, c, f.seq); ok && d.State == l.state {
+				l.out = append(l.out, d)
+				l.size += d.size()
+			}
+			lo = append(slices.Clone(f.key), 0)
+			l.next = Cursor{Cell: n, Key: f.key}
+			if l.size >= maxListed {
+				return true
+			}
+		}
+		l.examined += len(found)
+		if len(l.out) >= l.limit || l.examined >= maxExamined {
+			return true
+		}
+		if len(found) == 0 {
+			return false
+		}
+	}
+}
+
+// indexes are the kinds of rows that a list of a state goes by.
+var indexes = map[message.State][]byte{
+	message.Ready: {rowData}, message.Scheduled: {rowTimer, rowDeliver}, message.Leased: {rowLease}, message.Dead: {rowDead},
+	message.Finished: {rowFinished}, message.Expired: {rowFinished},
 }
 
 // rowKeyLen is the length of the keys that a list goes by: a cursor that is not
 // such a key is as good as none.
-var rowKeyLen = map[byte]int{rowData: 9, rowTimer: 21, rowLease: 17, rowDead: 9, rowFinished: 9}
+var rowKeyLen = map[byte]int{rowData: 9, rowTimer: 21, rowDeliver: 21, rowLease: 17, rowDead: 9, rowFinished: 9}
 
 type seqRow struct {
 	key []byte
@@ -361,7 +386,7 @@ type seqRow struct {
 // its key.
 func scanSeqs(rows Reader, space uint64, kind byte, lo []byte, limit int) (out []seqRow) {
 	at := 1
-	if kind == rowTimer {
+	if kind == rowTimer || kind == rowDeliver {
 		at = 9 // behind the due time
 	}
 	rows.Scan(space, lo, []byte{kind + 1}, func(key, _ []byte) bool {

@@ -52,15 +52,13 @@ func (x *stored) backoff() *message.Backoff {
 // die makes a message dead where it is: its history stays with it, and its key
 // goes on.
 func (m *Machine) die(x *stored) {
+	m.forgetExpiry(x)
 	x.st.state, x.st.deadline = message.Dead, 0
 	m.save(x)
 	m.rows.Set(x.cell.space, m.keys.seq(rowDead, x.Seq), nil)
 	x.cell.counts.Dead++
 	m.touch(x.cell)
-	if x.keyed() {
-		m.leave(x)
-		m.advance(x.cell, x.Hash)
-	}
+	m.depart(x)
 }
 
 // backoff is how long a message waits after its n-th failed attempt (n ≥ 1),
@@ -88,40 +86,6 @@ func jitter(id message.ID, n int) uint64 {
 	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
 	z = (z ^ z>>27) * 0x94D049BB133111EB
 	return z ^ z>>31
-}
-
-// wake makes scheduled messages ready whose time has come.
-func (m *Machine) wake(d *decoder) {
-	var w Wake
-	w.decode(d)
-	if d.bad {
-		return
-	}
-	for _, t := range w.Timers {
-		c := m.cell(w.Queue, t.Cell)
-		if c == nil || t.Due > m.meta.groupTime || !m.rows.Has(c.space, m.keys.timer(t.Due, t.Seq, t.Counter)) {
-			continue
-		}
-		m.rows.SingleDelete(c.space, m.keys.timer(t.Due, t.Seq, t.Counter))
-		x, ok := m.load(c, t.Seq)
-		if !ok || x.counter() != t.Counter {
-			continue
-		}
-		if x.st == nil {
-			x.st = &standing{}
-		}
-		aside := x.st.aside
-		x.st.aside = false
-		c.counts.Scheduled--
-		m.becomeReady(x)
-		m.touch(c)
-		switch {
-		case aside:
-			m.rejoin(x)
-		case x.keyed():
-			m.offer(x)
-		}
-	}
 }
 
 // redrive revives dead messages where they are, in their old place in the line
@@ -153,6 +117,7 @@ func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
 	}
 	m.rows.SingleDelete(c.space, m.keys.seq(rowDead, x.Seq))
 	c.counts.Dead--
+	x.st.unexpiring = x.Expires > 0 // whoever revives it wants it done
 	if reset {
 		x.st.attempts, x.st.deaths = 0, 0
 	}

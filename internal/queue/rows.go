@@ -58,6 +58,8 @@ const (
 	rowLease    = 'l' // | seq | fence → who holds it; set once
 	rowReady    = 'r' // | 9−priority (1) | seq | counter (4) → upper half of the key's hash (8), or nothing: may be handed out now
 	rowTimer    = 't' // | due | seq | counter (4): ready at this group time
+	rowDeliver  = 'w' // | due | seq | counter (4): ready at this wall time
+	rowExpire   = 'e' // | due | seq | counter (4), which is 0: expires at this wall time
 	rowLine     = 'k' // | key hash (16) → first and leased message of the key's line
 	rowBehind   = 'n' // | key hash (16) | seq: in the line behind the first
 	rowDead     = 'x' // | seq
@@ -105,8 +107,11 @@ func (k *keys) ready(priority byte, seq uint64, counter uint32) []byte {
 	return k.b
 }
 
-func (k *keys) timer(due int64, seq uint64, counter uint32) []byte {
-	k.b = binary.BigEndian.AppendUint64(k.seq(rowTimer, uint64(due)), seq)
+// timerRows are the kinds of rows of the kinds of timers.
+var timerRows = [TimerKinds]byte{TimerDelay: rowTimer, TimerDeliver: rowDeliver, TimerExpire: rowExpire}
+
+func (k *keys) timer(kind TimerKind, due int64, seq uint64, counter uint32) []byte {
+	k.b = binary.BigEndian.AppendUint64(k.seq(timerRows[kind], uint64(due)), seq)
 	k.b = binary.BigEndian.AppendUint32(k.b, counter)
 	return k.b
 }

@@ -35,14 +35,11 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 	case len(s.Body) > q.settings.MaxMessageBytes:
 		return message.SendResult{Err: message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(s.Body), q.settings.MaxMessageBytes)}
 	}
-	h := Head{Seq: m.next(c), Key: s.Key, Hash: s.Hash, Type: s.Type, Attributes: s.Attributes, SentAt: m.wall, BodySize: len(s.Body), Priority: byte(s.Priority), Retry: s.Retry}
-	point := message.CellPoint(s.Cell)
-	if h.keyed() {
-		point = s.Hash.Point()
+	h, err := m.newHead(s)
+	if err != nil {
+		return message.SendResult{Err: err}
 	}
-	if s.Delay > 0 {
-		h.Due, h.DueWall = m.meta.groupTime+millis(s.Delay), m.wall+millis(s.Delay)
-	}
+	h.Seq = m.next(c)
 	m.buf = appendHead(m.buf[:0], &h, s.Body)
 	m.rows.Set(c.space, m.keys.seq(rowData, h.Seq), m.buf)
 	if len(s.Body) > inlineBody {
@@ -52,13 +49,41 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 	if h.keyed() {
 		m.join(x)
 	}
-	if h.Due > 0 {
-		c.counts.Scheduled++
-		m.setTimer(x, h.Due)
+	if h.scheduled() {
+		m.schedule(x)
 	} else {
 		c.counts.Ready++
 		m.offer(x)
 	}
+	if h.Expires > 0 {
+		m.setTimer(x, TimerExpire, h.Expires, 0)
+	}
 	m.touch(c)
-	return message.SendResult{ID: message.NewID(q.number, point, h.Seq)}
+	return message.SendResult{ID: x.id()}
+}
+
+// newHead is what is known of a message when it is sent: all but its number.
+func (m *Machine) newHead(s *Sent) (Head, *message.Error) {
+	h := Head{
+		Key: s.Key, Hash: s.Hash, Type: s.Type, Attributes: s.Attributes, SentAt: m.wall,
+		BodySize: len(s.Body), Priority: byte(s.Priority), Retry: s.Retry,
+	}
+	if s.Delay > 0 {
+		h.Due, h.DueWall = m.meta.groupTime+millis(s.Delay), m.wall+millis(s.Delay)
+	} else if !s.DeliverAt.IsZero() {
+		if at := s.DeliverAt.UnixMilli(); at > m.wall {
+			h.At, h.DueWall = at, at
+		}
+	}
+	if s.Expires.IsZero() {
+		return h, nil
+	}
+	h.Expires = s.Expires.UnixMilli()
+	switch {
+	case h.Expires <= m.wall:
+		return h, message.Errorf(message.InvalidArgument, "expires is %s, and that has passed: it is %s", wallTime(h.Expires), wallTime(m.wall))
+	case h.Expires <= h.DueWall:
+		return h, message.Errorf(message.InvalidArgument, "expires is %s, and the message would be ready at %s", wallTime(h.Expires), wallTime(h.DueWall))
+	}
+	return h, nil
 }

@@ -53,10 +53,12 @@ func (m *Machine) settleOne(s *settlement) message.SettleResult {
 // refuse says why a token no longer settles anything.
 func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
 	if row, ok := m.rows.Get(c.space, m.keys.seq(rowFinished, s.at.Seq())); ok {
-		if s.action == message.Ack && decodeFinished(row).fence == s.fence {
+		f := decodeFinished(row)
+		if s.action == message.Ack && f.fence == s.fence {
 			return message.SettleResult{AlreadyDone: true, State: message.Finished}
 		}
-		return message.SettleResult{State: message.Finished, Err: message.Errorf(message.Fenced, "message %s is finished", s.at)}
+		state := f.state()
+		return message.SettleResult{State: state, Err: message.Errorf(message.Fenced, "message %s is %s", s.at, state)}
 	}
 	x, ok := m.load(c, s.at.Seq())
 	if !ok {
@@ -66,24 +68,29 @@ func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
 	return message.SettleResult{State: state, Err: message.Errorf(message.Fenced, "the lease on message %s has ended and the message is %s: stop working on it", s.at, state)}
 }
 
-// ack finishes a message: its rows go, a header stays in the ring for a while.
+// ack finishes a message.
 func (m *Machine) ack(h *held) {
-	f := finished{fence: h.fence, at: m.wall, sentAt: h.SentAt, key: h.Key, hash: h.Hash, kind: h.Type, bodySize: h.BodySize, deliveries: 1}
-	if h.st != nil {
-		f.attempts, f.deliveries, f.deaths, f.history = h.st.attempts, h.st.deliveries, h.st.deaths, h.st.history
-		m.rows.Delete(h.cell.space, m.keys.seq(rowState, h.Seq))
-	}
-	f.history = append(f.history, m.attempt(h, Acked, ""))
+	line := m.attempt(h, Acked, "")
 	m.endLease(h)
-	m.rows.SingleDelete(h.cell.space, m.keys.seq(rowData, h.Seq))
-	if h.apart {
-		m.rows.SingleDelete(h.cell.space, m.keys.seq(rowBody, h.Seq))
+	m.end(h.stored, &finished{fence: h.fence, deliveries: 1}, line)
+}
+
+// end removes a message: its rows go, a header stays in the ring for a while. f has
+// what is not in them, and last is the last line of its history.
+func (m *Machine) end(x *stored, f *finished, last Attempt) {
+	f.at, f.sentAt, f.key, f.hash, f.kind, f.bodySize = m.wall, x.SentAt, x.Key, x.Hash, x.Type, x.BodySize
+	if x.st != nil {
+		f.attempts, f.deliveries, f.deaths, f.history = x.st.attempts, x.st.deliveries, x.st.deaths, x.st.history
+		m.rows.Delete(x.cell.space, m.keys.seq(rowState, x.Seq))
 	}
-	m.finish(h.stored, &f)
-	if h.keyed() {
-		m.leave(h.stored)
-		m.advance(h.cell, h.Hash)
+	f.history = append(f.history, last)
+	m.rows.SingleDelete(x.cell.space, m.keys.seq(rowData, x.Seq))
+	if x.apart {
+		m.rows.SingleDelete(x.cell.space, m.keys.seq(rowBody, x.Seq))
 	}
+	m.forgetExpiry(x)
+	m.finish(x, f)
+	m.depart(x)
 }
 
 // release gives a message back without counting an attempt.
@@ -93,14 +100,19 @@ func (m *Machine) release(h *held, delay int64) message.State {
 	return m.back(h.stored, delay)
 }
 
-// back returns a message that was leased to those that wait.
+// back returns a message that was leased to those that wait, unless its time has
+// passed meanwhile.
 func (m *Machine) back(x *stored, delay int64) message.State {
+	if m.expired(x) {
+		x.st.aside = false
+		return m.expire(x)
+	}
+	m.watchExpiry(x) // it may have fired while the message was leased
 	x.st.deadline = 0
 	if delay > 0 {
 		x.st.state, x.st.due, x.st.dueWall = message.Scheduled, m.meta.groupTime+delay, m.wall+delay
 		m.save(x)
-		x.cell.counts.Scheduled++
-		m.setTimer(x, x.st.due)
+		m.schedule(x)
 	} else {
 		m.becomeReady(x)
 	}

@@ -36,7 +36,7 @@ func pictureOf(rows queue.Reader, ids []message.ID) picture {
 	}
 	for n := range message.Cells {
 		p.Offers = append(p.Offers, queue.Offers(rows, 1, n, nil, 1000)...)
-		p.Timers = append(p.Timers, queue.Timers(rows, 1, n, nil, 1000)...)
+		p.Timers = append(p.Timers, everyTimer(rows, n)...)
 		p.Deadlines = append(p.Deadlines, queue.Deadlines(rows, 1, n)...)
 	}
 	return p

@@ -13,7 +13,12 @@ type stored struct {
 	cell  *cell
 	body  []byte // inline ones only
 	apart bool   // the body lies in a row of its own
-	st    *standing
+	// behind: it was taken out of those that wait (withhold), and did not have the
+	// turn of its key: who has it keeps it.
+	behind bool
+	// outside: likewise, and it stood outside of the line (aside).
+	outside bool
+	st      *standing
 }
 
 // load reads a message that is not finished.
@@ -85,11 +90,8 @@ func (m *Machine) save(x *stored) {
 	m.rows.Set(x.cell.space, m.keys.seq(rowState, x.Seq), m.buf)
 }
 
-// setTimer makes a scheduled message known to whoever looks for due ones.
-func (m *Machine) setTimer(x *stored, due int64) {
-	m.rows.Set(x.cell.space, m.keys.timer(due, x.Seq, x.counter()), nil)
-	m.effect(Effect{Kind: Due, Queue: x.cell.queue.number, Ref: x.ref(), At: due})
-}
+// scheduled says that the message was sent to be ready later.
+func (h *Head) scheduled() bool { return h.Due > 0 || h.At > 0 }
 
 // publish writes the ready row. One that is not the newest may lie before a
 // floor, or before one that a leader has found and not told yet.
@@ -127,7 +129,7 @@ func (x *stored) state(rows Reader, k *keys) message.State {
 	if _, _, leased := currentLease(rows, k, x.cell, x.Seq); leased {
 		return message.Leased
 	}
-	if x.Due > 0 {
+	if x.scheduled() {
 		return message.Scheduled
 	}
 	return message.Ready

@@ -21,6 +21,7 @@ type world struct {
 	m      *queue.Machine
 	index  uint64
 	now    int64
+	skew   int64                 // of the wall clock
 	names  map[string]message.ID // by body
 	tokens map[string]message.Token
 }
@@ -31,7 +32,7 @@ func newWorld() *world {
 
 func (w *world) apply(cmds ...queue.Command) []any {
 	w.index++
-	return w.m.Apply(w.rows, w.index, queue.AppendEntry(nil, w.now, 1_000_000+w.now, cmds))
+	return w.m.Apply(w.rows, w.index, queue.AppendEntry(nil, w.now, 1_000_000+w.now+w.skew, cmds))
 }
 
 func hashOf(key string) message.KeyHash {
@@ -68,6 +69,9 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		if d.HasArg("skip") {
 			c.Settings.OnFailure = message.SkipKey
 		}
+		if d.HasArg("expired-dead") {
+			c.Settings.OnExpired = message.ExpiredDead
+		}
 		if b := seconds("fixed"); b > 0 {
 			c.Settings.Backoff = message.Backoff{Kind: message.BackoffFixed, Initial: b}
 		}
@@ -88,6 +92,13 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 					m.Retry.Backoff = message.Backoff{Kind: message.BackoffFixed, Initial: b}
 				}
 			}
+			at := func(name string) (at time.Time) { // seconds after the story's begin
+				if d.HasArg(name) {
+					at = time.UnixMilli(1_000_000).Add(seconds(name))
+				}
+				return at
+			}
+			m.DeliverAt, m.Expires = at("deliver-at"), at("expires")
 			m.Hash = hashOf(m.Key)
 			c.Messages = append(c.Messages, m)
 		}
@@ -157,8 +168,10 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		w.apply(queue.Tick())
 		w.apply((&queue.Expire{Queue: 1, Leases: w.leases()}).Command())
 		for n := range message.Cells {
-			w.apply((&queue.Wake{Queue: 1, Timers: queue.Timers(w.rows, 1, n, nil, 100)}).Command())
+			w.apply((&queue.Wake{Queue: 1, Timers: everyTimer(w.rows, n)}).Command())
 		}
+	case "clock": // the wall clock jumps
+		w.skew += seconds("s").Milliseconds()
 	case "redrive":
 		c := queue.Redrive{ResetAttempts: d.HasArg("reset")}
 		for _, a := range d.CmdArgs {
@@ -198,6 +211,14 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	return out.String()
 }
 
+// everyTimer is what any of the kinds has in a cell.
+func everyTimer(rows queue.Reader, n int) (refs []queue.TimerRef) {
+	for kind := range queue.TimerKind(queue.TimerKinds) {
+		refs = append(refs, queue.Timers(rows, 1, n, kind, nil, 1000)...)
+	}
+	return refs
+}
+
 // leases are all leases of the queue.
 func (w *world) leases() (refs []queue.LeaseRef) {
 	for n := range message.Cells {
@@ -231,7 +252,7 @@ func (w *world) show(name string) string {
 	if b := x.Blocker; b != nil {
 		fmt.Fprintf(&out, " behind %s (%s)", w.name(b.ID), b.State)
 	}
-	outcomes := []string{"", "acked", "nacked", "rejected", "released", "expired", "redriven", "worker_lost"}
+	outcomes := []string{"", "acked", "nacked", "rejected", "released", "expired", "redriven", "worker_lost", "lapsed"}
 	for _, a := range x.History {
 		fmt.Fprintf(&out, "\n  %d-%d attempt %d on %s: %s %s", a.LeasedAt, a.EndedAt, a.Number, a.Worker, outcomes[a.Outcome], a.Error)
 	}

@@ -150,6 +150,8 @@ const (
 	MessageState_MESSAGE_STATE_LEASED      MessageState = 3
 	MessageState_MESSAGE_STATE_FINISHED    MessageState = 4
 	MessageState_MESSAGE_STATE_DEAD        MessageState = 5
+	// Its time has passed before it was done.
+	MessageState_MESSAGE_STATE_EXPIRED MessageState = 6
 )
 
 // Enum value maps for MessageState.
@@ -161,6 +163,7 @@ var (
 		3: "MESSAGE_STATE_LEASED",
 		4: "MESSAGE_STATE_FINISHED",
 		5: "MESSAGE_STATE_DEAD",
+		6: "MESSAGE_STATE_EXPIRED",
 	}
 	MessageState_value = map[string]int32{
 		"MESSAGE_STATE_UNSPECIFIED": 0,
@@ -169,6 +172,7 @@ var (
 		"MESSAGE_STATE_LEASED":      3,
 		"MESSAGE_STATE_FINISHED":    4,
 		"MESSAGE_STATE_DEAD":        5,
+		"MESSAGE_STATE_EXPIRED":     6,
 	}
 )
 
@@ -308,6 +312,59 @@ func (OnFailure) EnumDescriptor() ([]byte, []int) {
 	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{4}
 }
 
+// OnExpired says what becomes of a message that is not done when it expires.
+type OnExpired int32
+
+const (
+	// As ON_EXPIRED_DROP.
+	OnExpired_ON_EXPIRED_UNSPECIFIED OnExpired = 0
+	// It is over: state expired, visible as long as finished ones are.
+	OnExpired_ON_EXPIRED_DROP OnExpired = 1
+	// It is dead.
+	OnExpired_ON_EXPIRED_DEAD OnExpired = 2
+)
+
+// Enum value maps for OnExpired.
+var (
+	OnExpired_name = map[int32]string{
+		0: "ON_EXPIRED_UNSPECIFIED",
+		1: "ON_EXPIRED_DROP",
+		2: "ON_EXPIRED_DEAD",
+	}
+	OnExpired_value = map[string]int32{
+		"ON_EXPIRED_UNSPECIFIED": 0,
+		"ON_EXPIRED_DROP":        1,
+		"ON_EXPIRED_DEAD":        2,
+	}
+)
+
+func (x OnExpired) Enum() *OnExpired {
+	p := new(OnExpired)
+	*p = x
+	return p
+}
+
+func (x OnExpired) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnExpired) Descriptor() protoreflect.EnumDescriptor {
+	return file_comanda_v1_comanda_proto_enumTypes[5].Descriptor()
+}
+
+func (OnExpired) Type() protoreflect.EnumType {
+	return &file_comanda_v1_comanda_proto_enumTypes[5]
+}
+
+func (x OnExpired) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnExpired.Descriptor instead.
+func (OnExpired) EnumDescriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{5}
+}
+
 // Attribute is the value of one attribute.
 type Attribute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -426,11 +483,16 @@ type NewMessage struct {
 	// 0–9, default 0: higher ones go first. A message with a key goes by its own
 	// priority once it is first of its key; it never overtakes within the key.
 	Priority int32 `protobuf:"varint,7,opt,name=priority,proto3" json:"priority,omitempty"`
-	// Not built yet: refused with UNIMPLEMENTED.
+	// Instead of delay: handed out no sooner than at this time, by the clock of the
+	// server that leads its shard. One that has passed: at once.
 	DeliverAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deliver_at,json=deliverAt,proto3" json:"deliver_at,omitempty"`
-	Expires   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires,proto3" json:"expires,omitempty"`
-	DedupId   string                 `protobuf:"bytes,10,opt,name=dedup_id,json=dedupId,proto3" json:"dedup_id,omitempty"`
-	UniqueKey string                 `protobuf:"bytes,11,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
+	// When the message is of no use any more. If nobody holds it then, it ends as
+	// its queue's on_expired says; else it may still be done, and ends when it comes
+	// back.
+	Expires *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Not built yet: refused with UNIMPLEMENTED.
+	DedupId   string `protobuf:"bytes,10,opt,name=dedup_id,json=dedupId,proto3" json:"dedup_id,omitempty"`
+	UniqueKey string `protobuf:"bytes,11,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
 	// What is set of it goes before the queue's settings.
 	Retry         *Retry `protobuf:"bytes,12,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2299,8 +2361,8 @@ func (x *ShowMessageRequest) GetStale() *durationpb.Duration {
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
-	// sent, leased, acked, nacked, rejected, released, expired, ready, dead,
-	// redriven.
+	// sent, leased, acked, nacked, rejected, released, expired (the lease), ready,
+	// dead, redriven, worker_lost, lapsed (the message's own expires).
 	Event         string `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
 	Worker        string `protobuf:"bytes,3,opt,name=worker,proto3" json:"worker,omitempty"`
 	Attempt       int32  `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -2378,7 +2440,7 @@ type Message struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Queue string                 `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
-	// scheduled, ready, leased, finished or dead.
+	// scheduled, ready, leased, finished, dead or expired.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	// Why the message is not running now, in words; empty when it is.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -2404,7 +2466,8 @@ type Message struct {
 	LastError string `protobuf:"bytes,18,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	Priority  int32  `protobuf:"varint,19,opt,name=priority,proto3" json:"priority,omitempty"`
 	// Its own, where it has some.
-	Retry         *Retry `protobuf:"bytes,20,opt,name=retry,proto3" json:"retry,omitempty"`
+	Retry         *Retry                 `protobuf:"bytes,20,opt,name=retry,proto3" json:"retry,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=expires,proto3" json:"expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2579,6 +2642,13 @@ func (x *Message) GetRetry() *Retry {
 	return nil
 }
 
+func (x *Message) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 type ShowMessageResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Message       *Message               `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
@@ -2634,7 +2704,7 @@ func (x *ShowMessageResponse) GetFreshness() *Freshness {
 type ListMessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
-	// ready (default), scheduled, leased, dead or finished.
+	// ready (default), scheduled, leased, dead, finished or expired.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// 1–1,000, default 100.
 	Max int32 `protobuf:"varint,3,opt,name=max,proto3" json:"max,omitempty"`
@@ -3035,6 +3105,7 @@ type QueueSettings struct {
 	// ≤ 1,000.
 	MaxWorkerDeaths int32     `protobuf:"varint,6,opt,name=max_worker_deaths,json=maxWorkerDeaths,proto3" json:"max_worker_deaths,omitempty"`
 	OnFailure       OnFailure `protobuf:"varint,20,opt,name=on_failure,json=onFailure,proto3,enum=comanda.v1.OnFailure" json:"on_failure,omitempty"`
+	OnExpired       OnExpired `protobuf:"varint,7,opt,name=on_expired,json=onExpired,proto3,enum=comanda.v1.OnExpired" json:"on_expired,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -3116,6 +3187,13 @@ func (x *QueueSettings) GetOnFailure() OnFailure {
 		return x.OnFailure
 	}
 	return OnFailure_ON_FAILURE_UNSPECIFIED
+}
+
+func (x *QueueSettings) GetOnExpired() OnExpired {
+	if x != nil {
+		return x.OnExpired
+	}
+	return OnExpired_ON_EXPIRED_UNSPECIFIED
 }
 
 type Counts struct {
@@ -6153,7 +6231,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x16\n" +
 	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"\xdd\x05\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\x93\x06\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x14\n" +
@@ -6180,7 +6258,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\n" +
 	"last_error\x18\x12 \x01(\tR\tlastError\x12\x1a\n" +
 	"\bpriority\x18\x13 \x01(\x05R\bpriority\x12'\n" +
-	"\x05retry\x18\x14 \x01(\v2\x11.comanda.v1.RetryR\x05retry\x1aT\n" +
+	"\x05retry\x18\x14 \x01(\v2\x11.comanda.v1.RetryR\x05retry\x124\n" +
+	"\aexpires\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x1aT\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
 	"\x05value\x18\x02 \x01(\v2\x15.comanda.v1.AttributeR\x05value:\x028\x01\"y\n" +
@@ -6212,7 +6291,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.comanda.v1.BackoffKindR\x04kind\x123\n" +
 	"\ainitial\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x12+\n" +
 	"\x03max\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03max\x12-\n" +
-	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\xdb\x02\n" +
+	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\x91\x03\n" +
 	"\rQueueSettings\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12-\n" +
 	"\abackoff\x18\x02 \x01(\v2\x13.comanda.v1.BackoffR\abackoff\x12#\n" +
@@ -6221,7 +6300,9 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x11max_message_bytes\x18\x05 \x01(\x05R\x0fmaxMessageBytes\x12*\n" +
 	"\x11max_worker_deaths\x18\x06 \x01(\x05R\x0fmaxWorkerDeaths\x124\n" +
 	"\n" +
-	"on_failure\x18\x14 \x01(\x0e2\x15.comanda.v1.OnFailureR\tonFailure\"\x84\x01\n" +
+	"on_failure\x18\x14 \x01(\x0e2\x15.comanda.v1.OnFailureR\tonFailure\x124\n" +
+	"\n" +
+	"on_expired\x18\a \x01(\x0e2\x15.comanda.v1.OnExpiredR\tonExpired\"\x84\x01\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\x03R\x05ready\x12\x1c\n" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
@@ -6435,14 +6516,15 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\fOnDisconnect\x12\x1d\n" +
 	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ON_DISCONNECT_REROUTE\x10\x01\x12\x16\n" +
-	"\x12ON_DISCONNECT_WAIT\x10\x02*\xb1\x01\n" +
+	"\x12ON_DISCONNECT_WAIT\x10\x02*\xcc\x01\n" +
 	"\fMessageState\x12\x1d\n" +
 	"\x19MESSAGE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17MESSAGE_STATE_SCHEDULED\x10\x01\x12\x17\n" +
 	"\x13MESSAGE_STATE_READY\x10\x02\x12\x18\n" +
 	"\x14MESSAGE_STATE_LEASED\x10\x03\x12\x1a\n" +
 	"\x16MESSAGE_STATE_FINISHED\x10\x04\x12\x16\n" +
-	"\x12MESSAGE_STATE_DEAD\x10\x05*x\n" +
+	"\x12MESSAGE_STATE_DEAD\x10\x05\x12\x19\n" +
+	"\x15MESSAGE_STATE_EXPIRED\x10\x06*x\n" +
 	"\vBackoffKind\x12\x1c\n" +
 	"\x18BACKOFF_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18BACKOFF_KIND_EXPONENTIAL\x10\x01\x12\x16\n" +
@@ -6451,7 +6533,11 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tOnFailure\x12\x1a\n" +
 	"\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ON_FAILURE_BLOCK\x10\x01\x12\x13\n" +
-	"\x0fON_FAILURE_SKIP\x10\x022\xb8\t\n" +
+	"\x0fON_FAILURE_SKIP\x10\x02*Q\n" +
+	"\tOnExpired\x12\x1a\n" +
+	"\x16ON_EXPIRED_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fON_EXPIRED_DROP\x10\x01\x12\x13\n" +
+	"\x0fON_EXPIRED_DEAD\x10\x022\xb8\t\n" +
 	"\bMessages\x12a\n" +
 	"\x04Send\x12\x17.comanda.v1.SendRequest\x1a\x18.comanda.v1.SendResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/queues/{queue}/messages\x12f\n" +
 	"\aReceive\x12\x1a.comanda.v1.ReceiveRequest\x1a\x1b.comanda.v1.ReceiveResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x1a/v1/queues/{queue}/receive\x12V\n" +
@@ -6509,7 +6595,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 	return file_comanda_v1_comanda_proto_rawDescData
 }
 
-var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(Action)(0),                     // 0: comanda.v1.Action
@@ -6517,264 +6603,267 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(MessageState)(0),               // 2: comanda.v1.MessageState
 	(BackoffKind)(0),                // 3: comanda.v1.BackoffKind
 	(OnFailure)(0),                  // 4: comanda.v1.OnFailure
-	(*Attribute)(nil),               // 5: comanda.v1.Attribute
-	(*NewMessage)(nil),              // 6: comanda.v1.NewMessage
-	(*Retry)(nil),                   // 7: comanda.v1.Retry
-	(*SendRequest)(nil),             // 8: comanda.v1.SendRequest
-	(*Error)(nil),                   // 9: comanda.v1.Error
-	(*SendResult)(nil),              // 10: comanda.v1.SendResult
-	(*SendResponse)(nil),            // 11: comanda.v1.SendResponse
-	(*ReceiveRequest)(nil),          // 12: comanda.v1.ReceiveRequest
-	(*Delivery)(nil),                // 13: comanda.v1.Delivery
-	(*ReceiveResponse)(nil),         // 14: comanda.v1.ReceiveResponse
-	(*Settlement)(nil),              // 15: comanda.v1.Settlement
-	(*SettleRequest)(nil),           // 16: comanda.v1.SettleRequest
-	(*SettleResult)(nil),            // 17: comanda.v1.SettleResult
-	(*SettleResponse)(nil),          // 18: comanda.v1.SettleResponse
-	(*AckRequest)(nil),              // 19: comanda.v1.AckRequest
-	(*AckResponse)(nil),             // 20: comanda.v1.AckResponse
-	(*NackRequest)(nil),             // 21: comanda.v1.NackRequest
-	(*NackResponse)(nil),            // 22: comanda.v1.NackResponse
-	(*ExtendRequest)(nil),           // 23: comanda.v1.ExtendRequest
-	(*ExtendResponse)(nil),          // 24: comanda.v1.ExtendResponse
-	(*ReleaseRequest)(nil),          // 25: comanda.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),         // 26: comanda.v1.ReleaseResponse
-	(*RejectRequest)(nil),           // 27: comanda.v1.RejectRequest
-	(*RejectResponse)(nil),          // 28: comanda.v1.RejectResponse
-	(*WorkRequest)(nil),             // 29: comanda.v1.WorkRequest
-	(*WorkOpen)(nil),                // 30: comanda.v1.WorkOpen
-	(*NumberedSettlement)(nil),      // 31: comanda.v1.NumberedSettlement
-	(*NumberedSettleResult)(nil),    // 32: comanda.v1.NumberedSettleResult
-	(*WorkResponse)(nil),            // 33: comanda.v1.WorkResponse
-	(*Freshness)(nil),               // 34: comanda.v1.Freshness
-	(*ShowMessageRequest)(nil),      // 35: comanda.v1.ShowMessageRequest
-	(*Event)(nil),                   // 36: comanda.v1.Event
-	(*Message)(nil),                 // 37: comanda.v1.Message
-	(*ShowMessageResponse)(nil),     // 38: comanda.v1.ShowMessageResponse
-	(*ListMessagesRequest)(nil),     // 39: comanda.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),    // 40: comanda.v1.ListMessagesResponse
-	(*RedriveMessagesRequest)(nil),  // 41: comanda.v1.RedriveMessagesRequest
-	(*RedriveResult)(nil),           // 42: comanda.v1.RedriveResult
-	(*RedriveMessagesResponse)(nil), // 43: comanda.v1.RedriveMessagesResponse
-	(*Backoff)(nil),                 // 44: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 45: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 46: comanda.v1.Counts
-	(*Queue)(nil),                   // 47: comanda.v1.Queue
-	(*CreateQueueRequest)(nil),      // 48: comanda.v1.CreateQueueRequest
-	(*UpdateQueueRequest)(nil),      // 49: comanda.v1.UpdateQueueRequest
-	(*UpdateQueueResponse)(nil),     // 50: comanda.v1.UpdateQueueResponse
-	(*CreateQueueResponse)(nil),     // 51: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 52: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 53: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 54: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 55: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 56: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 57: comanda.v1.DeleteQueueResponse
-	(*PauseQueueRequest)(nil),       // 58: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 59: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 60: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 61: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 62: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 63: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 64: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 65: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 66: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 67: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 68: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 69: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 70: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 71: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 72: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 73: comanda.v1.SplitShardResponse
-	(*Node)(nil),                    // 74: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 75: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 76: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 77: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 78: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 79: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 80: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 81: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 82: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 83: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 84: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 85: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 86: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 87: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 88: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 89: comanda.v1.CancelOperationResponse
-	(*ListOwnersRequest)(nil),       // 90: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 91: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 92: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 93: comanda.v1.ListOwnersResponse
-	nil,                             // 94: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 95: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 96: comanda.v1.Message.AttributesEntry
-	nil,                             // 97: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 98: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 99: google.protobuf.Timestamp
+	(OnExpired)(0),                  // 5: comanda.v1.OnExpired
+	(*Attribute)(nil),               // 6: comanda.v1.Attribute
+	(*NewMessage)(nil),              // 7: comanda.v1.NewMessage
+	(*Retry)(nil),                   // 8: comanda.v1.Retry
+	(*SendRequest)(nil),             // 9: comanda.v1.SendRequest
+	(*Error)(nil),                   // 10: comanda.v1.Error
+	(*SendResult)(nil),              // 11: comanda.v1.SendResult
+	(*SendResponse)(nil),            // 12: comanda.v1.SendResponse
+	(*ReceiveRequest)(nil),          // 13: comanda.v1.ReceiveRequest
+	(*Delivery)(nil),                // 14: comanda.v1.Delivery
+	(*ReceiveResponse)(nil),         // 15: comanda.v1.ReceiveResponse
+	(*Settlement)(nil),              // 16: comanda.v1.Settlement
+	(*SettleRequest)(nil),           // 17: comanda.v1.SettleRequest
+	(*SettleResult)(nil),            // 18: comanda.v1.SettleResult
+	(*SettleResponse)(nil),          // 19: comanda.v1.SettleResponse
+	(*AckRequest)(nil),              // 20: comanda.v1.AckRequest
+	(*AckResponse)(nil),             // 21: comanda.v1.AckResponse
+	(*NackRequest)(nil),             // 22: comanda.v1.NackRequest
+	(*NackResponse)(nil),            // 23: comanda.v1.NackResponse
+	(*ExtendRequest)(nil),           // 24: comanda.v1.ExtendRequest
+	(*ExtendResponse)(nil),          // 25: comanda.v1.ExtendResponse
+	(*ReleaseRequest)(nil),          // 26: comanda.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),         // 27: comanda.v1.ReleaseResponse
+	(*RejectRequest)(nil),           // 28: comanda.v1.RejectRequest
+	(*RejectResponse)(nil),          // 29: comanda.v1.RejectResponse
+	(*WorkRequest)(nil),             // 30: comanda.v1.WorkRequest
+	(*WorkOpen)(nil),                // 31: comanda.v1.WorkOpen
+	(*NumberedSettlement)(nil),      // 32: comanda.v1.NumberedSettlement
+	(*NumberedSettleResult)(nil),    // 33: comanda.v1.NumberedSettleResult
+	(*WorkResponse)(nil),            // 34: comanda.v1.WorkResponse
+	(*Freshness)(nil),               // 35: comanda.v1.Freshness
+	(*ShowMessageRequest)(nil),      // 36: comanda.v1.ShowMessageRequest
+	(*Event)(nil),                   // 37: comanda.v1.Event
+	(*Message)(nil),                 // 38: comanda.v1.Message
+	(*ShowMessageResponse)(nil),     // 39: comanda.v1.ShowMessageResponse
+	(*ListMessagesRequest)(nil),     // 40: comanda.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),    // 41: comanda.v1.ListMessagesResponse
+	(*RedriveMessagesRequest)(nil),  // 42: comanda.v1.RedriveMessagesRequest
+	(*RedriveResult)(nil),           // 43: comanda.v1.RedriveResult
+	(*RedriveMessagesResponse)(nil), // 44: comanda.v1.RedriveMessagesResponse
+	(*Backoff)(nil),                 // 45: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 46: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 47: comanda.v1.Counts
+	(*Queue)(nil),                   // 48: comanda.v1.Queue
+	(*CreateQueueRequest)(nil),      // 49: comanda.v1.CreateQueueRequest
+	(*UpdateQueueRequest)(nil),      // 50: comanda.v1.UpdateQueueRequest
+	(*UpdateQueueResponse)(nil),     // 51: comanda.v1.UpdateQueueResponse
+	(*CreateQueueResponse)(nil),     // 52: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 53: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 54: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 55: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 56: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 57: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 58: comanda.v1.DeleteQueueResponse
+	(*PauseQueueRequest)(nil),       // 59: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 60: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 61: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 62: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 63: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 64: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 65: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 66: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 67: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 68: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 69: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 70: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 71: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 72: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 73: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 74: comanda.v1.SplitShardResponse
+	(*Node)(nil),                    // 75: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 76: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 77: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 78: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 79: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 80: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 81: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 82: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 83: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 84: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 85: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 86: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 87: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 88: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 89: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 90: comanda.v1.CancelOperationResponse
+	(*ListOwnersRequest)(nil),       // 91: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 92: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 93: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 94: comanda.v1.ListOwnersResponse
+	nil,                             // 95: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 96: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 97: comanda.v1.Message.AttributesEntry
+	nil,                             // 98: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 99: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 100: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	94,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	98,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	99,  // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	99,  // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
-	7,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
-	44,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
-	6,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
-	9,   // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
-	10,  // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	98,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	98,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	95,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	99,  // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	98,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
-	13,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
+	95,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	99,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	100, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	100, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	8,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
+	45,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
+	7,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
+	10,  // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
+	11,  // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
+	99,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	99,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	96,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	100, // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	99,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	14,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	0,   // 15: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	98,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	98,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
-	15,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
-	9,   // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
+	99,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	99,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	16,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
+	10,  // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	2,   // 20: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
-	17,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	98,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	18,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
+	99,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	2,   // 23: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	98,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	98,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
-	30,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
-	31,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	98,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	98,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	99,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	99,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	31,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
+	32,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
+	99,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	99,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	1,   // 30: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
-	15,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
-	17,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
-	13,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
-	32,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	98,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	98,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	98,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	99,  // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	99,  // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	99,  // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	96,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
-	36,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
-	7,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	37,  // 44: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
-	34,  // 45: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	98,  // 46: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	37,  // 47: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
-	34,  // 48: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	9,   // 49: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	42,  // 50: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	3,   // 51: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	98,  // 52: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	98,  // 53: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	98,  // 54: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	44,  // 55: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	98,  // 56: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	4,   // 57: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
-	45,  // 58: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	46,  // 59: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	99,  // 60: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	45,  // 61: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	45,  // 62: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	47,  // 63: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
-	47,  // 64: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	98,  // 65: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	47,  // 66: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	34,  // 67: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	47,  // 68: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	99,  // 69: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	99,  // 70: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	66,  // 71: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	67,  // 72: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	68,  // 73: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	98,  // 74: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	46,  // 75: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	70,  // 76: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	34,  // 77: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	70,  // 78: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	97,  // 79: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	74,  // 80: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	74,  // 81: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	83,  // 82: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	9,   // 83: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	99,  // 84: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	99,  // 85: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	83,  // 86: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	83,  // 87: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	83,  // 88: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	92,  // 89: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	91,  // 90: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	5,   // 91: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	5,   // 92: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	5,   // 93: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 94: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	12,  // 95: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	16,  // 96: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	19,  // 97: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	21,  // 98: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	23,  // 99: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	25,  // 100: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	27,  // 101: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	29,  // 102: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	35,  // 103: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	39,  // 104: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	41,  // 105: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	48,  // 106: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	49,  // 107: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	52,  // 108: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	54,  // 109: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	56,  // 110: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	58,  // 111: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	60,  // 112: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	62,  // 113: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	90,  // 114: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	64,  // 115: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	69,  // 116: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	72,  // 117: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	81,  // 118: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	84,  // 119: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	86,  // 120: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	88,  // 121: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	75,  // 122: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	77,  // 123: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	79,  // 124: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	11,  // 125: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	14,  // 126: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	18,  // 127: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	20,  // 128: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	22,  // 129: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	24,  // 130: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	26,  // 131: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	28,  // 132: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	33,  // 133: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	38,  // 134: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	40,  // 135: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	43,  // 136: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	51,  // 137: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	50,  // 138: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	53,  // 139: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	55,  // 140: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	57,  // 141: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	59,  // 142: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	61,  // 143: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	63,  // 144: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	93,  // 145: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	65,  // 146: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	71,  // 147: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	73,  // 148: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	82,  // 149: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	85,  // 150: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	87,  // 151: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	89,  // 152: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	76,  // 153: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	78,  // 154: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	80,  // 155: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	125, // [125:156] is the sub-list for method output_type
-	94,  // [94:125] is the sub-list for method input_type
-	94,  // [94:94] is the sub-list for extension type_name
-	94,  // [94:94] is the sub-list for extension extendee
-	0,   // [0:94] is the sub-list for field type_name
+	16,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
+	18,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
+	14,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
+	33,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
+	99,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	99,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	99,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	100, // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	100, // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	100, // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	97,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	37,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
+	8,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
+	100, // 44: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	38,  // 45: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
+	35,  // 46: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
+	99,  // 47: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	38,  // 48: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
+	35,  // 49: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
+	10,  // 50: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	43,  // 51: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	3,   // 52: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	99,  // 53: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	99,  // 54: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	99,  // 55: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	45,  // 56: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	99,  // 57: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	4,   // 58: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
+	5,   // 59: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
+	46,  // 60: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	47,  // 61: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	100, // 62: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	46,  // 63: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	46,  // 64: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	48,  // 65: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	48,  // 66: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	99,  // 67: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	48,  // 68: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	35,  // 69: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	48,  // 70: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	100, // 71: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	100, // 72: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	67,  // 73: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	68,  // 74: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	69,  // 75: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	99,  // 76: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	47,  // 77: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	71,  // 78: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	35,  // 79: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	71,  // 80: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	98,  // 81: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	75,  // 82: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	75,  // 83: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	84,  // 84: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	10,  // 85: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	100, // 86: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	100, // 87: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	84,  // 88: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	84,  // 89: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	84,  // 90: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	93,  // 91: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	92,  // 92: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	6,   // 93: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	6,   // 94: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	6,   // 95: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	9,   // 96: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	13,  // 97: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	17,  // 98: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	20,  // 99: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	22,  // 100: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	24,  // 101: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	26,  // 102: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	28,  // 103: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	30,  // 104: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	36,  // 105: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	40,  // 106: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	42,  // 107: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	49,  // 108: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	50,  // 109: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	53,  // 110: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	55,  // 111: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	57,  // 112: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	59,  // 113: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	61,  // 114: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	63,  // 115: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	91,  // 116: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	65,  // 117: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	70,  // 118: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	73,  // 119: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	82,  // 120: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	85,  // 121: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	87,  // 122: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	89,  // 123: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	76,  // 124: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	78,  // 125: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	80,  // 126: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	12,  // 127: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	15,  // 128: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	19,  // 129: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	21,  // 130: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	23,  // 131: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	25,  // 132: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	27,  // 133: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	29,  // 134: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	34,  // 135: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	39,  // 136: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	41,  // 137: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	44,  // 138: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	52,  // 139: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	51,  // 140: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	54,  // 141: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	56,  // 142: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	58,  // 143: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	60,  // 144: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	62,  // 145: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	64,  // 146: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	94,  // 147: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	66,  // 148: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	72,  // 149: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	74,  // 150: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	83,  // 151: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	86,  // 152: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	88,  // 153: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	90,  // 154: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	77,  // 155: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	79,  // 156: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	81,  // 157: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	127, // [127:158] is the sub-list for method output_type
+	96,  // [96:127] is the sub-list for method input_type
+	96,  // [96:96] is the sub-list for extension type_name
+	96,  // [96:96] is the sub-list for extension extendee
+	0,   // [0:96] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -6792,7 +6881,7 @@ func file_comanda_v1_comanda_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   93,
 			NumExtensions: 0,
 			NumServices:   3,

@@ -38,6 +38,17 @@ func durationOf(field string, d *durationpb.Duration, unset time.Duration) (time
 	return d.AsDuration(), nil
 }
 
+// timeOf reads a time; the zero time if there is none.
+func timeOf(field string, t *timestamppb.Timestamp) (time.Time, error) {
+	if t == nil {
+		return time.Time{}, nil
+	}
+	if err := t.CheckValid(); err != nil {
+		return time.Time{}, message.Errorf(message.InvalidArgument, "%s: %s", field, err)
+	}
+	return t.AsTime(), nil
+}
+
 // readOptions say how fresh an answer must be.
 func readOptions(stale *durationpb.Duration) (o message.ReadOptions, err error) {
 	if o.Stale, err = durationOf("stale", stale, 0); err == nil {

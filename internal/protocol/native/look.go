@@ -94,6 +94,7 @@ func shownTo(m *message.Shown) *comandav1.Message {
 		LastError:    m.LastError,
 		Priority:     int32(m.Priority),
 		Retry:        retryTo(m.Retry),
+		Expires:      timeTo(m.Expires),
 	}
 	for _, e := range m.Timeline {
 		out.Timeline = append(out.Timeline, &comandav1.Event{

@@ -148,6 +148,9 @@ func settingsOf(in *comandav1.QueueSettings) (s message.Settings, err error) {
 	if s.OnFailure = message.OnFailure(in.GetOnFailure()); int32(s.OnFailure) != int32(in.GetOnFailure()) {
 		return s, message.Errorf(message.InvalidArgument, "on_failure %d: want block or skip", in.GetOnFailure())
 	}
+	if s.OnExpired = message.ExpiredPolicy(in.GetOnExpired()); int32(s.OnExpired) != int32(in.GetOnExpired()) {
+		return s, message.Errorf(message.InvalidArgument, "on_expired %d: want drop or dead", in.GetOnExpired())
+	}
 	if s.KeepFinishedFor, err = durationOf("keep_finished_for", in.GetKeepFinishedFor(), 0); err != nil {
 		return s, err
 	}
@@ -186,6 +189,7 @@ func settingsTo(s message.Settings) *comandav1.QueueSettings {
 		KeepFinishedFor: durationpb.New(s.KeepFinishedFor),
 		MaxMessageBytes: int32(s.MaxMessageBytes),
 		OnFailure:       comandav1.OnFailure(s.OnFailure),
+		OnExpired:       comandav1.OnExpired(s.OnExpired),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 	"github.com/comanda-mq/comanda/internal/message"
@@ -27,6 +28,8 @@ const (
 	attributesHeader = "Comanda-Attributes"
 	priorityHeader   = "Comanda-Priority"
 	attemptsHeader   = "Comanda-Max-Attempts"
+	deliverAtHeader  = "Comanda-Deliver-At"
+	expiresHeader    = "Comanda-Expires"
 )
 
 var unbuiltHeaders = []string{"Comanda-Tenant", "Comanda-Dedup-Id", "Comanda-Unique-Key"}
@@ -95,7 +98,7 @@ func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
 			return nil, err
 		}
 	}
-	known := []string{keyHeader, typeHeader, delayHeader, attributesHeader, priorityHeader, attemptsHeader}
+	known := []string{keyHeader, typeHeader, delayHeader, attributesHeader, priorityHeader, attemptsHeader, deliverAtHeader, expiresHeader}
 	if err := checkHeaders(h, known...); err != nil {
 		return nil, err
 	}
@@ -114,6 +117,12 @@ func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
 	}
 	var err error
 	if m.Priority, err = parseNumber(h, priorityHeader); err != nil {
+		return nil, err
+	}
+	if m.DeliverAt, err = parseTime(h, deliverAtHeader); err != nil {
+		return nil, err
+	}
+	if m.Expires, err = parseTime(h, expiresHeader); err != nil {
 		return nil, err
 	}
 	attempts, err := parseNumber(h, attemptsHeader)
@@ -142,6 +151,19 @@ func parseNumber(h http.Header, name string) (int32, error) {
 		return 0, message.Errorf(message.InvalidArgument, "%s %.100q: want a whole number", name, text)
 	}
 	return int32(n), nil
+}
+
+// parseTime reads a time; nil if the header is not there.
+func parseTime(h http.Header, name string) (*timestamppb.Timestamp, error) {
+	text := h.Get(name)
+	if text == "" {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return nil, message.Errorf(message.InvalidArgument, "%s %.100q: want a time as 2026-01-31T18:00:00Z", name, text)
+	}
+	return timestamppb.New(t), nil
 }
 
 // parseDelay reads a Go duration, or seconds.

@@ -80,6 +80,8 @@ func TestRESTRefusals(t *testing.T) {
 	}{
 		{send, "b", []string{"Comanda-Tenant", "t"}, 501, "UNIMPLEMENTED Comanda-Tenant"},
 		{send, "b", []string{"Comanda-Priority", "high"}, 400, "INVALID_ARGUMENT Comanda-Priority"},
+		{send, "b", []string{"Comanda-Deliver-At", "tomorrow"}, 400, "INVALID_ARGUMENT Comanda-Deliver-At"},
+		{send, "b", []string{"Comanda-Expires", "90s"}, 400, "INVALID_ARGUMENT Comanda-Expires"},
 		{send, "b", []string{"Comanda-Max-Attempts", "1.5"}, 400, "INVALID_ARGUMENT Comanda-Max-Attempts"},
 		{send, "b", []string{"Comanda-Dedup-Id", "d"}, 501, "UNIMPLEMENTED Comanda-Dedup-Id"},
 		{send, "b", []string{"Comanda-Unique-Key", "u"}, 501, "UNIMPLEMENTED Comanda-Unique-Key"},

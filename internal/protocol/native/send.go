@@ -50,14 +50,20 @@ func (s *Server) send(ctx context.Context, queue string, msgs []message.New) ([]
 func newMessage(m *comandav1.NewMessage) (message.New, error) {
 	if err := unbuilt(
 		unbuiltField{"tenant", m.GetTenant() != ""},
-		unbuiltField{"deliver_at", m.GetDeliverAt() != nil},
-		unbuiltField{"expires", m.GetExpires() != nil},
 		unbuiltField{"dedup_id", m.GetDedupId() != ""},
 		unbuiltField{"unique_key", m.GetUniqueKey() != ""},
 	); err != nil {
 		return message.New{}, err
 	}
 	delay, err := durationOf("delay", m.GetDelay(), 0)
+	if err != nil {
+		return message.New{}, err
+	}
+	deliverAt, err := timeOf("deliver_at", m.GetDeliverAt())
+	if err != nil {
+		return message.New{}, err
+	}
+	expires, err := timeOf("expires", m.GetExpires())
 	if err != nil {
 		return message.New{}, err
 	}
@@ -71,6 +77,8 @@ func newMessage(m *comandav1.NewMessage) (message.New, error) {
 		Type:       m.GetType(),
 		Attributes: attributesOf(m.GetAttributes()),
 		Delay:      delay,
+		DeliverAt:  deliverAt,
+		Expires:    expires,
 		Priority:   int(m.GetPriority()),
 		Retry:      retry,
 	}, nil
