@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -101,6 +103,54 @@ func TestAdmitSeesBothSides(t *testing.T) {
 	}
 	if got := <-atB; got != a.Self {
 		t.Errorf("the acceptor is asked about %v", got)
+	}
+}
+
+// book keeps what is logged.
+type book struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *book) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *book) count(words string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Count(b.b.String(), words)
+}
+
+// A node that could not be reached at first, and that this side then refuses, is
+// told of in the log, once: nobody else can.
+func TestOwnRefusalIsTold(t *testing.T) {
+	n := newNetwork()
+	var told book
+	a := n.options(1, funcs{})
+	a.Admit = func(Identity) error { return message.Errorf(message.Conflict, "an old copy") }
+	a.Logger = slog.New(slog.NewTextHandler(&told, nil))
+	pa, _ := run(t, a)
+	call := func() {
+		if _, err := pa.Call(t.Context(), 2, nil); err == nil {
+			t.Fatal("it was not refused")
+		}
+	}
+	call()
+	if told.count("not connected") != 1 || told.count("an old copy") != 0 {
+		t.Fatalf("of a node that is not there: %s", told.b.String())
+	}
+	run(t, n.options(2, funcs{}))
+	for range 200 {
+		call()
+	}
+	for told.count("an old copy") == 0 {
+		call()
+	}
+	if got := told.count("not connected"); got != 2 {
+		t.Errorf("told %d times: %s", got, told.b.String())
 	}
 }
 

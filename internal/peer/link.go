@@ -2,6 +2,7 @@ package peer
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/fnv"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ type link struct {
 	node   uint64
 	wanted chan struct{} // one slot: there is a line to connect
 	rested chan struct{} // one slot: the node is there again, rest no longer
+	said   string        // the refusal that was told last; run's
 
 	mu   sync.Mutex
 	line *line // nil: idle or resting
@@ -92,7 +94,13 @@ func (l *link) talk(first bool) (connected bool) {
 		l.p.converse(c, ln)
 		err = ln.reason()
 	}
-	if connected || first { // else it was said
+	said := l.said
+	if l.said = ""; !connected {
+		if r, ok := errors.AsType[*Refusal](err); ok {
+			l.said = r.Error() // perhaps this side's, of which the other can't tell anybody
+		}
+	}
+	if connected || first || l.said != said && l.said != "" { // else it was said
 		log.Warn("not connected", "error", err)
 	}
 	l.current(nil, false, err)
