@@ -117,7 +117,7 @@ func examineVoters(fewest int32, nodes int) finding {
 	case fewest >= groupVoters:
 		return finding{"voters", "ok", fmt.Sprintf("%d in each group at least: %d may fail", fewest, (fewest-1)/2)}
 	case fewest == 2:
-		return finding{"voters", "warn", fmt.Sprintf("2 in a group, on %d nodes: if one more fails the group stops", nodes)}
+		return finding{"voters", "warn", "2 in a group: if one more fails the group stops; start the node that is down, or a new one with --join and then remove the lost one"}
 	case nodes == 1:
 		return finding{"voters", "ok", "1 node: what is confirmed is on one disk; with three nodes it is on two"}
 	case nodes == 2:
@@ -134,7 +134,7 @@ func examineNodes(nodes []*comandav1.Node) finding {
 		switch {
 		case n.GetState() == "down":
 			f.state = "fail"
-			troubled = append(troubled, n.GetName()+" is down")
+			troubled = append(troubled, n.GetName()+" is down: its seats wait for it until it is removed, after 10 min or by 'comanda node remove'")
 		case n.GetState() != "alive":
 			troubled = append(troubled, n.GetName()+" is "+n.GetState())
 		case n.GetDraining():

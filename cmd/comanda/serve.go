@@ -66,7 +66,8 @@ func newServe() *cobra.Command {
 	f.StringSliceVar(&c.InitialMembers, "initial-members", nil, "addresses of the three nodes that found a cluster together, this one's --advertise among them")
 	f.StringVar(&c.ClusterListen, "cluster-listen", "", "address for other nodes (default the port after --listen)")
 	f.StringVar(&c.Advertise, "advertise", "", "address at which other nodes reach this one (default the one of --cluster-listen)")
-	f.StringToStringVar(&c.Labels, "label", nil, "a label of this node, as zone=a")
+	f.StringToStringVar(&c.Labels, "label", nil, "a label of this node, as `zone=a`")
+	f.Lookup("label").DefValue = "" // else the help shows []
 	f.StringSliceVar(&c.AllowedHosts, "allowed-host", nil, "another name by which clients may call this server")
 	f.BoolVar(&c.Insecure, "insecure", false, "allow to listen elsewhere than on loopback without TLS and credentials")
 	f.StringVar(&diskReserve, "disk-reserve", "", "space that stays free; below it sends are refused (default 5 % of the disk, 256MiB to 10GiB)")

@@ -29,7 +29,7 @@ const (
 	MaxKeepFor        = 30 * 24 * time.Hour
 	MaxBackoffList    = 32
 	MaxHistory        = 20      // attempts of one message that are remembered
-	MaxQueues         = 1 << 20 // in one cluster
+	MaxQueues         = 1 << 18 // in one cluster; the catalog of so many fits one answer between nodes
 	Cells             = 16      // equal ranges of points that a queue starts with (design 3)
 	MaxSequence       = 1 << 50 // a shard's counter; at the end sends and leases are refused
 )

@@ -268,7 +268,11 @@ func (n *Node) watchOnce(ctx context.Context, fresh bool) (err error) {
 		if a, err = decodeNodeAnswer(b); err != nil || len(a.Update) == 0 {
 			return err
 		}
-		newer, changes, err := catalog.Follow(old, a.Update)
+		update, err := unpackUpdate(a.Update)
+		if err != nil {
+			return err
+		}
+		newer, changes, err := catalog.Follow(old, update)
 		if err != nil {
 			return err
 		}
@@ -307,7 +311,7 @@ type watchRequest struct {
 
 type nodeAnswer struct {
 	Node   *catalog.Node `json:"node,omitempty"`
-	Update []byte        `json:"update,omitempty"`
+	Update []byte        `json:"update,omitempty"` // packed
 }
 
 func encodeNode(r nodeRequest) []byte {
@@ -380,7 +384,7 @@ func (n *Node) tell(ctx context.Context, w watchRequest) (a nodeAnswer, err erro
 			return a, message.Errorf(message.Unavailable, "this node is not ready itself")
 		}
 		if v.Version > w.Version || w.Fresh {
-			a.Update = v.Since(w.Version)
+			a.Update = packUpdate(v.Since(w.Version))
 			return a, nil
 		}
 		select {
