@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"math"
 	"slices"
 	"strconv"
 
@@ -74,6 +76,9 @@ func (g *Gateway) Operation(ctx context.Context, id uint64) (message.OperationIn
 	return operationInfo(o), nil
 }
 
+// newest is the first page of a list of operations.
+var newest = strconv.FormatUint(math.MaxUint64, 10)
+
 // Operations lists the operations that are under way and the last that have ended,
 // the newest first: up to limit from page on, and the next page.
 func (g *Gateway) Operations(ctx context.Context, limit int, page string) ([]message.OperationInfo, string, error) {
@@ -83,11 +88,9 @@ func (g *Gateway) Operations(ctx context.Context, limit int, page string) ([]mes
 	if err := checkLimit(limit); err != nil {
 		return nil, "", err
 	}
-	below, err := ^uint64(0), error(nil)
-	if page != "" {
-		if below, err = strconv.ParseUint(page, 10, 64); err != nil {
-			return nil, "", message.Errorf(message.InvalidArgument, "page is %.40q: give the next_page of the list before", page)
-		}
+	below, err := strconv.ParseUint(cmp.Or(page, newest), 10, 64)
+	if err != nil {
+		return nil, "", message.Errorf(message.InvalidArgument, "page is %.40q: give the next_page of the list before", page)
 	}
 	fresh, cancel := context.WithTimeout(ctx, freshWithin)
 	defer cancel()
