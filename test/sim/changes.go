@@ -6,19 +6,22 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
 // change is what an operator does while all goes on: a fourth node joins, nodes
-// are drained and taken back, shards are split.
+// are drained and taken back, shards are split and moved.
 func (w *world) change(r *rand.Rand, lasts time.Duration) {
 	joiner := w.nodes[len(w.nodes)-1]
 	n := w.nodes[r.IntN(len(w.nodes))]
-	q := queues[r.IntN(len(queues))].name
-	path, which := "", r.IntN(1000)
+	name := queues[r.IntN(len(queues))].name
+	var q *catalog.Queue
+	var s *catalog.Shard
+	which := r.IntN(1000)
 	if p := w.anyNode(r); p != nil {
-		if x, ok := p.view.Load().Queue(q); ok {
-			path = x.Shards[which%len(x.Shards)].Path
+		if x, ok := p.view.Load().Queue(name); ok {
+			q, s = x, &x.Shards[which%len(x.Shards)]
 		}
 	}
 	switch {
@@ -30,10 +33,13 @@ func (w *world) change(r *rand.Rand, lasts time.Duration) {
 		w.drained = n
 		w.administer(drain(n, false))
 		w.after(3*lasts, func() { w.undoDrain() })
-	case path != "":
-		w.note("shard %s/%s is split", q, path)
+	case s == nil:
+	case r.IntN(2) == 0 && n.member.Load():
+		w.move(q, s, n)
+	default:
+		w.note("shard %s/%s is split", name, s.Path)
 		w.administer(func(ctx context.Context, p *process) error {
-			_, err := p.gateway.SplitShard(ctx, q, path)
+			_, err := p.gateway.SplitShard(ctx, name, s.Path)
 			return err
 		})
 	}

@@ -27,6 +27,9 @@ const (
 	stepWithin  = 10 * time.Second
 	pauseFor    = 10 * time.Millisecond
 	dataGroups  = 2
+	// spinOffTicks is how long an empty replica of a group that is about to be spun
+	// off takes nothing from other nodes.
+	spinOffTicks = 50
 )
 
 // enter makes the process a node of the cluster, and begins what it does beside
@@ -173,18 +176,24 @@ func (p *process) reconcile() {
 	if p.dead.Load() || !p.served.Load() {
 		return
 	}
-	for _, g := range p.view.Load().Groups() {
+	v := p.view.Load()
+	for _, g := range v.Groups() {
 		if p.dead.Load() {
 			return // the power was cut
 		}
 		want, ok := g.On(p.node.number)
 		here, is := p.host.Group(g.ID)
 		if is && (!ok || want.ID > here.Replica()) {
-			p.destroy(g, here)
+			p.destroy(here, g.MinNext(p.node.number))
 			is = p.dead.Load()
 		}
 		if ok && !is && want.Role != catalog.Leaving {
 			p.create(g, want)
+		}
+	}
+	for _, here := range p.host.Groups() {
+		if _, ok := v.Group(here.ID()); !ok && here.ID() < v.Cluster.NextGroup && !p.dead.Load() {
+			p.destroy(here, 0) // the catalog has it no more
 		}
 	}
 }
@@ -194,7 +203,11 @@ func (p *process) create(g *catalog.Group, r catalog.Replica) {
 		p.first(g.ID, r.ID)
 		return
 	}
-	_, err := p.host.Create(replica.NewReplica{Group: g.ID, Replica: r.ID, Conf: &raftpb.ConfState{}})
+	x := replica.NewReplica{Group: g.ID, Replica: r.ID, Conf: &raftpb.ConfState{}}
+	if g.Unborn() {
+		x.Patience = spinOffTicks
+	}
+	_, err := p.host.Create(x)
 	p.did(err, "node %d creates replica %d of group %d", p.node.number, r.ID, g.ID)
 }
 
@@ -205,16 +218,16 @@ func (p *process) first(group, id uint64) {
 	p.did(err, "node %d founds group %d", p.node.number, group)
 }
 
-func (p *process) destroy(g *catalog.Group, r *replica.Group) {
+func (p *process) destroy(r *replica.Group, minNext uint64) {
 	p.mu.Lock()
-	delete(p.groups, g.ID)
-	delete(p.members, g.ID)
+	delete(p.groups, r.ID())
+	delete(p.members, r.ID())
 	p.mu.Unlock()
-	if g.ID == catalog.MetaGroup {
+	if r.ID() == catalog.MetaGroup {
 		p.meta.Store(nil)
 	}
-	err := p.host.Destroy(g.ID, max(g.MinNext(p.node.number), r.Replica()+1))
-	p.did(err, "node %d destroys replica %d of group %d", p.node.number, r.Replica(), g.ID)
+	err := p.host.Destroy(r.ID(), max(minNext, r.Replica()+1))
+	p.did(err, "node %d destroys replica %d of group %d", p.node.number, r.Replica(), r.ID())
 }
 
 // did notes what a process did.

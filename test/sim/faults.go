@@ -72,11 +72,7 @@ func (w *world) crashAtSync(n *node, keep int, syncs int64, after time.Duration)
 
 func (w *world) restart(n *node, after time.Duration) {
 	w.tally.crash()
-	w.after(after, func() {
-		if n.up.Load() == nil {
-			n.start()
-		}
-	})
+	w.after(after, n.restart)
 }
 
 func (w *world) other(n *node) *node { return w.nodes[int(n.number)%len(w.nodes)] }
@@ -128,8 +124,8 @@ func (w *world) heal() {
 	for _, n := range w.nodes {
 		n.stalled.Store(0)
 		n.disk.cutAfter.Store(0)
-		if n.up.Load() == nil && n.born {
-			w.happen(n.start)
+		if n.born {
+			w.happen(n.restart)
 		}
 	}
 	w.happen(w.undoDrain)

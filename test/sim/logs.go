@@ -32,6 +32,7 @@ type groupLog struct {
 	catalog *catalog.Machine
 
 	messages map[cellSeq]*stored
+	gave     map[uint64]*groupLog // spaces that were given to a group that was spun off
 	lines    map[string][]*stored // by key: those that have not ended, in order
 }
 
@@ -58,6 +59,9 @@ type grant struct {
 	at time.Duration // when it was applied
 }
 
+// space is where the message's rows are.
+func (m cellSeq) space() uint64 { return uint64(m.queue)<<8 | uint64(m.cell) }
+
 func newLogs(w *world) *logs { return &logs{w: w, by: map[uint64]*groupLog{}} }
 
 func nameOf(id message.ID) cellSeq { return cellSeq{id.Queue(), id.Point().Cell(), id.Seq()} }
@@ -65,7 +69,7 @@ func nameOf(id message.ID) cellSeq { return cellSeq{id.Queue(), id.Point().Cell(
 func (l *logs) group(id uint64) *groupLog {
 	g := l.by[id]
 	if g == nil {
-		g = &groupLog{w: l.w, group: id, entries: map[uint64]uint64{}, rows: rows{}, messages: map[cellSeq]*stored{}, lines: map[string][]*stored{}}
+		g = &groupLog{w: l.w, group: id, entries: map[uint64]uint64{}, rows: rows{}, messages: map[cellSeq]*stored{}, gave: map[uint64]*groupLog{}, lines: map[string][]*stored{}}
 		if id == catalog.MetaGroup {
 			g.catalog = catalog.New()
 		} else {
@@ -130,7 +134,7 @@ func (g *groupLog) apply(index uint64, entry []byte, hash uint64) {
 		case []message.SendResult:
 			for _, s := range r {
 				if s.Err == nil {
-					g.sent(s.ID)
+					g.holder(nameOf(s.ID)).sent(s.ID)
 				}
 			}
 		case queue.LeaseResult:
@@ -141,18 +145,28 @@ func (g *groupLog) apply(index uint64, entry []byte, hash uint64) {
 	}
 	for _, e := range g.queue.Effects() {
 		name := cellSeq{e.Queue, e.Ref.Cell, e.Ref.Seq}
+		at := g.holder(name)
 		switch e.Kind {
 		case queue.Offered:
-			g.revived(name)
+			at.revived(name)
 		case queue.LeaseSet:
-			g.leased(g.messages[name], e.Fence, batches)
+			at.leased(at.messages[name], e.Fence, batches)
 		case queue.LeaseEnded:
-			if m := g.messages[name]; m.fence == e.Fence {
+			if m := at.messages[name]; m.fence == e.Fence {
 				m.leased = false
 			}
 		default: // of no interest here
 		}
 	}
+}
+
+// holder is where a message is by the end of an entry: its cell may have been given
+// to a group that was spun off.
+func (g *groupLog) holder(m cellSeq) *groupLog {
+	if child := g.gave[m.space()]; child != nil {
+		return child.holder(m)
+	}
+	return g
 }
 
 // sent takes in that a message was stored; a repeated answer names it again.

@@ -111,4 +111,5 @@ func (c *counts) add(o counts) {
 	c.deaths += o.deaths
 	c.crashes += o.crashes
 	c.faults += o.faults
+	c.moves += o.moves
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/gateway"
 	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/operation"
 	"github.com/comanda-mq/comanda/internal/raftlog"
 	"github.com/comanda-mq/comanda/internal/replica"
 	"github.com/comanda-mq/comanda/internal/state"
@@ -41,16 +42,17 @@ type process struct {
 	node *node
 	host *replica.Host
 	// dead: nothing that it does from now on is seen by anybody.
-	dead      atomic.Bool
-	ctx       context.Context
-	end       context.CancelFunc
-	gateway   *gateway.Gateway
-	elsewhere *leader.Elsewhere
-	service   leader.Service
-	meta      atomic.Pointer[leader.Meta]
-	view      atomic.Pointer[catalog.View]
-	served    atomic.Bool // it takes clients
-	turn      int
+	dead       atomic.Bool
+	ctx        context.Context
+	end        context.CancelFunc
+	gateway    *gateway.Gateway
+	elsewhere  *leader.Elsewhere
+	service    leader.Service
+	meta       atomic.Pointer[leader.Meta]
+	view       atomic.Pointer[catalog.View]
+	served     atomic.Bool // it takes clients
+	operations *operation.Runner
+	turn       int
 
 	mu       sync.Mutex
 	asked    []*ask  // of clients, that have no answer yet
@@ -182,6 +184,7 @@ func (n *node) start() {
 	})
 	p.elsewhere = &leader.Elsewhere{Caller: caller{p}, Self: func() uint64 { return 0 }, Nodes: p.holders}
 	p.service = leader.Service{Node: n.name(), Group: p.group, Meta: p.meta.Load, Leads: p.leads}
+	p.operations = operation.New(operated{p}, nodeClock{p}, logger)
 	n.disk.started.Store(true)
 	n.up.Store(p)
 	w.note("node %d starts, boot %d", n.number, p.host.Boot())
@@ -189,6 +192,13 @@ func (n *node) start() {
 	p.every(replica.TickEvery, func() { p.stepHost(true) })
 	p.every(leader.Every, p.tick)
 	p.spawn(func() { p.enter(as(p.ctx, w.name(n.number))) })
+}
+
+// restart starts the node if nothing runs on it.
+func (n *node) restart() {
+	if n.up.Load() == nil {
+		n.start()
+	}
 }
 
 // stepHost lets the host do a step, and ends what the power was cut from.
@@ -310,6 +320,7 @@ func (p *process) tick() {
 	}
 	if p.turn++; p.turn%stepEvery == 0 && p.view.Load() != nil {
 		p.stepMembers()
+		p.stepOperations()
 	}
 }
 

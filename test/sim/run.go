@@ -123,6 +123,9 @@ func (w *world) settled() bool {
 			return false
 		}
 		for _, g := range p.view.Load().Groups() {
+			if g.Unborn() {
+				continue // nothing waits for it
+			}
 			if g.Voters() < 3 || !placement.Settled(g) {
 				return false
 			}
@@ -162,7 +165,8 @@ func (w *world) drain() {
 	if w.failed() == nil {
 		w.tally.final()
 	}
-	if w.failed() == nil && w.expect("all groups are as they should be", w.settled, 60*time.Second) && w.expect("all replicas are equally far", w.equallyFar, 20*time.Second) {
+	if w.failed() == nil && w.expect("all operations end", w.operationsEnded, 60*time.Second) && w.expect("all groups are as they should be", w.settled, 60*time.Second) && w.expect("all replicas are equally far", w.equallyFar, 20*time.Second) {
+		w.tally.moved(w.nodes[0].process().view.Load().Operations())
 		w.compare()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
@@ -26,7 +27,7 @@ type tally struct {
 
 // counts says how much happened, so that a run in which nothing did is seen.
 type counts struct {
-	confirmed, refused, unknown, delivered, acked, fenced, nacked, deaths, crashes, faults int
+	confirmed, refused, unknown, delivered, acked, fenced, nacked, deaths, crashes, faults, moves int
 }
 
 // sending is a message on its way.
@@ -265,6 +266,17 @@ func (t *tally) died() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.counts.deaths++
+}
+
+// moved counts the moves that have come to their end.
+func (t *tally) moved(os []*catalog.Operation) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range os {
+		if o.State == catalog.Done {
+			t.counts.moves++
+		}
+	}
 }
 
 func (t *tally) fault() {
