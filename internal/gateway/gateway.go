@@ -221,12 +221,32 @@ func (g *Gateway) read(ctx context.Context, group uint64, q queue.Query, within 
 	r := g.retry(ctx)
 	for {
 		a, f, err := g.readOnce(ctx, group, &q, within)
+		if err == nil && a.Moved {
+			err = message.Errorf(message.WrongShard, "group %d gave a shard away that is asked for", group)
+			return a, f, err // who asks has to find the new route
+		}
 		if err == nil || !repeatable(err) {
 			return a, f, err
 		}
 		if !r.again() {
 			return a, f, stuck(asError(err))
 		}
+	}
+}
+
+// routed has something read by newer and newer routes, while the one that it has
+// is out of date.
+func (g *Gateway) routed(ctx context.Context, read func() error) error {
+	r := g.retry(ctx)
+	for {
+		err := read()
+		if message.CodeOf(err) != message.WrongShard {
+			return err
+		}
+		if !r.again() {
+			return stuck(asError(err))
+		}
+		g.refresh()
 	}
 }
 

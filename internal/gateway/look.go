@@ -32,7 +32,14 @@ func (g *Gateway) Show(ctx context.Context, id message.ID, o message.ReadOptions
 	if wait > 0 {
 		return message.Shown{}, none, message.Errorf(message.Unimplemented, "waiting for a message's end is not built yet: ask without wait")
 	}
-	a, fresh, err := g.read(ctx, q.Shard(id.Point().Cell()).Group, queue.Query{Show: &id}, o.Stale)
+	var a queue.Answer
+	var fresh message.Freshness
+	err = g.routed(ctx, func() (err error) {
+		if q, err = g.queueNumber(ctx, id.Queue()); err == nil && q != nil {
+			a, fresh, err = g.read(ctx, q.Shard(id.Point().Cell()).Group, queue.Query{Show: &id}, o.Stale)
+		}
+		return err
+	})
 	if err != nil {
 		return message.Shown{}, fresh, err
 	}
@@ -73,15 +80,22 @@ func (g *Gateway) List(ctx context.Context, name string, o message.ListOptions) 
 	if err := checkLimit(o.Max); err != nil {
 		return message.Listed{}, err
 	}
-	q, err := g.queue(ctx, name)
-	if err != nil {
-		return message.Listed{}, err
-	}
 	from, err := readPage(o.Page)
 	if err != nil {
 		return message.Listed{}, err
 	}
-	out := message.Listed{}
+	var out message.Listed
+	err = g.routed(ctx, func() error {
+		q, err := g.queue(ctx, name)
+		if err == nil {
+			out, err = g.list(ctx, q, o, from)
+		}
+		return err
+	})
+	return out, err
+}
+
+func (g *Gateway) list(ctx context.Context, q *catalog.Queue, o message.ListOptions, from place) (out message.Listed, err error) {
 	groups := groupsOf(q)
 	start := max(slices.Index(groups, from.Group), 0)
 	for i, id := range groups[start:] {
@@ -107,7 +121,7 @@ func (g *Gateway) List(ctx context.Context, name string, o message.ListOptions) 
 
 func (g *Gateway) listGroup(ctx context.Context, q *catalog.Queue, id uint64, o message.ListOptions, from queue.Cursor, out *message.Listed) (next queue.Cursor, more bool, err error) {
 	list := queue.ListQuery{Queue: q.Number, State: o.State, From: from, Limit: o.Max - len(out.Messages)}
-	a, fresh, err := g.read(ctx, id, queue.Query{List: &list}, o.Stale)
+	a, fresh, err := g.read(ctx, id, queue.Query{List: &list, Cells: cellsIn(q, id)}, o.Stale)
 	if err != nil {
 		return next, false, err
 	}
@@ -133,6 +147,18 @@ func groupsOf(q *catalog.Queue) (ids []uint64) {
 		}
 	}
 	return ids
+}
+
+// cellsIn are the cells of a queue in a group, a bit each.
+func cellsIn(q *catalog.Queue, group uint64) (cells uint32) {
+	for i := range q.Shards {
+		if s := &q.Shards[i]; s.Group == group {
+			for n := s.From; n <= s.To; n++ {
+				cells |= 1 << n
+			}
+		}
+	}
+	return cells
 }
 
 func readPage(s string) (p place, err error) {

@@ -162,20 +162,32 @@ func (g *Gateway) Queue(ctx context.Context, name string, o message.ReadOptions)
 
 // readShards visits the queue's shards as their groups have them.
 func (g *Gateway) readShards(ctx context.Context, q *catalog.Queue, o message.ReadOptions, visit func(*catalog.Shard, queue.ShardInfo)) (fresh message.Freshness, err error) {
+	var all []queue.ShardInfo
+	err = g.routed(ctx, func() (err error) {
+		if newer, ok := g.newest.Load().QueueNumber(q.Number); ok {
+			q = newer
+		}
+		all, fresh, err = g.readShardsOnce(ctx, q, o)
+		return err
+	})
+	for _, s := range all {
+		visit(q.Shard(s.From), s)
+	}
+	return fresh, err
+}
+
+func (g *Gateway) readShardsOnce(ctx context.Context, q *catalog.Queue, o message.ReadOptions) (all []queue.ShardInfo, fresh message.Freshness, err error) {
 	for _, id := range groupsOf(q) {
-		a, f, err := g.read(ctx, id, queue.Query{Queue: q.Number}, o.Stale)
+		a, f, err := g.read(ctx, id, queue.Query{Queue: q.Number, Cells: cellsIn(q, id)}, o.Stale)
 		if err != nil {
-			return fresh, err
+			return nil, fresh, err
 		}
 		fresh = older(fresh, f)
-		if a.Queue == nil {
-			continue // not there yet
-		}
-		for _, s := range a.Queue.Shards {
-			visit(q.Shard(s.From), s)
+		if a.Queue != nil { // else it is not there yet
+			all = append(all, a.Queue.Shards...)
 		}
 	}
-	return fresh, nil
+	return all, fresh, nil
 }
 
 // Queues lists queues by name, after page.
@@ -308,7 +320,7 @@ func (g *Gateway) splitOnce(ctx context.Context, q *catalog.Queue, path string) 
 	if !ok {
 		return noShard(q, path)
 	}
-	a, _, err := g.read(ctx, s.Group, queue.Query{Queue: q.Number}, 0)
+	a, _, err := g.read(ctx, s.Group, queue.Query{Queue: q.Number, Cells: cellsIn(q, s.Group)}, 0)
 	if err != nil {
 		return err
 	}

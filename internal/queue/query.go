@@ -14,6 +14,9 @@ type Query struct {
 	Show  *message.ID `json:"show,omitempty"`
 	List  *ListQuery  `json:"list,omitempty"`
 	Queue uint32      `json:"queue,omitempty"` // with counts
+	// Cells are those of the queue that List and Queue look for in this group, a bit
+	// each; Show looks for its message's.
+	Cells uint32 `json:"cells,omitempty"`
 }
 
 // ListQuery asks for up to Limit (at most message.MaxBatch) messages of a queue
@@ -28,6 +31,10 @@ type ListQuery struct {
 
 // Answer is what a Query found.
 type Answer struct {
+	// Moved says that the group gave some of the cells away, so the question has to
+	// go where the catalog has them by now. Nothing else is answered.
+	Moved bool `json:"moved,omitempty"`
+
 	Message *Detail `json:"message,omitempty"` // to Show; nil: not known here, or forgotten
 	Queue   *Info   `json:"queue,omitempty"`   // to Queue; nil: not in this group
 	// To List. More: the next page begins at Next; that can be so although fewer
@@ -39,6 +46,9 @@ type Answer struct {
 
 // Run answers the query from the rows of one replica.
 func (q *Query) Run(rows Reader) (a Answer) {
+	if q.moved(rows) {
+		return Answer{Moved: true}
+	}
 	switch {
 	case q.Show != nil:
 		a.Message, _ = Show(rows, *q.Show)
@@ -52,6 +62,30 @@ func (q *Query) Run(rows Reader) (a Answer) {
 		}
 	}
 	return a
+}
+
+// moved says that cells which are asked for are not here. A queue that the group
+// does not know was not configured yet: nothing is in it.
+func (q *Query) moved(rows Reader) bool {
+	number, cells := q.Queue, q.Cells
+	switch {
+	case q.Show != nil:
+		number, cells = q.Show.Queue(), 1<<q.Show.Point().Cell()
+	case q.List != nil:
+		number = q.List.Queue
+	}
+	var k keys
+	if !rows.Has(groupSpace, k.queue(number)) {
+		return false
+	}
+	info := Info{Number: number}
+	info.readBounds(rows)
+	for _, s := range info.Shards {
+		for n := s.From; n <= s.To; n++ {
+			cells &^= 1 << n
+		}
+	}
+	return cells != 0
 }
 
 // Reads are rare beside writes, so queries and answers travel as JSON.

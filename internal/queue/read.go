@@ -57,13 +57,7 @@ func decodeInfo(number uint32, row []byte) Info {
 }
 
 func (q *Info) readShards(rows Reader) {
-	var k keys
-	lo := slices.Clone(k.shard(q.Number, 0))
-	rows.Scan(groupSpace, lo, k.shard(q.Number, 0xff), func(key, v []byte) bool {
-		s := decodeShard(int(key[5]), v)
-		q.Shards = append(q.Shards, ShardInfo{Bounds: Bounds{From: s.from, To: s.to, Path: s.path}, Epoch: s.epoch})
-		return true
-	})
+	q.readBounds(rows)
 	for i := range q.Shards {
 		s := &q.Shards[i]
 		for n := s.From; n <= s.To; n++ {
@@ -72,6 +66,16 @@ func (q *Info) readShards(rows Reader) {
 			s.Cells = append(s.Cells, c.Ready+c.Scheduled+c.Leased)
 		}
 	}
+}
+
+func (q *Info) readBounds(rows Reader) {
+	var k keys
+	lo := slices.Clone(k.shard(q.Number, 0))
+	rows.Scan(groupSpace, lo, k.shard(q.Number, 0xff), func(key, v []byte) bool {
+		s := decodeShard(int(key[5]), v)
+		q.Shards = append(q.Shards, ShardInfo{Bounds: Bounds{From: s.from, To: s.to, Path: s.path}, Epoch: s.epoch})
+		return true
+	})
 }
 
 // Counts adds up the queue's shards in this group.

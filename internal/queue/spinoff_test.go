@@ -195,6 +195,35 @@ func TestSpinOff(t *testing.T) {
 	}
 }
 
+// TestReadsOfASpunOffShard shows that who asks the group that gave a shard away is
+// told so, and not that nothing is there.
+func TestReadsOfASpunOffShard(t *testing.T) {
+	p := newParty(t)
+	child, _ := p.divide(t)
+	asked := map[string]queue.Query{
+		"list": {List: &queue.ListQuery{Queue: 1, State: message.Ready, Limit: 10}, Cells: 0xff00},
+		"all":  {Queue: 1, Cells: 0xffff},
+	}
+	for _, id := range p.ids {
+		if there(id) {
+			asked["show "+id.String()] = queue.Query{Show: &id}
+		}
+	}
+	for name, q := range asked {
+		if a := q.Run(p.rows); !a.Moved {
+			t.Errorf("%s is answered with %+v where the shard was", name, a)
+		}
+		if a := q.Run(child.rows); a.Moved != (name == "all") {
+			t.Errorf("%s is answered with %+v where the shard is", name, a)
+		}
+	}
+	for name, q := range map[string]queue.Query{"the rest": {Queue: 1, Cells: 0xff}, "anything": {Queue: 1}, "a queue to come": {Queue: 2, Cells: 0xffff}} {
+		if q.Run(p.rows).Moved {
+			t.Errorf("%s is said to have moved", name)
+		}
+	}
+}
+
 // TestSpinOffKeepsPromises shows that what was given before works after, in the
 // group where it belongs, and there only (I5, I7).
 func TestSpinOffKeepsPromises(t *testing.T) {
