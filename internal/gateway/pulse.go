@@ -78,7 +78,7 @@ func (a *attachment) within(ctx context.Context) (_ context.Context, stop func()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.pulse.trust == nil {
-		a.pulse.trust, a.pulse.end = context.WithCancel(context.Background())
+		a.pulse.trust, a.pulse.end = context.WithCancel(context.Background()) //nolint:fatcontext // one follows the other, none is inside another
 	}
 	heard := context.AfterFunc(a.pulse.trust, cancel)
 	return ctx, func() {
