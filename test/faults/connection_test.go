@@ -48,7 +48,7 @@ func TestLateReportOfBrokenConnection(t *testing.T) {
 	goOn := s.pause(gateway)
 	old.admit(false)
 	old.cut()
-	<-time.After(3 * time.Second)
+	<-time.After(2 * time.Second)
 	var back []string // in time
 	for _, id := range ids {
 		if !workers.cancelled(id) {
@@ -59,7 +59,7 @@ func TestLateReportOfBrokenConnection(t *testing.T) {
 		t.Fatalf("no worker was taken back in time\n%s", tail(workers.said.String()))
 	}
 	goOn()
-	<-time.After(4 * time.Second) // others would have their messages after 1 s
+	<-time.After(3 * time.Second) // others would have their messages after 1 s
 	for _, id := range back {
 		if workers.cancelled(id) {
 			t.Errorf("the worker of %s was taken back, and lost it by the late report of the other server", id)

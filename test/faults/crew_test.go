@@ -4,8 +4,10 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -25,8 +27,8 @@ import (
 // kill: the tests start themselves so.
 var beWorkers = flag.String("be-workers", "", "for the tests' own use: the workers to be, as JSON")
 
-// crew is a number of workers in one process, each with a connection and with one
-// message. They take it, say so, and ack it when they are told to. What they are
+// crew is a number of workers in one process, each with a connection and with Each
+// messages, default one. They take them, say so, and ack them when they are told to. What they are
 // told to stop they ack at once, although it is or will be others', or do not heed
 // it.
 type crew struct {
@@ -34,6 +36,7 @@ type crew struct {
 	Queue   string        `json:"queue"`
 	Name    string        `json:"name"`
 	Count   int           `json:"count"`
+	Each    int           `json:"each"`
 	TTL     time.Duration `json:"ttl"`
 	Deaf    bool          `json:"deaf"` // to being told to stop
 }
@@ -59,7 +62,7 @@ func (w crew) run() error {
 		defer mu.Unlock()
 		fmt.Printf(format+"\n", args...)
 	}
-	failed := make(chan error, w.Count)
+	failed, each := make(chan error, w.Count), cmp.Or(w.Each, 1)
 	for i := range w.Count {
 		c, err := client.New(w.Servers)
 		if err != nil {
@@ -67,7 +70,7 @@ func (w crew) run() error {
 		}
 		defer c.Close()
 		one := &client.Worker{
-			Client: c, Queue: w.Queue, Concurrency: 1, MaxMessages: 1, TTL: w.TTL, Name: fmt.Sprint(w.Name, "-", i),
+			Client: c, Queue: w.Queue, Concurrency: each, MaxMessages: each, TTL: w.TTL, Name: fmt.Sprint(w.Name, "-", i),
 			Handler: func(ctx context.Context, j *client.Job) error {
 				say("begun %s", j.ID())
 				stop := ctx.Done()
@@ -95,8 +98,11 @@ func (w crew) run() error {
 
 // settledAs is what became of a settlement, in a word, and the server's words.
 func settledAs(err error) string {
-	if err == nil {
+	switch {
+	case err == nil:
 		return "done"
+	case errors.Is(err, client.ErrLeaseLost): // the server said so before
+		return "LOST"
 	}
 	return fmt.Sprintf("%v %v", client.CodeOf(err), err)
 }
@@ -177,7 +183,7 @@ func (h *hands) settled(t *testing.T, n int) map[string]string {
 
 // lost says that the answer to an ack is that others have the message.
 func lost(answer string) bool {
-	return strings.HasPrefix(answer, string(client.CodeFenced)) || strings.HasPrefix(answer, string(client.CodeSessionEnded))
+	return answer == "LOST" || strings.HasPrefix(answer, string(client.CodeFenced)) || strings.HasPrefix(answer, string(client.CodeSessionEnded))
 }
 
 func (h *hands) cancelled(id string) bool {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -29,24 +28,15 @@ func TestKillWorker(t *testing.T) {
 	var times []time.Duration
 	for round := 1; round <= *rounds; round++ {
 		ids := map[string]bool{}
-		for range held {
-			id, err := c.Send(t.Context(), queue, client.Message{Body: []byte("x")})
-			if err != nil {
-				t.Fatal(err)
-			}
-			ids[id] = true
-		}
-		worker := exec.Command(serverBinary, "work", queue, "--server", s.nodes[round%3].addr, "--concurrency", fmt.Sprint(held), "--exec", "sleep 1000", "--worker", "victim")
-		if err := worker.Start(); err != nil {
+		sent, err := c.SendBatch(t.Context(), queue, make([]client.Message, held))
+		if err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the worker to hold all", func() error {
-			q, err := c.Queue(t.Context(), queue)
-			if err == nil && q.GetQueue().GetCounts().GetLeased() != held {
-				err = fmt.Errorf("it holds %d", q.GetQueue().GetCounts().GetLeased())
-			}
-			return err
-		})
+		for _, m := range sent {
+			ids[m.ID] = true
+		}
+		victim := startCrew(t, crew{Servers: s.nodes[round%3].addr, Queue: queue, Name: "victim", Count: 1, Each: held, Deaf: true})
+		victim.holds(t, held)
 		var mu sync.Mutex
 		got := map[string]bool{}
 		last := make(chan struct{})
@@ -67,10 +57,7 @@ func TestKillWorker(t *testing.T) {
 			}
 			return nil
 		}
-		if err := worker.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = worker.Wait()
+		victim.kill()
 		ended := make(chan error, 1)
 		go func() { ended <- rescuer.Run(ctx) }()
 		select {
@@ -84,13 +71,7 @@ func TestKillWorker(t *testing.T) {
 			t.Fatal(err)
 		}
 		for id := range ids {
-			m, err := c.Show(t.Context(), id, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if x := m.GetMessage(); x.GetWorkerDeaths() != 1 || x.GetAttempts() != 0 || x.GetState() != "finished" {
-				t.Fatalf("message %s: %d worker deaths, %d attempts, %s", id, x.GetWorkerDeaths(), x.GetAttempts(), x.GetState())
-			}
+			wantDeaths(t, c, id, 1)
 		}
 	}
 	slices.Sort(times)
