@@ -76,6 +76,12 @@ func (c *Client) DeleteQueue(ctx context.Context, queue string) error {
 	return err
 }
 
+// Purge deletes every message of a queue, whatever its state; the queue stays.
+func (c *Client) Purge(ctx context.Context, queue string) error {
+	_, err := c.queues.PurgeQueue(ctx, &comandav1.PurgeQueueRequest{Queue: queue})
+	return err
+}
+
 // Pause stops handing out a queue's messages; sends and settles go on.
 func (c *Client) Pause(ctx context.Context, queue string) error {
 	_, err := c.queues.PauseQueue(ctx, &comandav1.PauseQueueRequest{Queue: queue})

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 
 func newQueue(a *app) *cobra.Command {
 	return noun("queue", "Create, look at and administer queues",
-		newQueueCreate(a), newQueueUpdate(a), newQueueList(a), newQueueShow(a), newQueueExport(a), newQueueDelete(a), newQueuePause(a), newQueueResume(a), newQueueLocate(a), newQueueOwners(a))
+		newQueueCreate(a), newQueueUpdate(a), newQueueList(a), newQueueShow(a), newQueueExport(a), newQueueDelete(a), newQueuePurge(a), newQueuePause(a), newQueueResume(a), newQueueLocate(a), newQueueOwners(a))
 }
 
 // settingsFlags are the settings of a queue as flags.
@@ -28,6 +29,8 @@ type settingsFlags struct {
 	backoff                                    backoffFlags
 	keepFinishedFor                            time.Duration
 	maxMessageBytes, onExpired, onFailure      string
+	assign, rate                               string
+	maxInFlight                                int32
 }
 
 func (s *settingsFlags) add(cmd *cobra.Command) {
@@ -38,6 +41,9 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.Int32Var(&s.keepFinished, "keep-finished", 0, "finished messages that stay visible in a shard (default 10000)")
 	f.DurationVar(&s.keepFinishedFor, "keep-finished-for", 0, "and for how long (default 1h)")
 	f.StringVar(&s.maxMessageBytes, "max-message-bytes", "", "largest body (default 1MiB, at most 16MiB)")
+	f.Int32Var(&s.maxInFlight, "max-in-flight", 0, "messages that are leased at a time (default: any number)")
+	f.StringVar(&s.rate, "rate", "", "messages that go out in a span of time, as 100/1s or 30/1m (default: any number)")
+	f.StringVar(&s.assign, "assign", "", "all workers get messages, or a single one and the others stand by (default all)")
 	f.StringVar(&s.onFailure, "on-failure", "", "what later messages of a key do while one that failed waits: block or skip (default block)")
 	f.StringVar(&s.onExpired, "on-expired", "", "what becomes of a message that expires: drop or dead (default drop)")
 }
@@ -53,6 +59,21 @@ func (s *settingsFlags) settings() (*client.QueueSettings, error) {
 			return nil, usageError(fmt.Errorf("--max-message-bytes %q: want a size up to 16MiB", s.maxMessageBytes))
 		}
 		q.MaxMessageBytes = int32(n)
+	}
+	q.MaxInFlight = s.maxInFlight
+	if s.rate != "" {
+		r, err := parseRate(s.rate)
+		if err != nil {
+			return nil, usageError(fmt.Errorf("--rate %q: %w", s.rate, err))
+		}
+		q.Rate = r
+	}
+	if s.assign != "" {
+		v := comandav1.Assign_value["ASSIGN_"+strings.ToUpper(s.assign)]
+		if v == 0 {
+			return nil, usageError(fmt.Errorf("--assign %q: want all or single", s.assign))
+		}
+		q.Assign = comandav1.Assign(v)
 	}
 	if s.onFailure != "" {
 		v := comandav1.OnFailure_value["ON_FAILURE_"+strings.ToUpper(s.onFailure)]
@@ -71,6 +92,17 @@ func (s *settingsFlags) settings() (*client.QueueSettings, error) {
 	var err error
 	q.Backoff, err = s.backoff.backoff()
 	return q, err
+}
+
+// parseRate reads NUMBER/DURATION.
+func parseRate(s string) (*comandav1.Rate, error) {
+	count, per, _ := strings.Cut(s, "/")
+	n, err := strconv.ParseInt(count, 10, 32)
+	d, err2 := time.ParseDuration(per)
+	if err != nil || err2 != nil || n < 1 || d <= 0 {
+		return nil, errors.New("want a number and a duration, as 100/1s")
+	}
+	return &comandav1.Rate{Count: int32(n), Per: durationpb.New(d)}, nil
 }
 
 // backoffFlags say how long a message waits after a failed attempt.
@@ -275,7 +307,7 @@ func newQueueDelete(a *app) *cobra.Command {
 	var yes bool
 	cmd := a.queueVerb("delete QUEUE", "Delete a queue and every message in it", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
 		if !yes {
-			if err := confirm(cmd, queue); err != nil {
+			if err := confirm(cmd, queue, "deletes "+queue+" and"); err != nil {
 				return err
 			}
 		}
@@ -288,9 +320,26 @@ func newQueueDelete(a *app) *cobra.Command {
 	return cmd
 }
 
+func newQueuePurge(a *app) *cobra.Command {
+	var yes bool
+	cmd := a.queueVerb("purge QUEUE", "Delete every message of a queue; the queue stays", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		if !yes {
+			if err := confirm(cmd, queue, "keeps "+queue+" and deletes"); err != nil {
+				return err
+			}
+		}
+		if err := c.Purge(cmd.Context(), queue); err != nil {
+			return err
+		}
+		return p.one(object{{"name", queue}, {"purged", true}}, "name")
+	})
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
 // confirm has the user type the queue's name.
-func confirm(cmd *cobra.Command, queue string) error {
-	cmd.PrintErrf("This deletes %s and every message in it. Type its name to go on: ", queue)
+func confirm(cmd *cobra.Command, queue, what string) error {
+	cmd.PrintErrf("This %s every message in it. Type the queue's name to go on: ", what)
 	typed, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
 	if strings.TrimSpace(typed) == queue {
 		return nil

@@ -3,6 +3,7 @@ package catalog
 import (
 	"cmp"
 	"encoding/binary"
+	"slices"
 
 	"github.com/comanda-mq/comanda/internal/message"
 )
@@ -62,18 +63,34 @@ func (m *Machine) createQueue(c *CreateQueue) Result {
 	case c.Shards < 1 || c.Shards > message.Cells:
 		return Result{Err: message.Errorf(message.InvalidArgument, "shards is %d: want 1 to %d", c.Shards, message.Cells)}
 	}
+	if err := checkShards(c); err != nil {
+		return Result{Err: err}
+	}
 	cluster := m.view.Cluster
 	if m.view.Len() >= message.MaxQueues || cluster.NextQueue > message.MaxQueueNumber {
 		return Result{Err: message.Errorf(message.ResourceExhausted, "the cluster has %d queues, the most it can have: delete some", m.view.Len())}
 	}
+	groups := m.sharedGroups()
+	if c.Settings.Together() != "" {
+		one := int(cluster.NextQueue) % len(groups)
+		groups = groups[one : one+1]
+	}
 	q := &Queue{
 		Number: cluster.NextQueue, Name: c.Name, Version: m.index, Settings: settings,
-		Secret: c.Secret, Shards: split(cluster.NextQueue, c.Shards, m.sharedGroups()),
+		Secret: c.Secret, Shards: split(cluster.NextQueue, c.Shards, groups),
 	}
 	cluster.NextQueue++
 	m.set(cluster)
 	m.set(q)
 	return Result{Queue: q, Created: true}
+}
+
+// checkShards refuses more shards than the settings allow.
+func checkShards(c *CreateQueue) *message.Error {
+	if c.Settings.Assign == message.AssignSingle && c.Shards > 1 {
+		return message.Errorf(message.InvalidArgument, "queue %q: with assign single all messages go to one worker, so it has one shard, not %d", c.Name, c.Shards)
+	}
+	return nil
 }
 
 // sharedGroups are the data groups that new queues go into. A group that a shard
@@ -97,6 +114,19 @@ func (m *Machine) deleteQueue(c *DeleteQueue) Result {
 	return Result{Queue: q}
 }
 
+// Takes refuses settings that the queue can't have because of its shards.
+func (q *Queue) Takes(s message.Settings) *message.Error {
+	why := s.Together()
+	if s.Assign == message.AssignSingle && len(q.Shards) > 1 {
+		return message.Errorf(message.InvalidArgument, "queue %s has %d shards: with assign single all messages go to one worker, so it must have one", q.Name, len(q.Shards))
+	}
+	apart := func(x Shard) bool { return x.Group != q.Shards[0].Group }
+	if why != "" && slices.ContainsFunc(q.Shards, apart) {
+		return message.Errorf(message.InvalidArgument, "the shards of queue %s are in several groups, and %s counts over all its messages: create a queue with that setting instead", q.Name, why)
+	}
+	return nil
+}
+
 func (m *Machine) updateQueue(c *UpdateQueue) Result {
 	q, ok := m.view.Queue(c.Name)
 	switch {
@@ -106,6 +136,9 @@ func (m *Machine) updateQueue(c *UpdateQueue) Result {
 		return Result{Queue: q}
 	case c.Version != 0 && c.Version != q.Version:
 		return Result{Queue: q, Err: message.Errorf(message.Conflict, "queue %s was changed meanwhile: its version is %d, not %d; look at it again and decide anew", q.Name, q.Version, c.Version)}
+	}
+	if err := q.Takes(c.Settings); err != nil {
+		return Result{Queue: q, Err: err}
 	}
 	n := *q
 	n.Settings = c.Settings.WithDefaults()

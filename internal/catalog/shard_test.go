@@ -74,3 +74,29 @@ func TestShardsSplitAndMove(t *testing.T) {
 	}
 	say("0 (0.0[0-5 g6 e3]) (0.1 (0.1.0[6-14 gH e3]) (0.1.1[15-15 gH e3]))")
 }
+
+// A queue that one leader must see as a whole has its shards in one group.
+func TestShardsThatStayTogether(t *testing.T) {
+	w := towns(3)
+	for name, c := range map[string]struct {
+		settings message.Settings
+		groups   int
+	}{
+		"apart":  {message.Settings{}, 4},
+		"flight": {message.Settings{MaxInFlight: 1}, 1},
+		"rate":   {message.Settings{Rate: message.Rate{Count: 1}}, 1},
+	} {
+		r := w.do(Command{CreateQueue: &CreateQueue{Name: name, Settings: c.settings, Shards: 8}})
+		groups := map[uint64]bool{}
+		for _, s := range r.Queue.Shards {
+			groups[s.Group] = true
+		}
+		if r.Err != nil || len(groups) != c.groups {
+			t.Errorf("queue %s is in groups %v, want %d: %v", name, groups, c.groups, r.Err)
+		}
+	}
+	for _, s := range []message.Settings{{MaxInFlight: 1}, {Rate: message.Rate{Count: 1}}, {Assign: message.AssignSingle}} {
+		w.refuse(t, message.InvalidArgument, Command{UpdateQueue: &UpdateQueue{Name: "apart", Settings: s}})
+	}
+	w.refuse(t, message.InvalidArgument, Command{CreateQueue: &CreateQueue{Name: "single", Settings: message.Settings{Assign: message.AssignSingle}, Shards: 2}})
+}

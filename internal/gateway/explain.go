@@ -12,7 +12,7 @@ import (
 // shown puts what the rows say of a message into words.
 func shown(q *catalog.Queue, d *queue.Detail) message.Shown {
 	s := message.Shown{
-		ID: d.ID, Queue: q.Name, Shard: q.Name + "/" + d.Shard, State: d.State, Reason: reason(d),
+		ID: d.ID, Queue: q.Name, Shard: q.Name + "/" + d.Shard, State: d.State, Reason: reason(q, d),
 		Key: d.Key, Type: d.Type, Attributes: d.Attributes, Body: d.Body, BodySize: d.BodySize,
 		Attempts: d.Attempts, Deliveries: d.Deliveries, WorkerDeaths: d.Deaths,
 		SentAt: time.UnixMilli(d.SentAt), Worker: d.Worker, Priority: int(d.Priority), Retry: d.Retry,
@@ -32,7 +32,7 @@ func shown(q *catalog.Queue, d *queue.Detail) message.Shown {
 }
 
 // reason says why a message is not running now; nothing if it is, or is done.
-func reason(d *queue.Detail) string {
+func reason(q *catalog.Queue, d *queue.Detail) string {
 	switch d.State {
 	case message.Scheduled:
 		why := "delayed"
@@ -53,6 +53,12 @@ func reason(d *queue.Detail) string {
 			return fmt.Sprintf("its key waits for message %s, which is scheduled until about %s", d.Blocker.ID, stamp(d.Blocker.DueWall))
 		case d.Blocker != nil:
 			return fmt.Sprintf("its key has an earlier message, %s, which is ready", d.Blocker.ID)
+		}
+		switch d.Limit {
+		case "max_in_flight":
+			return fmt.Sprintf("as many messages of the queue are leased as may be: %d (max_in_flight)", q.Settings.MaxInFlight)
+		case "rate":
+			return fmt.Sprintf("the queue hands out no more than %d messages in %s (rate)", q.Settings.Rate.Count, q.Settings.Rate.Per)
 		}
 		return "ready: it waits for a worker to take it"
 	case message.Dead:

@@ -11,6 +11,7 @@ import (
 func TestOperationsRefused(t *testing.T) {
 	g := start(t)
 	create(t, g, "orders", message.Settings{}, 1)
+	create(t, g, "limited", message.Settings{MaxInFlight: 1}, 2)
 	nodes, err := g.Nodes(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +46,7 @@ func TestOperationsRefused(t *testing.T) {
 		{"no such shard", move("orders", "0.1", me), message.NotFound, "comanda shard list --queue orders"},
 		{"no path", move("orders", "", me), message.NotFound, "no shard"},
 		{"bad name", move("or ders", "0", me), message.InvalidArgument, "queue name"},
+		{"counted as a whole", move("limited", "0.1", me), message.InvalidArgument, "max_in_flight"},
 		{"no such operation", func() error {
 			_, err := g.Operation(t.Context(), 7)
 			return err

@@ -120,6 +120,9 @@ func (g *Gateway) UpdateQueue(ctx context.Context, name string, s message.Settin
 		return message.QueueInfo{}, err
 	}
 	if dryRun {
+		if err := q.Takes(s); err != nil {
+			return message.QueueInfo{}, err
+		}
 		info := queueInfo(q)
 		info.Settings = s.WithDefaults()
 		return info, nil
@@ -129,6 +132,38 @@ func (g *Gateway) UpdateQueue(ctx context.Context, name string, s message.Settin
 		return message.QueueInfo{}, err
 	}
 	return queueInfo(r.Queue), nil
+}
+
+// PurgeQueue deletes every message of a queue. Its groups do it one after the
+// other, each at once whatever it has.
+func (g *Gateway) PurgeQueue(ctx context.Context, name string) error {
+	if err := g.authorize(ctx, auth.Manage, name); err != nil {
+		return err
+	}
+	q, err := g.queue(ctx, name)
+	if err != nil {
+		return err
+	}
+	c, purged := queue.Purge{Queue: q.Number}, map[uint64]bool{}
+	for n := -1; n != len(purged); { // until no shard has moved to another group meanwhile
+		n = len(purged)
+		for _, id := range groupsOf(q) {
+			if purged[id] {
+				continue
+			}
+			if _, err := g.propose(ctx, id, c.Command()); err != nil {
+				return err
+			}
+			purged[id] = true
+		}
+		if err := g.o.Refresh(ctx); err != nil {
+			return err
+		}
+		if q, err = g.queue(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // PauseQueue stops deliveries of a queue, or lets them go on.

@@ -185,6 +185,7 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 	l, c := gr.line, gr.call
 	g.mu.Lock()
 	g.leasing -= len(gr.offers)
+	l.leasing -= len(gr.offers)
 	gr.worker.take(-len(gr.offers))
 	current := g.leading && g.queues[l.number] == l
 	if current {

@@ -2,7 +2,9 @@ package leader
 
 import (
 	"slices"
+	"time"
 
+	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/placement"
 	"github.com/comanda-mq/comanda/internal/queue"
 )
@@ -19,15 +21,17 @@ func (g *Group) grants(l *line) []grant {
 	if l.paused || l.postponed {
 		return nil
 	}
+	if l.limits.Assign == message.AssignSingle {
+		return g.grantsToOne(l)
+	}
 	p := pass{line: l, part: share(l.available(), l.workers.calls)}
 	for {
 		from := l.first()
 		if from == nil {
 			break
 		}
-		free := g.limit - len(g.leases.by) - g.leasing
+		free := g.free(l)
 		if free <= 0 {
-			g.postpone(l)
 			break
 		}
 		key := from.window.offers[0].Key
@@ -36,10 +40,30 @@ func (g *Group) grants(l *line) []grant {
 			l.beckon(l.available())
 			break
 		}
-		g.leasing += p.give(w, key, min(n, free))
+		n = p.give(w, key, min(n, free))
+		g.leasing += n
+		l.leasing += n
 	}
 	p.end()
 	return p.grants
+}
+
+// free is how many more messages of a line may go out now. At a limit that time
+// lifts, the line waits for the next Tick; at max_in_flight, for the end of a lease.
+func (g *Group) free(l *line) int {
+	free := g.limit - len(g.leases.by) - g.leasing
+	if l.limits.Rate.Count > 0 {
+		now, _ := g.stamps.now()
+		free = min(free, l.limits.Rate.Room(time.Duration(now)*time.Millisecond, time.Duration(l.next))-l.leasing)
+	}
+	if free <= 0 {
+		g.postpone(l)
+		return 0
+	}
+	if m := l.limits.MaxInFlight; m > 0 {
+		free = min(free, m-l.workers.load)
+	}
+	return free
 }
 
 // pass is one round of grants.

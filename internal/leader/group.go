@@ -52,9 +52,13 @@ type line struct {
 	workers workers           // who receives from it
 	peeks   []chan struct{}   // of other nodes: closed when there is something to take
 
-	asked     time.Time // when a receiver last waited or went; zero: none did
-	granting  bool      // somebody proposes leases of it; see dispatch
-	postponed bool      // nothing of it goes out until the next Tick; see postpone
+	asked     time.Time        // when a receiver last waited or went; zero: none did
+	limits    message.Settings // of the queue: max_in_flight, rate, assign
+	next      int64            // by its rate: when one more message is due to go out; group time, ns
+	leasing   int              // messages of it in leases that are proposed
+	active    *worker          // assign single: the one that gets them
+	granting  bool             // somebody proposes leases of it; see dispatch
+	postponed bool             // nothing of it goes out until the next Tick; see postpone
 }
 
 type cell struct {
@@ -141,6 +145,7 @@ func (g *Group) build(view queue.Reader, term uint64) {
 	infos := queue.Queues(view)
 	for i := range infos {
 		l := g.configure(&infos[i])
+		l.next = infos[i].Next
 		for _, c := range l.cells {
 			for _, d := range queue.Deadlines(view, l.number, c.number) {
 				key := leaseKey{l.number, d.Cell, d.Seq}
@@ -186,7 +191,7 @@ func (g *Group) configure(info *queue.Info) *line {
 			}
 		}
 	}
-	l.version, l.paused, l.shards = info.Version, info.Paused, info.Shards
+	l.version, l.paused, l.shards, l.limits = info.Version, info.Paused, info.Shards, info.Settings
 	g.letGo(l)
 	g.resharded = true // perhaps
 	return l
@@ -261,6 +266,18 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 		g.bind(g.leases.set(key, e.Fence, e.At), e.Session, e.Incarnation)
 	case queue.LeaseEnded:
 		g.endLease(key, e.Fence)
+		if l != nil && l.active != nil {
+			l.active.seen = g.clock.Now()
+		}
+		if l != nil && l.limits.MaxInFlight > 0 {
+			return l // there is room for another one
+		}
+	case queue.Paced:
+		if l != nil {
+			l.next = e.At
+		}
+	case queue.Purged:
+		g.purge(e.Queue)
 	case queue.SessionAttached:
 		g.sessions.attach(queue.Session{ID: e.Session, Incarnation: e.Incarnation, CatalogVersion: e.Catalog})
 	case queue.SessionEnded:
@@ -288,6 +305,24 @@ func (g *Group) drop(number uint32) {
 		delete(g.queues, number)
 	}
 	delete(g.proposed, number)
+	g.endLeases(number)
+}
+
+// purge forgets what a queue had. What is being read of it for a window is gone,
+// too: so its cells begin anew.
+func (g *Group) purge(number uint32) {
+	l := g.queues[number]
+	if l == nil {
+		return
+	}
+	for i, c := range l.cells {
+		g.unschedule(c)
+		l.cells[i] = newCell(number, c.number)
+	}
+	g.endLeases(number)
+}
+
+func (g *Group) endLeases(number uint32) {
 	for _, d := range g.leases.of(number) {
 		g.endLease(d.key, d.fence)
 	}

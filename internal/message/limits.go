@@ -23,7 +23,10 @@ const (
 	MinLease          = time.Second
 	MaxLease          = 12 * time.Hour
 	DefaultLease      = 30 * time.Second
-	MaxAttemptsLimit  = 1_000 // highest value of Settings.MaxAttempts
+	MaxAttemptsLimit  = 1_000     // highest value of Settings.MaxAttempts
+	MaxInFlightLimit  = 250_000   // highest value of Settings.MaxInFlight
+	MaxRate           = 1_000_000 // highest count of a Rate
+	MaxRatePer        = 24 * time.Hour
 	MaxPriority       = 9
 	MaxKeepFinished   = 1_000_000
 	MaxKeepFor        = 30 * 24 * time.Hour

@@ -111,6 +111,63 @@ const (
 	SkipKey  OnFailure = 2 // they may overtake it
 )
 
+// Rate is how many messages may be handed out in a span of time, evenly spread.
+type Rate struct {
+	Count int // 0: any number
+	Per   time.Duration
+}
+
+// spread is how long a rate may be ahead of itself, so that leaders that look at
+// times hand out what was due since they looked.
+const spread = 100 * time.Millisecond
+
+// Step is how much later, by the rate, each message is than the one before.
+func (r Rate) Step() time.Duration { return r.Per / time.Duration(r.Count) }
+
+// Room is how many messages may go out now, when the next is due at a time.
+func (r Rate) Room(now, next time.Duration) int {
+	step := r.Step()
+	ahead := max(0, spread-step)
+	if now+ahead < next {
+		return 0
+	}
+	return int((now+ahead-max(next, now))/step) + 1
+}
+
+// Next is when the one after n more is due, if the next was due at a time.
+func (r Rate) Next(now, next time.Duration, n int) time.Duration {
+	return max(next, now) + time.Duration(n)*r.Step()
+}
+
+// WithDefaults fills in what is not set.
+func (r Rate) WithDefaults() Rate {
+	if r.Count > 0 && r.Per == 0 {
+		r.Per = time.Second
+	}
+	return r
+}
+
+func (r Rate) check(what string) error {
+	switch {
+	case r.Count < 0 || r.Count > MaxRate:
+		return Errorf(InvalidArgument, "%s is %d messages: want 1 to %d, or 0 for no limit", what, r.Count, MaxRate)
+	case r.Count == 0 && r.Per != 0:
+		return Errorf(InvalidArgument, "%s has a time and no number of messages", what)
+	case r.Per < 0 || r.Per > MaxRatePer || r.Per%time.Millisecond != 0:
+		return Errorf(InvalidArgument, "%s is per %s: want whole milliseconds up to %s", what, r.Per, MaxRatePer)
+	}
+	return nil
+}
+
+// Assign says which workers a queue's messages go to.
+type Assign byte
+
+// The ways to assign.
+const (
+	AssignAll    Assign = 1 // to all that wait
+	AssignSingle Assign = 2 // to one, the others stand by
+)
+
 // Settings of a queue. The zero value of a field means its default.
 type Settings struct {
 	MaxAttempts     int // failed attempts before a message is dead; 0: 20, with a key 5
@@ -121,6 +178,9 @@ type Settings struct {
 	MaxMessageBytes int           // largest body
 	OnFailure       OnFailure
 	OnExpired       ExpiredPolicy // default ExpiredDrop
+	MaxInFlight     int           // messages that are leased at a time; 0: any number
+	Rate            Rate          // of leases
+	Assign          Assign
 }
 
 // WithDefaults fills in what is not set. MaxAttempts stays 0: its default
@@ -130,6 +190,10 @@ func (s Settings) WithDefaults() Settings {
 	if s.OnFailure == 0 {
 		s.OnFailure = BlockKey
 	}
+	if s.Assign == 0 {
+		s.Assign = AssignAll
+	}
+	s.Rate = s.Rate.WithDefaults()
 	if s.MaxWorkerDeaths == 0 {
 		s.MaxWorkerDeaths = DefaultWorkerDeaths
 	}
@@ -160,6 +224,20 @@ func (s Settings) Attempts(keyed bool) int {
 	return 20
 }
 
+// Together is the setting because of which one leader must see all messages of the
+// queue, so that its shards stay in one group; empty: none.
+func (s Settings) Together() string {
+	switch {
+	case s.MaxInFlight > 0:
+		return "max_in_flight"
+	case s.Rate.Count > 0:
+		return "rate"
+	case s.Assign == AssignSingle:
+		return "assign"
+	}
+	return ""
+}
+
 // Check refuses settings that make no sense.
 func (s Settings) Check() error {
 	for _, err := range []error{
@@ -167,6 +245,9 @@ func (s Settings) Check() error {
 		between("max_worker_deaths", int64(s.MaxWorkerDeaths), 0, MaxAttemptsLimit),
 		between("keep_finished", int64(s.KeepFinished), 0, MaxKeepFinished),
 		between("max_message_bytes", int64(s.MaxMessageBytes), 0, MaxBody),
+		between("max_in_flight", int64(s.MaxInFlight), 0, MaxInFlightLimit),
+		s.Rate.check("rate"),
+		between("assign", int64(s.Assign), 0, int64(AssignSingle)),
 		between("on_failure", int64(s.OnFailure), 0, int64(SkipKey)),
 		span("keep_finished_for", s.KeepFinishedFor, MaxKeepFor),
 		between("on_expired", int64(s.OnExpired), 0, int64(ExpiredDead)),
@@ -187,5 +268,6 @@ func (s Settings) Equal(o Settings) bool {
 	return slices.Equal(la, lb) &&
 		a.MaxAttempts == b.MaxAttempts && a.MaxWorkerDeaths == b.MaxWorkerDeaths && a.KeepFinished == b.KeepFinished &&
 		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes && a.OnFailure == b.OnFailure && a.OnExpired == b.OnExpired &&
+		a.MaxInFlight == b.MaxInFlight && a.Rate == b.Rate && a.Assign == b.Assign &&
 		a.Backoff.Kind == b.Backoff.Kind && a.Backoff.Initial == b.Backoff.Initial && a.Backoff.Max == b.Backoff.Max
 }

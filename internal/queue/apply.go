@@ -70,6 +70,8 @@ const (
 	// SessionAttached: compare it with the catalog, in which it may have ended.
 	SessionAttached EffectKind = 8
 	SessionEnded    EffectKind = 9
+	Paced           EffectKind = 10 // by the queue's rate, one more message is due at At, ns of group time
+	Purged          EffectKind = 11 // all messages of the queue are gone
 )
 
 // Effects returns what the last entry changed, valid until the next one.
@@ -115,6 +117,10 @@ func (m *Machine) Load(rows Reader) {
 	rows.Scan(groupSpace, []byte{rowShard}, []byte{rowShard + 1}, func(k, v []byte) bool {
 		q := m.queues[binary.BigEndian.Uint32(k[1:])]
 		q.shards = append(q.shards, decodeShard(int(k[5]), v))
+		return true
+	})
+	rows.Scan(groupSpace, []byte{rowPace}, []byte{rowPace + 1}, func(k, v []byte) bool {
+		m.queues[binary.BigEndian.Uint32(k[1:])].next = int64(beUint64(v))
 		return true
 	})
 	for _, s := range Sessions(rows) {
@@ -181,6 +187,8 @@ func (m *Machine) apply(kind byte, d *decoder, e *entry) any {
 		m.configure(d)
 	case cmdDrop:
 		m.drop(uint32(d.uint()))
+	case cmdPurge:
+		m.purge(uint32(d.uint()))
 	case cmdTick:
 	case cmdReleaseLeases:
 		m.eachHeld(d, func(h *held) { m.release(h, 0) })

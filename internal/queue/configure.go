@@ -98,15 +98,47 @@ func (m *Machine) drop(number uint32) {
 		m.rows.Delete(groupSpace, m.keys.shard(number, s.from))
 	}
 	m.rows.Delete(groupSpace, m.keys.queue(number))
+	m.rows.Delete(groupSpace, m.keys.pace(number))
 	delete(m.queues, number)
 	m.forget(q)
 	m.effect(Effect{Kind: Dropped, Queue: number})
 }
 
+// Purge deletes every message of a queue that is in the group. The queue stays,
+// with its settings, and with its counters: what is numbered later is higher, and
+// a token of a message that was purged settles nothing.
+type Purge struct{ Queue uint32 }
+
+// Command encodes c. The answer is nil, also if the group does not have the queue.
+func (c *Purge) Command() Command {
+	return Command{Head: binary.AppendUvarint([]byte{cmdPurge, laneNone}, uint64(c.Queue))}
+}
+
+// purge costs a range tombstone a cell, whatever is in it.
+func (m *Machine) purge(number uint32) {
+	q := m.queues[number]
+	if q == nil {
+		return
+	}
+	for _, s := range q.shards {
+		for n := s.from; n <= s.to; n++ {
+			m.rows.Clear(spaceOf(number, n))
+			q.cells[n] = nil
+		}
+	}
+	m.forgetCells(q)
+	m.effect(Effect{Kind: Purged, Queue: number})
+}
+
 // forget takes a dropped queue out of what the entry will write back.
 func (m *Machine) forget(q *queue) {
-	m.cells = slices.DeleteFunc(m.cells, func(c *cell) bool { return c.queue == q })
 	m.shards = slices.DeleteFunc(m.shards, func(o *queue) bool { return o == q })
+	m.forgetCells(q)
+}
+
+// forgetCells takes the messages of a queue out of what the entry will write back.
+func (m *Machine) forgetCells(q *queue) {
+	m.cells = slices.DeleteFunc(m.cells, func(c *cell) bool { return c.queue == q })
 	m.changed = slices.DeleteFunc(m.changed, func(l *line) bool { return l.cell.queue == q })
 	maps.DeleteFunc(m.lines, func(_ lineKey, l *line) bool { return l.cell.queue == q })
 }

@@ -77,6 +77,8 @@ func describeGroupRow(key, value []byte) string {
 	case rowQueue:
 		i := decodeInfo(binary.BigEndian.Uint32(key[1:]), value)
 		return fmt.Sprintf("queue %d settings version=%d paused=%t max-attempts=%d keep-finished=%d", i.Number, i.Version, i.Paused, i.Settings.MaxAttempts, i.Settings.KeepFinished)
+	case rowPace:
+		return fmt.Sprintf("pace of queue %d: one more message is due at %d ns group time", binary.BigEndian.Uint32(key[1:]), beUint64(value))
 	case rowShard:
 		s := decodeShard(int(key[5]), value)
 		return fmt.Sprintf("shard %s of queue %d cells %d–%d epoch=%d counter=%d", s.path, binary.BigEndian.Uint32(key[1:]), s.from, s.to, s.epoch, s.counter)

@@ -46,6 +46,7 @@ const (
 	cmdForget        = 12
 	cmdSplit         = 13
 	cmdSpinOff       = 14
+	cmdPurge         = 15
 )
 
 // AppendEntry joins commands to one entry. groupTime and wall are milliseconds.
@@ -175,7 +176,7 @@ func (c Command) check() error {
 		(&Redrive{}).decode(&d)
 	case cmdConfigure:
 		(&Configure{}).decode(&d)
-	case cmdDrop:
+	case cmdDrop, cmdPurge:
 		d.uint()
 	case cmdTick:
 	case cmdExpireSession:

@@ -1,6 +1,9 @@
 package queue
 
 import (
+	"encoding/binary"
+	"time"
+
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
@@ -34,10 +37,24 @@ func (m *Machine) lease(d *decoder) LeaseResult {
 		}
 		r.Looked++
 	}
+	m.pace(q, len(r.Leased))
 	for _, f := range c.Floors {
 		m.raiseFloor(q, f)
 	}
 	return r
+}
+
+// pace notes by the queue's rate when one more message is due, after n went out.
+// The leader looks before it chooses; here nothing is refused for it.
+func (m *Machine) pace(q *queue, n int) {
+	r := q.settings.Rate
+	if r.Count == 0 || n == 0 {
+		return
+	}
+	q.next = int64(r.Next(time.Duration(m.meta.groupTime)*time.Millisecond, time.Duration(q.next), n))
+	m.buf = binary.BigEndian.AppendUint64(m.buf[:0], uint64(q.next))
+	m.rows.Set(groupSpace, m.keys.pace(q.number), m.buf)
+	m.effect(Effect{Kind: Paced, Queue: q.number, At: q.next})
 }
 
 // offered finds a message that may go out as somebody saw it; nil if it has

@@ -48,6 +48,8 @@ const (
 	settingsDeaths      // max_worker_deaths follows the others
 	settingsSkip        // on_failure is skip
 	settingsExpiredDead // on_expired is dead
+	settingsLimits      // max_in_flight and rate follow
+	settingsSingle      // assign is single
 )
 
 func (s *settingsRow) append(b []byte) []byte {
@@ -62,6 +64,13 @@ func (s *settingsRow) append(b []byte) []byte {
 	if s.settings.OnExpired == message.ExpiredDead {
 		flags |= settingsExpiredDead
 	}
+	limited := s.settings.MaxInFlight > 0 || s.settings.Rate.Count > 0
+	if limited {
+		flags |= settingsLimits
+	}
+	if s.settings.Assign == message.AssignSingle {
+		flags |= settingsSingle
+	}
 	b = append(b, flags, byte(s.settings.Backoff.Kind))
 	for _, v := range []int64{
 		int64(s.settings.MaxAttempts), int64(s.settings.KeepFinished), int64(s.settings.MaxMessageBytes),
@@ -70,7 +79,12 @@ func (s *settingsRow) append(b []byte) []byte {
 		b = putInt(b, v)
 	}
 	b = appendDelays(b, s.settings.Backoff.List)
-	return putInt(b, int64(s.settings.MaxWorkerDeaths))
+	b = putInt(b, int64(s.settings.MaxWorkerDeaths))
+	if limited {
+		b = putInt(b, int64(s.settings.MaxInFlight))
+		b = putInt(putInt(b, int64(s.settings.Rate.Count)), millis(s.settings.Rate.Per))
+	}
+	return b
 }
 
 func decodeSettings(d *decoder) (s settingsRow) {
@@ -85,6 +99,10 @@ func decodeSettings(d *decoder) (s settingsRow) {
 	if flags&settingsExpiredDead != 0 {
 		s.settings.OnExpired = message.ExpiredDead
 	}
+	s.settings.Assign = message.AssignAll
+	if flags&settingsSingle != 0 {
+		s.settings.Assign = message.AssignSingle
+	}
 	b := &s.settings.Backoff
 	b.Kind = message.BackoffKind(d.byte())
 	s.settings.MaxAttempts, s.settings.KeepFinished, s.settings.MaxMessageBytes = int(d.int()), int(d.int()), int(d.int())
@@ -93,6 +111,14 @@ func decodeSettings(d *decoder) (s settingsRow) {
 	s.settings.MaxWorkerDeaths = message.DefaultWorkerDeaths
 	if flags&settingsDeaths != 0 {
 		s.settings.MaxWorkerDeaths = int(d.int())
+	}
+	if flags&settingsLimits != 0 {
+		s.settings.MaxInFlight = int(d.int())
+		r := message.Rate{Count: int(d.int()), Per: d.millis()}
+		if r.Count < 0 || r.Count > message.MaxRate || (r.Count > 0) != (r.Per > 0) {
+			d.fail()
+		}
+		s.settings.Rate = r
 	}
 	if !knownBackoff(b) {
 		d.fail()
@@ -221,6 +247,7 @@ func (c *cell) decode(row []byte) {
 type queue struct {
 	number uint32
 	settingsRow
+	next   int64                // by its rate: when one more message is due to go out; group time, ns
 	shards []*shard             // those that are in this group, by their first cell
 	cells  [message.Cells]*cell // of those shards, once touched
 }

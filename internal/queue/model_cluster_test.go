@@ -170,6 +170,23 @@ func (w *trial) split(t *rapid.T) {
 	}
 }
 
+// purge deletes all messages, seldom: tokens and references from before settle and
+// lease nothing, and what is numbered later is higher.
+func (w *trial) purge(t *rapid.T) {
+	if rapid.IntRange(0, 5).Draw(t, "purge") > 0 {
+		return
+	}
+	w.apply(t, (&queue.Purge{Queue: 1}).Command())
+	for _, space := range spaces() {
+		w.rows.Scan(space, nil, []byte{0xff}, func(k, _ []byte) bool {
+			t.Fatalf("a purge left row %x in space %x", k, space)
+			return false
+		})
+	}
+	w.order = nil
+	clear(w.current)
+}
+
 // restart forgets what the machines hold in memory.
 func (w *trial) restart(*rapid.T) { w.plain, w.pebble = queue.New(), queue.New() }
 

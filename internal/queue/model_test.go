@@ -41,6 +41,7 @@ func TestModel(t *testing.T) {
 			"split":     w.split,
 			"repeat":    w.repeat,
 			"restart":   w.restart,
+			"purge":     w.purge,
 			"configure": w.configure,
 			"crash":     w.crash,
 		})

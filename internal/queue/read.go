@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
 )
@@ -13,6 +14,7 @@ type Info struct {
 	Version  uint64 // of the settings, in the catalog
 	Settings message.Settings
 	Paused   bool
+	Next     int64 // by its rate, when one more message is due to go out: group time, ns
 	Shards   []ShardInfo
 }
 
@@ -58,6 +60,12 @@ func decodeInfo(number uint32, row []byte) Info {
 
 func (q *Info) readShards(rows Reader) {
 	q.readBounds(rows)
+	if q.Settings.Rate.Count > 0 {
+		var k keys
+		if row, ok := rows.Get(groupSpace, k.pace(q.Number)); ok {
+			q.Next = int64(beUint64(row))
+		}
+	}
 	for i := range q.Shards {
 		s := &q.Shards[i]
 		for n := s.From; n <= s.To; n++ {
@@ -76,6 +84,18 @@ func (q *Info) readBounds(rows Reader) {
 		q.Shards = append(q.Shards, ShardInfo{Bounds: Bounds{From: s.from, To: s.to, Path: s.path}, Epoch: s.epoch})
 		return true
 	})
+}
+
+// limit is the queue's limit that is reached; empty: none is.
+func (q *Info) limit(rows Reader) string {
+	now, _ := GroupTime(rows)
+	switch s := &q.Settings; {
+	case s.MaxInFlight > 0 && q.Counts().Leased >= int64(s.MaxInFlight):
+		return "max_in_flight"
+	case s.Rate.Count > 0 && s.Rate.Room(time.Duration(now)*time.Millisecond, time.Duration(q.Next)) == 0:
+		return "rate"
+	}
+	return ""
 }
 
 // Counts adds up the queue's shards in this group.
@@ -208,6 +228,7 @@ type Detail struct {
 	LeasedAt   int64  // leased: since when, wall time, ms
 	FinishedAt int64
 	Paused     bool
+	Limit      string // of the queue, that a ready message waits for: max_in_flight, rate; only from Show
 	// Blocker is why a ready message with a key may not go out: the key's
 	// message that goes first.
 	Blocker *Blocker
@@ -238,6 +259,9 @@ func Show(rows Reader, id message.ID) (*Detail, bool) {
 	}
 	if d.State == message.Ready && d.keyed() {
 		d.Blocker = blocker(rows, c, d)
+	}
+	if d.State == message.Ready {
+		d.Limit = q.limit(rows)
 	}
 	return d, true
 }

@@ -43,6 +43,7 @@ const (
 	rowGroup    = 'g' // group meta
 	rowQueue    = 'q' // | queue number (4) → settings as configured
 	rowShard    = 's' // | queue number (4) | first cell (1) → shard meta
+	rowPace     = 'p' // | queue number (4) → by the queue's rate: when one more message is due to go out, group time (ns)
 	rowSession  = 'w' // | session → attached, or ended
 	rowLane     = 'l' // | sending node → boot number, floor
 	rowExecuted = 'e' // | sending node | seq → what was answered; set once
@@ -128,6 +129,11 @@ func (k *keys) behind(h message.KeyHash, seq uint64) []byte {
 
 func (k *keys) queue(number uint32) []byte {
 	k.b = binary.BigEndian.AppendUint32(k.one(rowQueue), number)
+	return k.b
+}
+
+func (k *keys) pace(number uint32) []byte {
+	k.b = binary.BigEndian.AppendUint32(k.one(rowPace), number)
 	return k.b
 }
 

@@ -71,6 +71,9 @@ func (m *Machine) spinOff(d *decoder) *message.Error {
 	if err != nil {
 		return err
 	}
+	if why := q.settings.Together(); why != "" && len(q.shards) > 1 {
+		return message.Errorf(message.InvalidArgument, "the queue's %s counts over all its messages: its shards stay in one group", why)
+	}
 	s := q.shards[i]
 	replicas := map[uint64]uint64{}
 	for _, p := range c.Replicas {
@@ -108,6 +111,9 @@ func (q *queue) exactly(from, to int, epoch uint64) (i int, err *message.Error) 
 func (m *Machine) endow(set func(key, value []byte), q *queue, s *shard) {
 	set(m.keys.one(rowGroup), m.meta.append(nil))
 	set(m.keys.queue(q.number), q.append(nil))
+	if q.next > 0 {
+		set(m.keys.pace(q.number), binary.BigEndian.AppendUint64(nil, uint64(q.next)))
+	}
 	there := shard{from: s.from, to: s.to, epoch: s.epoch + 1, counter: s.counter, path: s.path}
 	set(m.keys.shard(q.number, s.from), there.append(nil))
 	for _, kind := range []byte{rowSession, rowLane, rowExecuted} {

@@ -353,3 +353,35 @@ func TestSpinOffRefusals(t *testing.T) {
 		t.Errorf("the queue is %+v, %v", q, ok)
 	}
 }
+
+// Several shards of a queue with a limit stay in one group; one that is all of the
+// queue takes along when its next message is due.
+func TestSpinOffOfALimitedQueue(t *testing.T) {
+	w := newWorld()
+	configure := func(version uint64, shards ...queue.Bounds) {
+		s := message.Settings{Rate: message.Rate{Count: 1, Per: time.Minute}}.WithDefaults()
+		w.apply((&queue.Configure{Queue: 1, Version: version, Settings: s, Shards: shards}).Command())
+	}
+	spinOff := func(to int) (rows *dividing, err *message.Error) {
+		rows = &dividing{mapRows: w.rows}
+		w.index++
+		c := queue.SpinOff{Queue: 1, To: to, Epoch: 1, Group: 9}
+		err, _ = w.m.Apply(rows, w.index, queue.AppendEntry(nil, w.now, w.now, []queue.Command{c.Command()}))[0].(*message.Error)
+		return rows, err
+	}
+	configure(1, queue.Bounds{To: 7, Path: "0.0"}, queue.Bounds{From: 8, To: 15, Path: "0.1"})
+	if _, err := spinOff(7); err == nil || err.Code != message.InvalidArgument {
+		t.Fatalf("one shard of two was spun off: %v", err)
+	}
+	w.apply((&queue.Drop{Queue: 1}).Command())
+	configure(2, queue.Bounds{To: 15, Path: "0"})
+	w.apply((&queue.Send{Queue: 1, Messages: make([]queue.Sent, 1)}).Command())
+	w.apply((&queue.Lease{Queue: 1, Length: time.Hour, MaxBytes: 1, Items: queue.Refs(queue.Offers(w.rows, 1, 0, nil, 1))}).Command())
+	rows, err := spinOff(15)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q, _ := queue.Queue(rows.child, 1); q.Next != int64(time.Minute) {
+		t.Fatalf("in the new group the next message is due at %s", time.Duration(q.Next))
+	}
+}

@@ -46,6 +46,8 @@ func (m *Machine) split(d *decoder) *message.Error {
 	}
 	s := q.shards[i]
 	switch {
+	case q.settings.Assign == message.AssignSingle:
+		return message.Errorf(message.InvalidArgument, "the queue's messages go to a single worker (assign): it keeps one shard")
 	case s.from == s.to:
 		return message.Errorf(message.InvalidArgument, "shard %s has one cell and can't be split further", s.path)
 	case c.At <= s.from || c.At > s.to:

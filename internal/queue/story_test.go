@@ -65,6 +65,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		d.MaybeScanArgs(t, "max-worker-deaths", &c.Settings.MaxWorkerDeaths)
 		d.MaybeScanArgs(t, "keep-finished", &c.Settings.KeepFinished)
 		d.MaybeScanArgs(t, "max-bytes", &c.Settings.MaxMessageBytes)
+		d.MaybeScanArgs(t, "rate", &c.Settings.Rate.Count)
 		c.Paused = d.HasArg("paused")
 		if d.HasArg("skip") {
 			c.Settings.OnFailure = message.SkipKey
@@ -77,6 +78,8 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		}
 		c.Settings = c.Settings.WithDefaults()
 		w.apply(c.Command())
+	case "purge":
+		w.apply((&queue.Purge{Queue: 1}).Command())
 	case "drop":
 		w.apply((&queue.Drop{Queue: 1}).Command())
 	case "send":

@@ -258,6 +258,59 @@ func (BackoffKind) EnumDescriptor() ([]byte, []int) {
 	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{3}
 }
 
+// Assign says which workers a queue's messages go to.
+type Assign int32
+
+const (
+	// As ASSIGN_ALL.
+	Assign_ASSIGN_UNSPECIFIED Assign = 0
+	// To all that wait.
+	Assign_ASSIGN_ALL Assign = 1
+	// To one; the others stand by until it has gone. Such a queue has one shard.
+	Assign_ASSIGN_SINGLE Assign = 2
+)
+
+// Enum value maps for Assign.
+var (
+	Assign_name = map[int32]string{
+		0: "ASSIGN_UNSPECIFIED",
+		1: "ASSIGN_ALL",
+		2: "ASSIGN_SINGLE",
+	}
+	Assign_value = map[string]int32{
+		"ASSIGN_UNSPECIFIED": 0,
+		"ASSIGN_ALL":         1,
+		"ASSIGN_SINGLE":      2,
+	}
+)
+
+func (x Assign) Enum() *Assign {
+	p := new(Assign)
+	*p = x
+	return p
+}
+
+func (x Assign) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Assign) Descriptor() protoreflect.EnumDescriptor {
+	return file_comanda_v1_comanda_proto_enumTypes[4].Descriptor()
+}
+
+func (Assign) Type() protoreflect.EnumType {
+	return &file_comanda_v1_comanda_proto_enumTypes[4]
+}
+
+func (x Assign) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Assign.Descriptor instead.
+func (Assign) EnumDescriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{4}
+}
+
 // OnFailure says what the later messages of a key do while one that failed waits
 // for its next attempt.
 type OnFailure int32
@@ -296,11 +349,11 @@ func (x OnFailure) String() string {
 }
 
 func (OnFailure) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[4].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[5].Descriptor()
 }
 
 func (OnFailure) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[4]
+	return &file_comanda_v1_comanda_proto_enumTypes[5]
 }
 
 func (x OnFailure) Number() protoreflect.EnumNumber {
@@ -309,7 +362,7 @@ func (x OnFailure) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnFailure.Descriptor instead.
 func (OnFailure) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{4}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{5}
 }
 
 // OnExpired says what becomes of a message that is not done when it expires.
@@ -349,11 +402,11 @@ func (x OnExpired) String() string {
 }
 
 func (OnExpired) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[5].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[6].Descriptor()
 }
 
 func (OnExpired) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[5]
+	return &file_comanda_v1_comanda_proto_enumTypes[6]
 }
 
 func (x OnExpired) Number() protoreflect.EnumNumber {
@@ -362,7 +415,7 @@ func (x OnExpired) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnExpired.Descriptor instead.
 func (OnExpired) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{5}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{6}
 }
 
 // Attribute is the value of one attribute.
@@ -3018,6 +3071,61 @@ func (x *RedriveMessagesResponse) GetResults() []*RedriveResult {
 	return nil
 }
 
+// Rate is a number of messages in a span of time, evenly spread.
+type Rate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1–1,000,000.
+	Count int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Whole milliseconds up to 24 h; default 1 s.
+	Per           *durationpb.Duration `protobuf:"bytes,2,opt,name=per,proto3" json:"per,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rate) Reset() {
+	*x = Rate{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rate) ProtoMessage() {}
+
+func (x *Rate) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rate.ProtoReflect.Descriptor instead.
+func (*Rate) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Rate) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Rate) GetPer() *durationpb.Duration {
+	if x != nil {
+		return x.Per
+	}
+	return nil
+}
+
 type Backoff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  BackoffKind            `protobuf:"varint,1,opt,name=kind,proto3,enum=comanda.v1.BackoffKind" json:"kind,omitempty"`
@@ -3033,7 +3141,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3153,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3166,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Backoff) GetKind() BackoffKind {
@@ -3106,13 +3214,19 @@ type QueueSettings struct {
 	MaxWorkerDeaths int32     `protobuf:"varint,6,opt,name=max_worker_deaths,json=maxWorkerDeaths,proto3" json:"max_worker_deaths,omitempty"`
 	OnFailure       OnFailure `protobuf:"varint,20,opt,name=on_failure,json=onFailure,proto3,enum=comanda.v1.OnFailure" json:"on_failure,omitempty"`
 	OnExpired       OnExpired `protobuf:"varint,7,opt,name=on_expired,json=onExpired,proto3,enum=comanda.v1.OnExpired" json:"on_expired,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Messages that are leased at a time, over all shards; ≤ 250,000. 0: any number.
+	MaxInFlight int32 `protobuf:"varint,21,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
+	// How many messages go out in a span of time, over all shards. Not set: any
+	// number.
+	Rate          *Rate  `protobuf:"bytes,22,opt,name=rate,proto3" json:"rate,omitempty"`
+	Assign        Assign `protobuf:"varint,24,opt,name=assign,proto3,enum=comanda.v1.Assign" json:"assign,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueueSettings) Reset() {
 	*x = QueueSettings{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3238,7 @@ func (x *QueueSettings) String() string {
 func (*QueueSettings) ProtoMessage() {}
 
 func (x *QueueSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3251,7 @@ func (x *QueueSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueSettings.ProtoReflect.Descriptor instead.
 func (*QueueSettings) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *QueueSettings) GetMaxAttempts() int32 {
@@ -3196,6 +3310,27 @@ func (x *QueueSettings) GetOnExpired() OnExpired {
 	return OnExpired_ON_EXPIRED_UNSPECIFIED
 }
 
+func (x *QueueSettings) GetMaxInFlight() int32 {
+	if x != nil {
+		return x.MaxInFlight
+	}
+	return 0
+}
+
+func (x *QueueSettings) GetRate() *Rate {
+	if x != nil {
+		return x.Rate
+	}
+	return nil
+}
+
+func (x *QueueSettings) GetAssign() Assign {
+	if x != nil {
+		return x.Assign
+	}
+	return Assign_ASSIGN_UNSPECIFIED
+}
+
 type Counts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ready and scheduled together are what waits.
@@ -3211,7 +3346,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3358,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +3371,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Counts) GetReady() int64 {
@@ -3294,7 +3429,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3441,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3454,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Queue) GetName() string {
@@ -3390,7 +3525,7 @@ type CreateQueueRequest struct {
 
 func (x *CreateQueueRequest) Reset() {
 	*x = CreateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3402,7 +3537,7 @@ func (x *CreateQueueRequest) String() string {
 func (*CreateQueueRequest) ProtoMessage() {}
 
 func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3415,7 +3550,7 @@ func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueRequest.ProtoReflect.Descriptor instead.
 func (*CreateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateQueueRequest) GetQueue() string {
@@ -3456,7 +3591,7 @@ type UpdateQueueRequest struct {
 
 func (x *UpdateQueueRequest) Reset() {
 	*x = UpdateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3468,7 +3603,7 @@ func (x *UpdateQueueRequest) String() string {
 func (*UpdateQueueRequest) ProtoMessage() {}
 
 func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3481,7 +3616,7 @@ func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueRequest.ProtoReflect.Descriptor instead.
 func (*UpdateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *UpdateQueueRequest) GetQueue() string {
@@ -3521,7 +3656,7 @@ type UpdateQueueResponse struct {
 
 func (x *UpdateQueueResponse) Reset() {
 	*x = UpdateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3533,7 +3668,7 @@ func (x *UpdateQueueResponse) String() string {
 func (*UpdateQueueResponse) ProtoMessage() {}
 
 func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3546,7 +3681,7 @@ func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueResponse.ProtoReflect.Descriptor instead.
 func (*UpdateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *UpdateQueueResponse) GetQueue() *Queue {
@@ -3567,7 +3702,7 @@ type CreateQueueResponse struct {
 
 func (x *CreateQueueResponse) Reset() {
 	*x = CreateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3579,7 +3714,7 @@ func (x *CreateQueueResponse) String() string {
 func (*CreateQueueResponse) ProtoMessage() {}
 
 func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3592,7 +3727,7 @@ func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueResponse.ProtoReflect.Descriptor instead.
 func (*CreateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateQueueResponse) GetQueue() *Queue {
@@ -3621,7 +3756,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3633,7 +3768,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3646,7 +3781,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetQueueRequest) GetQueue() string {
@@ -3673,7 +3808,7 @@ type GetQueueResponse struct {
 
 func (x *GetQueueResponse) Reset() {
 	*x = GetQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3685,7 +3820,7 @@ func (x *GetQueueResponse) String() string {
 func (*GetQueueResponse) ProtoMessage() {}
 
 func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3698,7 +3833,7 @@ func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueResponse.ProtoReflect.Descriptor instead.
 func (*GetQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetQueueResponse) GetQueue() *Queue {
@@ -3726,7 +3861,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +3873,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +3886,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListQueuesRequest) GetMax() int32 {
@@ -3778,7 +3913,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3925,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +3938,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -3829,7 +3964,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3841,7 +3976,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3854,7 +3989,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteQueueRequest) GetQueue() string {
@@ -3872,7 +4007,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3884,7 +4019,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3897,7 +4032,87 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
+}
+
+type PurgeQueueRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeQueueRequest) Reset() {
+	*x = PurgeQueueRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeQueueRequest) ProtoMessage() {}
+
+func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeQueueRequest.ProtoReflect.Descriptor instead.
+func (*PurgeQueueRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *PurgeQueueRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+type PurgeQueueResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeQueueResponse) Reset() {
+	*x = PurgeQueueResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeQueueResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeQueueResponse) ProtoMessage() {}
+
+func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeQueueResponse.ProtoReflect.Descriptor instead.
+func (*PurgeQueueResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
 }
 
 type PauseQueueRequest struct {
@@ -3909,7 +4124,7 @@ type PauseQueueRequest struct {
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3921,7 +4136,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3934,7 +4149,7 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PauseQueueRequest) GetQueue() string {
@@ -3952,7 +4167,7 @@ type PauseQueueResponse struct {
 
 func (x *PauseQueueResponse) Reset() {
 	*x = PauseQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3964,7 +4179,7 @@ func (x *PauseQueueResponse) String() string {
 func (*PauseQueueResponse) ProtoMessage() {}
 
 func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3977,7 +4192,7 @@ func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueResponse.ProtoReflect.Descriptor instead.
 func (*PauseQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
 }
 
 type ResumeQueueRequest struct {
@@ -3989,7 +4204,7 @@ type ResumeQueueRequest struct {
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4001,7 +4216,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4014,7 +4229,7 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ResumeQueueRequest) GetQueue() string {
@@ -4032,7 +4247,7 @@ type ResumeQueueResponse struct {
 
 func (x *ResumeQueueResponse) Reset() {
 	*x = ResumeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4259,7 @@ func (x *ResumeQueueResponse) String() string {
 func (*ResumeQueueResponse) ProtoMessage() {}
 
 func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4272,7 @@ func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ResumeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
 }
 
 type LocateKeyRequest struct {
@@ -4070,7 +4285,7 @@ type LocateKeyRequest struct {
 
 func (x *LocateKeyRequest) Reset() {
 	*x = LocateKeyRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4082,7 +4297,7 @@ func (x *LocateKeyRequest) String() string {
 func (*LocateKeyRequest) ProtoMessage() {}
 
 func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4095,7 +4310,7 @@ func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyRequest.ProtoReflect.Descriptor instead.
 func (*LocateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *LocateKeyRequest) GetQueue() string {
@@ -4126,7 +4341,7 @@ type LocateKeyResponse struct {
 
 func (x *LocateKeyResponse) Reset() {
 	*x = LocateKeyResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4138,7 +4353,7 @@ func (x *LocateKeyResponse) String() string {
 func (*LocateKeyResponse) ProtoMessage() {}
 
 func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4151,7 +4366,7 @@ func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyResponse.ProtoReflect.Descriptor instead.
 func (*LocateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *LocateKeyResponse) GetHash() string {
@@ -4197,7 +4412,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4209,7 +4424,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4222,7 +4437,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
 }
 
 type GetServerResponse struct {
@@ -4245,7 +4460,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4257,7 +4472,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4270,7 +4485,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetServerResponse) GetVersion() string {
@@ -4366,7 +4581,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +4593,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +4606,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DiskStatus) GetFreeBytes() uint64 {
@@ -4446,7 +4661,7 @@ type MemoryStatus struct {
 
 func (x *MemoryStatus) Reset() {
 	*x = MemoryStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4458,7 +4673,7 @@ func (x *MemoryStatus) String() string {
 func (*MemoryStatus) ProtoMessage() {}
 
 func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4471,7 +4686,7 @@ func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStatus.ProtoReflect.Descriptor instead.
 func (*MemoryStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *MemoryStatus) GetLimitBytes() uint64 {
@@ -4508,7 +4723,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4520,7 +4735,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4533,7 +4748,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GroupStatus) GetGroup() uint32 {
@@ -4609,7 +4824,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4621,7 +4836,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4634,7 +4849,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListShardsRequest) GetQueue() string {
@@ -4683,7 +4898,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4695,7 +4910,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4708,7 +4923,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Shard) GetId() string {
@@ -4779,7 +4994,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4791,7 +5006,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4804,7 +5019,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -4839,7 +5054,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4851,7 +5066,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4864,7 +5079,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *SplitShardRequest) GetQueue() string {
@@ -4891,7 +5106,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4903,7 +5118,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4916,7 +5131,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *SplitShardResponse) GetShards() []*Shard {
@@ -4952,7 +5167,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4964,7 +5179,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4977,7 +5192,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Node) GetId() uint64 {
@@ -5065,7 +5280,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5077,7 +5292,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5090,7 +5305,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
 }
 
 type ListNodesResponse struct {
@@ -5103,7 +5318,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5115,7 +5330,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5128,7 +5343,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -5150,7 +5365,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5162,7 +5377,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5175,7 +5390,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -5201,7 +5416,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5213,7 +5428,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5226,7 +5441,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -5249,7 +5464,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5261,7 +5476,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5274,7 +5489,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -5299,7 +5514,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5311,7 +5526,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5324,7 +5539,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
 }
 
 type MoveShardRequest struct {
@@ -5340,7 +5555,7 @@ type MoveShardRequest struct {
 
 func (x *MoveShardRequest) Reset() {
 	*x = MoveShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5352,7 +5567,7 @@ func (x *MoveShardRequest) String() string {
 func (*MoveShardRequest) ProtoMessage() {}
 
 func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5365,7 +5580,7 @@ func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
 func (*MoveShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *MoveShardRequest) GetQueue() string {
@@ -5398,7 +5613,7 @@ type MoveShardResponse struct {
 
 func (x *MoveShardResponse) Reset() {
 	*x = MoveShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5410,7 +5625,7 @@ func (x *MoveShardResponse) String() string {
 func (*MoveShardResponse) ProtoMessage() {}
 
 func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5423,7 +5638,7 @@ func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
 func (*MoveShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *MoveShardResponse) GetOperation() *Operation {
@@ -5458,7 +5673,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5470,7 +5685,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5483,7 +5698,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -5560,7 +5775,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5572,7 +5787,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5585,7 +5800,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListOperationsRequest) GetMax() int32 {
@@ -5613,7 +5828,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5625,7 +5840,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5638,7 +5853,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -5664,7 +5879,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5676,7 +5891,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5689,7 +5904,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetOperationRequest) GetId() uint64 {
@@ -5708,7 +5923,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5720,7 +5935,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5733,7 +5948,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -5752,7 +5967,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5764,7 +5979,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5777,7 +5992,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -5796,7 +6011,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5808,7 +6023,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5821,7 +6036,7 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
@@ -5840,7 +6055,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5852,7 +6067,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5865,7 +6080,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -5893,7 +6108,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5905,7 +6120,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5918,7 +6133,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -5982,7 +6197,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5994,7 +6209,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6007,7 +6222,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -6033,7 +6248,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6045,7 +6260,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6058,7 +6273,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -6286,12 +6501,15 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x05error\x18\x02 \x01(\v2\x11.comanda.v1.ErrorR\x05error\"N\n" +
 	"\x17RedriveMessagesResponse\x123\n" +
-	"\aresults\x18\x01 \x03(\v2\x19.comanda.v1.RedriveResultR\aresults\"\xc7\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x19.comanda.v1.RedriveResultR\aresults\"I\n" +
+	"\x04Rate\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x05R\x05count\x12+\n" +
+	"\x03per\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03per\"\xc7\x01\n" +
 	"\aBackoff\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.comanda.v1.BackoffKindR\x04kind\x123\n" +
 	"\ainitial\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x12+\n" +
 	"\x03max\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03max\x12-\n" +
-	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\x91\x03\n" +
+	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\x87\x04\n" +
 	"\rQueueSettings\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12-\n" +
 	"\abackoff\x18\x02 \x01(\v2\x13.comanda.v1.BackoffR\abackoff\x12#\n" +
@@ -6302,7 +6520,10 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\n" +
 	"on_failure\x18\x14 \x01(\x0e2\x15.comanda.v1.OnFailureR\tonFailure\x124\n" +
 	"\n" +
-	"on_expired\x18\a \x01(\x0e2\x15.comanda.v1.OnExpiredR\tonExpired\"\x84\x01\n" +
+	"on_expired\x18\a \x01(\x0e2\x15.comanda.v1.OnExpiredR\tonExpired\x12\"\n" +
+	"\rmax_in_flight\x18\x15 \x01(\x05R\vmaxInFlight\x12$\n" +
+	"\x04rate\x18\x16 \x01(\v2\x10.comanda.v1.RateR\x04rate\x12*\n" +
+	"\x06assign\x18\x18 \x01(\x0e2\x12.comanda.v1.AssignR\x06assign\"\x84\x01\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\x03R\x05ready\x12\x1c\n" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
@@ -6348,6 +6569,9 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x12DeleteQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\"\x15\n" +
 	"\x13DeleteQueueResponse\")\n" +
+	"\x11PurgeQueueRequest\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\"\x14\n" +
+	"\x12PurgeQueueResponse\")\n" +
 	"\x11PauseQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\"\x14\n" +
 	"\x12PauseQueueResponse\"*\n" +
@@ -6529,7 +6753,12 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x18BACKOFF_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18BACKOFF_KIND_EXPONENTIAL\x10\x01\x12\x16\n" +
 	"\x12BACKOFF_KIND_FIXED\x10\x02\x12\x15\n" +
-	"\x11BACKOFF_KIND_LIST\x10\x03*R\n" +
+	"\x11BACKOFF_KIND_LIST\x10\x03*C\n" +
+	"\x06Assign\x12\x16\n" +
+	"\x12ASSIGN_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"ASSIGN_ALL\x10\x01\x12\x11\n" +
+	"\rASSIGN_SINGLE\x10\x02*R\n" +
 	"\tOnFailure\x12\x1a\n" +
 	"\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ON_FAILURE_BLOCK\x10\x01\x12\x13\n" +
@@ -6551,7 +6780,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04Work\x12\x17.comanda.v1.WorkRequest\x1a\x18.comanda.v1.WorkResponse(\x010\x01\x12i\n" +
 	"\vShowMessage\x12\x1e.comanda.v1.ShowMessageRequest\x1a\x1f.comanda.v1.ShowMessageResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/messages/{id}\x12v\n" +
 	"\fListMessages\x12\x1f.comanda.v1.ListMessagesRequest\x1a .comanda.v1.ListMessagesResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/queues/{queue}/messages\x12{\n" +
-	"\x0fRedriveMessages\x12\".comanda.v1.RedriveMessagesRequest\x1a#.comanda.v1.RedriveMessagesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/messages/redrive2\xde\a\n" +
+	"\x0fRedriveMessages\x12\".comanda.v1.RedriveMessagesRequest\x1a#.comanda.v1.RedriveMessagesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/messages/redrive2\xcd\b\n" +
 	"\x06Queues\x12m\n" +
 	"\vCreateQueue\x12\x1e.comanda.v1.CreateQueueRequest\x1a\x1f.comanda.v1.CreateQueueResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\x1a\x12/v1/queues/{queue}\x12v\n" +
 	"\vUpdateQueue\x12\x1e.comanda.v1.UpdateQueueRequest\x1a\x1f.comanda.v1.UpdateQueueResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\x1a\x1b/v1/queues/{queue}/settings\x12a\n" +
@@ -6560,6 +6789,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"ListQueues\x12\x1d.comanda.v1.ListQueuesRequest\x1a\x1e.comanda.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/queues\x12j\n" +
 	"\vDeleteQueue\x12\x1e.comanda.v1.DeleteQueueRequest\x1a\x1f.comanda.v1.DeleteQueueResponse\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/queues/{queue}\x12m\n" +
+	"\n" +
+	"PurgeQueue\x12\x1d.comanda.v1.PurgeQueueRequest\x1a\x1e.comanda.v1.PurgeQueueResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x18/v1/queues/{queue}/purge\x12m\n" +
 	"\n" +
 	"PauseQueue\x12\x1d.comanda.v1.PauseQueueRequest\x1a\x1e.comanda.v1.PauseQueueResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x18/v1/queues/{queue}/pause\x12q\n" +
 	"\vResumeQueue\x12\x1e.comanda.v1.ResumeQueueRequest\x1a\x1f.comanda.v1.ResumeQueueResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x19/v1/queues/{queue}/resume\x12k\n" +
@@ -6595,275 +6826,284 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 	return file_comanda_v1_comanda_proto_rawDescData
 }
 
-var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
+var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(Action)(0),                     // 0: comanda.v1.Action
 	(OnDisconnect)(0),               // 1: comanda.v1.OnDisconnect
 	(MessageState)(0),               // 2: comanda.v1.MessageState
 	(BackoffKind)(0),                // 3: comanda.v1.BackoffKind
-	(OnFailure)(0),                  // 4: comanda.v1.OnFailure
-	(OnExpired)(0),                  // 5: comanda.v1.OnExpired
-	(*Attribute)(nil),               // 6: comanda.v1.Attribute
-	(*NewMessage)(nil),              // 7: comanda.v1.NewMessage
-	(*Retry)(nil),                   // 8: comanda.v1.Retry
-	(*SendRequest)(nil),             // 9: comanda.v1.SendRequest
-	(*Error)(nil),                   // 10: comanda.v1.Error
-	(*SendResult)(nil),              // 11: comanda.v1.SendResult
-	(*SendResponse)(nil),            // 12: comanda.v1.SendResponse
-	(*ReceiveRequest)(nil),          // 13: comanda.v1.ReceiveRequest
-	(*Delivery)(nil),                // 14: comanda.v1.Delivery
-	(*ReceiveResponse)(nil),         // 15: comanda.v1.ReceiveResponse
-	(*Settlement)(nil),              // 16: comanda.v1.Settlement
-	(*SettleRequest)(nil),           // 17: comanda.v1.SettleRequest
-	(*SettleResult)(nil),            // 18: comanda.v1.SettleResult
-	(*SettleResponse)(nil),          // 19: comanda.v1.SettleResponse
-	(*AckRequest)(nil),              // 20: comanda.v1.AckRequest
-	(*AckResponse)(nil),             // 21: comanda.v1.AckResponse
-	(*NackRequest)(nil),             // 22: comanda.v1.NackRequest
-	(*NackResponse)(nil),            // 23: comanda.v1.NackResponse
-	(*ExtendRequest)(nil),           // 24: comanda.v1.ExtendRequest
-	(*ExtendResponse)(nil),          // 25: comanda.v1.ExtendResponse
-	(*ReleaseRequest)(nil),          // 26: comanda.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),         // 27: comanda.v1.ReleaseResponse
-	(*RejectRequest)(nil),           // 28: comanda.v1.RejectRequest
-	(*RejectResponse)(nil),          // 29: comanda.v1.RejectResponse
-	(*WorkRequest)(nil),             // 30: comanda.v1.WorkRequest
-	(*WorkOpen)(nil),                // 31: comanda.v1.WorkOpen
-	(*NumberedSettlement)(nil),      // 32: comanda.v1.NumberedSettlement
-	(*NumberedSettleResult)(nil),    // 33: comanda.v1.NumberedSettleResult
-	(*WorkResponse)(nil),            // 34: comanda.v1.WorkResponse
-	(*Freshness)(nil),               // 35: comanda.v1.Freshness
-	(*ShowMessageRequest)(nil),      // 36: comanda.v1.ShowMessageRequest
-	(*Event)(nil),                   // 37: comanda.v1.Event
-	(*Message)(nil),                 // 38: comanda.v1.Message
-	(*ShowMessageResponse)(nil),     // 39: comanda.v1.ShowMessageResponse
-	(*ListMessagesRequest)(nil),     // 40: comanda.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),    // 41: comanda.v1.ListMessagesResponse
-	(*RedriveMessagesRequest)(nil),  // 42: comanda.v1.RedriveMessagesRequest
-	(*RedriveResult)(nil),           // 43: comanda.v1.RedriveResult
-	(*RedriveMessagesResponse)(nil), // 44: comanda.v1.RedriveMessagesResponse
-	(*Backoff)(nil),                 // 45: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 46: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 47: comanda.v1.Counts
-	(*Queue)(nil),                   // 48: comanda.v1.Queue
-	(*CreateQueueRequest)(nil),      // 49: comanda.v1.CreateQueueRequest
-	(*UpdateQueueRequest)(nil),      // 50: comanda.v1.UpdateQueueRequest
-	(*UpdateQueueResponse)(nil),     // 51: comanda.v1.UpdateQueueResponse
-	(*CreateQueueResponse)(nil),     // 52: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 53: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 54: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 55: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 56: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 57: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 58: comanda.v1.DeleteQueueResponse
-	(*PauseQueueRequest)(nil),       // 59: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 60: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 61: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 62: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 63: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 64: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 65: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 66: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 67: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 68: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 69: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 70: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 71: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 72: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 73: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 74: comanda.v1.SplitShardResponse
-	(*Node)(nil),                    // 75: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 76: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 77: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 78: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 79: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 80: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 81: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 82: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 83: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 84: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 85: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 86: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 87: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 88: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 89: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 90: comanda.v1.CancelOperationResponse
-	(*ListOwnersRequest)(nil),       // 91: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 92: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 93: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 94: comanda.v1.ListOwnersResponse
-	nil,                             // 95: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 96: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 97: comanda.v1.Message.AttributesEntry
-	nil,                             // 98: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 99: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 100: google.protobuf.Timestamp
+	(Assign)(0),                     // 4: comanda.v1.Assign
+	(OnFailure)(0),                  // 5: comanda.v1.OnFailure
+	(OnExpired)(0),                  // 6: comanda.v1.OnExpired
+	(*Attribute)(nil),               // 7: comanda.v1.Attribute
+	(*NewMessage)(nil),              // 8: comanda.v1.NewMessage
+	(*Retry)(nil),                   // 9: comanda.v1.Retry
+	(*SendRequest)(nil),             // 10: comanda.v1.SendRequest
+	(*Error)(nil),                   // 11: comanda.v1.Error
+	(*SendResult)(nil),              // 12: comanda.v1.SendResult
+	(*SendResponse)(nil),            // 13: comanda.v1.SendResponse
+	(*ReceiveRequest)(nil),          // 14: comanda.v1.ReceiveRequest
+	(*Delivery)(nil),                // 15: comanda.v1.Delivery
+	(*ReceiveResponse)(nil),         // 16: comanda.v1.ReceiveResponse
+	(*Settlement)(nil),              // 17: comanda.v1.Settlement
+	(*SettleRequest)(nil),           // 18: comanda.v1.SettleRequest
+	(*SettleResult)(nil),            // 19: comanda.v1.SettleResult
+	(*SettleResponse)(nil),          // 20: comanda.v1.SettleResponse
+	(*AckRequest)(nil),              // 21: comanda.v1.AckRequest
+	(*AckResponse)(nil),             // 22: comanda.v1.AckResponse
+	(*NackRequest)(nil),             // 23: comanda.v1.NackRequest
+	(*NackResponse)(nil),            // 24: comanda.v1.NackResponse
+	(*ExtendRequest)(nil),           // 25: comanda.v1.ExtendRequest
+	(*ExtendResponse)(nil),          // 26: comanda.v1.ExtendResponse
+	(*ReleaseRequest)(nil),          // 27: comanda.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),         // 28: comanda.v1.ReleaseResponse
+	(*RejectRequest)(nil),           // 29: comanda.v1.RejectRequest
+	(*RejectResponse)(nil),          // 30: comanda.v1.RejectResponse
+	(*WorkRequest)(nil),             // 31: comanda.v1.WorkRequest
+	(*WorkOpen)(nil),                // 32: comanda.v1.WorkOpen
+	(*NumberedSettlement)(nil),      // 33: comanda.v1.NumberedSettlement
+	(*NumberedSettleResult)(nil),    // 34: comanda.v1.NumberedSettleResult
+	(*WorkResponse)(nil),            // 35: comanda.v1.WorkResponse
+	(*Freshness)(nil),               // 36: comanda.v1.Freshness
+	(*ShowMessageRequest)(nil),      // 37: comanda.v1.ShowMessageRequest
+	(*Event)(nil),                   // 38: comanda.v1.Event
+	(*Message)(nil),                 // 39: comanda.v1.Message
+	(*ShowMessageResponse)(nil),     // 40: comanda.v1.ShowMessageResponse
+	(*ListMessagesRequest)(nil),     // 41: comanda.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),    // 42: comanda.v1.ListMessagesResponse
+	(*RedriveMessagesRequest)(nil),  // 43: comanda.v1.RedriveMessagesRequest
+	(*RedriveResult)(nil),           // 44: comanda.v1.RedriveResult
+	(*RedriveMessagesResponse)(nil), // 45: comanda.v1.RedriveMessagesResponse
+	(*Rate)(nil),                    // 46: comanda.v1.Rate
+	(*Backoff)(nil),                 // 47: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 48: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 49: comanda.v1.Counts
+	(*Queue)(nil),                   // 50: comanda.v1.Queue
+	(*CreateQueueRequest)(nil),      // 51: comanda.v1.CreateQueueRequest
+	(*UpdateQueueRequest)(nil),      // 52: comanda.v1.UpdateQueueRequest
+	(*UpdateQueueResponse)(nil),     // 53: comanda.v1.UpdateQueueResponse
+	(*CreateQueueResponse)(nil),     // 54: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 55: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 56: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 57: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 58: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 59: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 60: comanda.v1.DeleteQueueResponse
+	(*PurgeQueueRequest)(nil),       // 61: comanda.v1.PurgeQueueRequest
+	(*PurgeQueueResponse)(nil),      // 62: comanda.v1.PurgeQueueResponse
+	(*PauseQueueRequest)(nil),       // 63: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 64: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 65: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 66: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 67: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 68: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 69: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 70: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 71: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 72: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 73: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 74: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 75: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 76: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 77: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 78: comanda.v1.SplitShardResponse
+	(*Node)(nil),                    // 79: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 80: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 81: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 82: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 83: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 84: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 85: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 86: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 87: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 88: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 89: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 90: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 91: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 92: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 93: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 94: comanda.v1.CancelOperationResponse
+	(*ListOwnersRequest)(nil),       // 95: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 96: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 97: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 98: comanda.v1.ListOwnersResponse
+	nil,                             // 99: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 100: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 101: comanda.v1.Message.AttributesEntry
+	nil,                             // 102: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 103: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 104: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	95,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	99,  // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	100, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	100, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
-	8,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
-	45,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
-	7,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
-	10,  // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
-	11,  // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	99,  // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	99,  // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	96,  // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	100, // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	99,  // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
-	14,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
+	99,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	103, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	104, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	104, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	9,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
+	47,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
+	8,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
+	11,  // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
+	12,  // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
+	103, // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	103, // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	100, // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	104, // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	103, // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	15,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	0,   // 15: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	99,  // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	99,  // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
-	16,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
-	10,  // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
+	103, // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	103, // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	17,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
+	11,  // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	2,   // 20: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
-	18,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	99,  // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	19,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
+	103, // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	2,   // 23: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	99,  // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	99,  // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
-	31,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
-	32,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	99,  // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	99,  // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	103, // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	103, // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	32,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
+	33,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
+	103, // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	103, // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	1,   // 30: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
-	16,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
-	18,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
-	14,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
-	33,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	99,  // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	99,  // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	99,  // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	100, // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	100, // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	100, // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	97,  // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
-	37,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
-	8,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	100, // 44: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
-	38,  // 45: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
-	35,  // 46: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	99,  // 47: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	38,  // 48: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
-	35,  // 49: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	10,  // 50: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	43,  // 51: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	3,   // 52: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	99,  // 53: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	99,  // 54: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	99,  // 55: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	45,  // 56: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	99,  // 57: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	4,   // 58: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
-	5,   // 59: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
-	46,  // 60: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	47,  // 61: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	100, // 62: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	46,  // 63: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	46,  // 64: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	48,  // 65: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
-	48,  // 66: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	99,  // 67: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	48,  // 68: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	35,  // 69: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	48,  // 70: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	100, // 71: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	100, // 72: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	67,  // 73: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	68,  // 74: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	69,  // 75: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	99,  // 76: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	47,  // 77: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	71,  // 78: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	35,  // 79: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	71,  // 80: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	98,  // 81: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	75,  // 82: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	75,  // 83: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	84,  // 84: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	10,  // 85: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	100, // 86: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	100, // 87: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	84,  // 88: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	84,  // 89: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	84,  // 90: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	93,  // 91: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	92,  // 92: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	6,   // 93: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	6,   // 94: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	6,   // 95: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	9,   // 96: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	13,  // 97: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	17,  // 98: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	20,  // 99: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	22,  // 100: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	24,  // 101: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	26,  // 102: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	28,  // 103: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	30,  // 104: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	36,  // 105: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	40,  // 106: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	42,  // 107: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	49,  // 108: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	50,  // 109: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	53,  // 110: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	55,  // 111: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	57,  // 112: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	59,  // 113: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	61,  // 114: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	63,  // 115: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	91,  // 116: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	65,  // 117: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	70,  // 118: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	73,  // 119: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	82,  // 120: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	85,  // 121: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	87,  // 122: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	89,  // 123: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	76,  // 124: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	78,  // 125: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	80,  // 126: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	12,  // 127: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	15,  // 128: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	19,  // 129: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	21,  // 130: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	23,  // 131: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	25,  // 132: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	27,  // 133: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	29,  // 134: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	34,  // 135: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	39,  // 136: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	41,  // 137: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	44,  // 138: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	52,  // 139: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	51,  // 140: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	54,  // 141: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	56,  // 142: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	58,  // 143: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	60,  // 144: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	62,  // 145: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	64,  // 146: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	94,  // 147: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	66,  // 148: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	72,  // 149: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	74,  // 150: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	83,  // 151: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	86,  // 152: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	88,  // 153: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	90,  // 154: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	77,  // 155: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	79,  // 156: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	81,  // 157: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	127, // [127:158] is the sub-list for method output_type
-	96,  // [96:127] is the sub-list for method input_type
-	96,  // [96:96] is the sub-list for extension type_name
-	96,  // [96:96] is the sub-list for extension extendee
-	0,   // [0:96] is the sub-list for field type_name
+	17,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
+	19,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
+	15,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
+	34,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
+	103, // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	103, // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	103, // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	104, // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	104, // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	104, // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	101, // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	38,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
+	9,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
+	104, // 44: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	39,  // 45: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
+	36,  // 46: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
+	103, // 47: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	39,  // 48: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
+	36,  // 49: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
+	11,  // 50: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	44,  // 51: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	103, // 52: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
+	3,   // 53: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	103, // 54: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	103, // 55: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	103, // 56: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	47,  // 57: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	103, // 58: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	5,   // 59: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
+	6,   // 60: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
+	46,  // 61: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
+	4,   // 62: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
+	48,  // 63: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	49,  // 64: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	104, // 65: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	48,  // 66: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	48,  // 67: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	50,  // 68: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	50,  // 69: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	103, // 70: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	50,  // 71: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	36,  // 72: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	50,  // 73: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	104, // 74: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	104, // 75: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	71,  // 76: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	72,  // 77: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	73,  // 78: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	103, // 79: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	49,  // 80: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	75,  // 81: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	36,  // 82: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	75,  // 83: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	102, // 84: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	79,  // 85: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	79,  // 86: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	88,  // 87: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	11,  // 88: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	104, // 89: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	104, // 90: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	88,  // 91: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	88,  // 92: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	88,  // 93: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	97,  // 94: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	96,  // 95: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	7,   // 96: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	7,   // 97: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	7,   // 98: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	10,  // 99: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	14,  // 100: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	18,  // 101: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	21,  // 102: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	23,  // 103: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	25,  // 104: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	27,  // 105: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	29,  // 106: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	31,  // 107: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	37,  // 108: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	41,  // 109: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	43,  // 110: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	51,  // 111: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	52,  // 112: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	55,  // 113: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	57,  // 114: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	59,  // 115: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	61,  // 116: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	63,  // 117: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	65,  // 118: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	67,  // 119: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	95,  // 120: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	69,  // 121: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	74,  // 122: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	77,  // 123: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	86,  // 124: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	89,  // 125: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	91,  // 126: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	93,  // 127: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	80,  // 128: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	82,  // 129: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	84,  // 130: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	13,  // 131: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	16,  // 132: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	20,  // 133: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	22,  // 134: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	24,  // 135: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	26,  // 136: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	28,  // 137: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	30,  // 138: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	35,  // 139: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	40,  // 140: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	42,  // 141: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	45,  // 142: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	54,  // 143: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	53,  // 144: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	56,  // 145: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	58,  // 146: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	60,  // 147: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	62,  // 148: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	64,  // 149: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	66,  // 150: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	68,  // 151: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	98,  // 152: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	70,  // 153: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	76,  // 154: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	78,  // 155: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	87,  // 156: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	90,  // 157: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	92,  // 158: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	94,  // 159: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	81,  // 160: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	83,  // 161: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	85,  // 162: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	131, // [131:163] is the sub-list for method output_type
+	99,  // [99:131] is the sub-list for method input_type
+	99,  // [99:99] is the sub-list for extension type_name
+	99,  // [99:99] is the sub-list for extension extendee
+	0,   // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -6881,8 +7121,8 @@ func file_comanda_v1_comanda_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   93,
+			NumEnums:      7,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

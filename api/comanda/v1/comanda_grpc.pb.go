@@ -587,6 +587,7 @@ const (
 	Queues_GetQueue_FullMethodName    = "/comanda.v1.Queues/GetQueue"
 	Queues_ListQueues_FullMethodName  = "/comanda.v1.Queues/ListQueues"
 	Queues_DeleteQueue_FullMethodName = "/comanda.v1.Queues/DeleteQueue"
+	Queues_PurgeQueue_FullMethodName  = "/comanda.v1.Queues/PurgeQueue"
 	Queues_PauseQueue_FullMethodName  = "/comanda.v1.Queues/PauseQueue"
 	Queues_ResumeQueue_FullMethodName = "/comanda.v1.Queues/ResumeQueue"
 	Queues_LocateKey_FullMethodName   = "/comanda.v1.Queues/LocateKey"
@@ -609,6 +610,9 @@ type QueuesClient interface {
 	ListQueues(ctx context.Context, in *ListQueuesRequest, opts ...grpc.CallOption) (*ListQueuesResponse, error)
 	// DeleteQueue deletes a queue and every message in it.
 	DeleteQueue(ctx context.Context, in *DeleteQueueRequest, opts ...grpc.CallOption) (*DeleteQueueResponse, error)
+	// PurgeQueue deletes every message of a queue, whatever its state; the queue
+	// stays. What is sent meanwhile may stay or go.
+	PurgeQueue(ctx context.Context, in *PurgeQueueRequest, opts ...grpc.CallOption) (*PurgeQueueResponse, error)
 	// PauseQueue stops handing out messages; sends and settles go on.
 	PauseQueue(ctx context.Context, in *PauseQueueRequest, opts ...grpc.CallOption) (*PauseQueueResponse, error)
 	ResumeQueue(ctx context.Context, in *ResumeQueueRequest, opts ...grpc.CallOption) (*ResumeQueueResponse, error)
@@ -677,6 +681,16 @@ func (c *queuesClient) DeleteQueue(ctx context.Context, in *DeleteQueueRequest, 
 	return out, nil
 }
 
+func (c *queuesClient) PurgeQueue(ctx context.Context, in *PurgeQueueRequest, opts ...grpc.CallOption) (*PurgeQueueResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PurgeQueueResponse)
+	err := c.cc.Invoke(ctx, Queues_PurgeQueue_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *queuesClient) PauseQueue(ctx context.Context, in *PauseQueueRequest, opts ...grpc.CallOption) (*PauseQueueResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PauseQueueResponse)
@@ -733,6 +747,9 @@ type QueuesServer interface {
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
 	// DeleteQueue deletes a queue and every message in it.
 	DeleteQueue(context.Context, *DeleteQueueRequest) (*DeleteQueueResponse, error)
+	// PurgeQueue deletes every message of a queue, whatever its state; the queue
+	// stays. What is sent meanwhile may stay or go.
+	PurgeQueue(context.Context, *PurgeQueueRequest) (*PurgeQueueResponse, error)
 	// PauseQueue stops handing out messages; sends and settles go on.
 	PauseQueue(context.Context, *PauseQueueRequest) (*PauseQueueResponse, error)
 	ResumeQueue(context.Context, *ResumeQueueRequest) (*ResumeQueueResponse, error)
@@ -765,6 +782,9 @@ func (UnimplementedQueuesServer) ListQueues(context.Context, *ListQueuesRequest)
 }
 func (UnimplementedQueuesServer) DeleteQueue(context.Context, *DeleteQueueRequest) (*DeleteQueueResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteQueue not implemented")
+}
+func (UnimplementedQueuesServer) PurgeQueue(context.Context, *PurgeQueueRequest) (*PurgeQueueResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PurgeQueue not implemented")
 }
 func (UnimplementedQueuesServer) PauseQueue(context.Context, *PauseQueueRequest) (*PauseQueueResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PauseQueue not implemented")
@@ -889,6 +909,24 @@ func _Queues_DeleteQueue_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Queues_PurgeQueue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PurgeQueueRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueuesServer).PurgeQueue(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Queues_PurgeQueue_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueuesServer).PurgeQueue(ctx, req.(*PurgeQueueRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Queues_PauseQueue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PauseQueueRequest)
 	if err := dec(in); err != nil {
@@ -987,6 +1025,10 @@ var Queues_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteQueue",
 			Handler:    _Queues_DeleteQueue_Handler,
+		},
+		{
+			MethodName: "PurgeQueue",
+			Handler:    _Queues_PurgeQueue_Handler,
 		},
 		{
 			MethodName: "PauseQueue",

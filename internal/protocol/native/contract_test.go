@@ -46,6 +46,7 @@ var requests = map[protoreflect.FullName]proto.Message{
 	"comanda.v1.Queues.GetQueue":          &comandav1.GetQueueRequest{Queue: "q"},
 	"comanda.v1.Queues.ListQueues":        &comandav1.ListQueuesRequest{},
 	"comanda.v1.Queues.DeleteQueue":       &comandav1.DeleteQueueRequest{Queue: "q"},
+	"comanda.v1.Queues.PurgeQueue":        &comandav1.PurgeQueueRequest{Queue: "q"},
 	"comanda.v1.Queues.PauseQueue":        &comandav1.PauseQueueRequest{Queue: "q"},
 	"comanda.v1.Queues.ResumeQueue":       &comandav1.ResumeQueueRequest{Queue: "q"},
 	"comanda.v1.Queues.LocateKey":         &comandav1.LocateKeyRequest{Queue: "q", Key: "k"},

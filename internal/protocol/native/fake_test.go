@@ -224,6 +224,8 @@ func (f *fake) Queues(_ context.Context, n int, page string) ([]message.QueueInf
 
 func (f *fake) DeleteQueue(_ context.Context, name string) error { return f.called("delete %s", name) }
 
+func (f *fake) PurgeQueue(_ context.Context, name string) error { return f.called("purge %s", name) }
+
 func (f *fake) PauseQueue(_ context.Context, name string, paused bool) error {
 	return f.called("pause %s %t", name, paused)
 }

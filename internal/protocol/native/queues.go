@@ -73,6 +73,14 @@ func (s queues) DeleteQueue(ctx context.Context, req *comandav1.DeleteQueueReque
 	return &comandav1.DeleteQueueResponse{}, nil
 }
 
+// PurgeQueue deletes a queue's messages.
+func (s queues) PurgeQueue(ctx context.Context, req *comandav1.PurgeQueueRequest) (*comandav1.PurgeQueueResponse, error) {
+	if err := s.verbs.PurgeQueue(ctx, req.GetQueue()); err != nil {
+		return nil, err
+	}
+	return &comandav1.PurgeQueueResponse{}, nil
+}
+
 // PauseQueue stops handing out messages.
 func (s queues) PauseQueue(ctx context.Context, req *comandav1.PauseQueueRequest) (*comandav1.PauseQueueResponse, error) {
 	if err := s.verbs.PauseQueue(ctx, req.GetQueue(), true); err != nil {
@@ -144,6 +152,7 @@ func settingsOf(in *comandav1.QueueSettings) (s message.Settings, err error) {
 		MaxWorkerDeaths: int(in.GetMaxWorkerDeaths()),
 		KeepFinished:    int(in.GetKeepFinished()),
 		MaxMessageBytes: int(in.GetMaxMessageBytes()),
+		MaxInFlight:     int(in.GetMaxInFlight()),
 	}
 	if s.OnFailure = message.OnFailure(in.GetOnFailure()); int32(s.OnFailure) != int32(in.GetOnFailure()) {
 		return s, message.Errorf(message.InvalidArgument, "on_failure %d: want block or skip", in.GetOnFailure())
@@ -151,11 +160,31 @@ func settingsOf(in *comandav1.QueueSettings) (s message.Settings, err error) {
 	if s.OnExpired = message.ExpiredPolicy(in.GetOnExpired()); int32(s.OnExpired) != int32(in.GetOnExpired()) {
 		return s, message.Errorf(message.InvalidArgument, "on_expired %d: want drop or dead", in.GetOnExpired())
 	}
+	if s.Assign = message.Assign(in.GetAssign()); int32(s.Assign) != int32(in.GetAssign()) {
+		return s, message.Errorf(message.InvalidArgument, "assign %d: want all or single", in.GetAssign())
+	}
+	if s.Rate, err = rateOf("rate", in.GetRate()); err != nil {
+		return s, err
+	}
 	if s.KeepFinishedFor, err = durationOf("keep_finished_for", in.GetKeepFinishedFor(), 0); err != nil {
 		return s, err
 	}
 	s.Backoff, err = backoffOf(in.GetBackoff())
 	return s, err
+}
+
+func rateOf(field string, in *comandav1.Rate) (r message.Rate, err error) {
+	r.Count = int(in.GetCount())
+	r.Per, err = durationOf(field+" per", in.GetPer(), 0)
+	return r, err
+}
+
+// rateTo is nil for no limit.
+func rateTo(r message.Rate) *comandav1.Rate {
+	if r.Count == 0 {
+		return nil
+	}
+	return &comandav1.Rate{Count: int32(r.Count), Per: durationpb.New(r.Per)}
 }
 
 func backoffOf(in *comandav1.Backoff) (b message.Backoff, err error) {
@@ -190,6 +219,9 @@ func settingsTo(s message.Settings) *comandav1.QueueSettings {
 		MaxMessageBytes: int32(s.MaxMessageBytes),
 		OnFailure:       comandav1.OnFailure(s.OnFailure),
 		OnExpired:       comandav1.OnExpired(s.OnExpired),
+		MaxInFlight:     int32(s.MaxInFlight),
+		Rate:            rateTo(s.Rate),
+		Assign:          comandav1.Assign(s.Assign),
 	}
 }
 

@@ -121,7 +121,7 @@ func TestRESTRefusals(t *testing.T) {
 		{"POST /v1/queues/q/receive", strings.Repeat(" ", maxEmptyBody+1), nil, 413, "TOO_LARGE"},
 		{"DELETE /v1/leases/x", "", nil, 400, "token"},
 		{"GET /v1/queues/q/messages?key=k", "", nil, 501, "key"},
-		{"POST /v1/queues/q/purge", "", nil, 404, "not found"},
+		{"POST /v1/queues/q/polish", "", nil, 404, "not found"},
 		{"PATCH /v1/queues/q", "", nil, 405, "method not allowed"},
 		{"POST /v1/queues/q", "_method=DELETE", []string{"X-HTTP-Method-Override", "DELETE", "Content-Type", "application/x-www-form-urlencoded"}, 405, "not allowed"},
 		{"GET /elsewhere", "", nil, 404, "elsewhere"},

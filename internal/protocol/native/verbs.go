@@ -37,6 +37,7 @@ type Verbs interface {
 	Queues(ctx context.Context, n int, page string) ([]message.QueueInfo, string, error)
 	UpdateQueue(ctx context.Context, name string, s message.Settings, version uint64, dryRun bool) (message.QueueInfo, error)
 	DeleteQueue(ctx context.Context, name string) error
+	PurgeQueue(ctx context.Context, name string) error
 	PauseQueue(ctx context.Context, name string, paused bool) error
 	Locate(ctx context.Context, queue, key string) (message.Location, error)
 	Owners(ctx context.Context, queue string) ([]message.ShardOwners, error)

@@ -1,0 +1,132 @@
+package leader
+
+import (
+	"testing"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+func (r *rig) configure(version uint64, s message.Settings) {
+	r.t.Helper()
+	r.propose((&queue.Configure{Queue: 1, Version: version, Settings: s.WithDefaults()}).Command())
+}
+
+// waits lets a worker wait for up to n messages.
+func (r *rig) waits(worker string, n int) *Call {
+	c := NewCall(1, message.ReceiveOptions{Max: n, Lease: time.Minute, Worker: worker}, 1)
+	r.Wait(c)
+	r.propose(queue.Tick()) // behind what Wait has proposed
+	return c
+}
+
+// has says how much a call has been given.
+func (c *Call) has() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.got)
+}
+
+// A queue with max_in_flight hands out the next message when one that is leased
+// ends, and not before; another leader counts what the rows say.
+func TestMaxInFlight(t *testing.T) {
+	r := newRig(t)
+	r.configure(2, message.Settings{MaxInFlight: 3})
+	r.send(10, 0)
+	first := r.receive(10, time.Minute)
+	if len(first) != 3 {
+		t.Fatalf("%d messages went out with max_in_flight 3", len(first))
+	}
+	r.restart()
+	second := r.waits("v", 5)
+	if n := second.has(); n != 0 {
+		t.Fatalf("%d messages went out while 3 are leased", n)
+	}
+	r.settle(first[:1], message.Nack, 0)
+	r.propose(queue.Tick())
+	if n := second.has(); n != 1 {
+		t.Fatalf("%d messages went out after one of 3 leases ended", n)
+	}
+	r.want("at the limit", 7, 0, 3)
+	third := r.waits("v", 5)
+	r.settle(first[1:], message.Ack, 0)
+	r.propose(queue.Tick())
+	if n := third.has(); n == 0 {
+		t.Fatal("nothing went out after two of 3 leases ended")
+	}
+}
+
+// A queue with a rate hands out so many messages in a span of time, whoever leads.
+func TestRate(t *testing.T) {
+	r := newRig(t)
+	r.configure(2, message.Settings{Rate: message.Rate{Count: 2, Per: time.Second}})
+	r.send(100, 0)
+	total := 0
+	for i := range 40 { // 10 s
+		if i%7 == 3 {
+			r.restart()
+		}
+		c := r.waits("w", 50)
+		r.step(250 * time.Millisecond)
+		c.close()
+		total += c.has()
+	}
+	if total < 19 || total > 22 {
+		t.Fatalf("%d messages went out in 10 s at 2 a second", total)
+	}
+}
+
+// With assign single one worker gets everything, also after another leader took
+// over, until it neither holds nor waits for anything.
+func TestSingle(t *testing.T) {
+	r := newRig(t)
+	r.configure(2, message.Settings{Assign: message.AssignSingle})
+	a, b := r.waits("a", 2), r.waits("b", 2)
+	r.send(6, 0)
+	r.step(0)
+	if a.has() == 0 || b.has() != 0 {
+		t.Fatalf("a has %d messages and b %d", a.has(), b.has())
+	}
+	r.restart()
+	b = r.waits("b", 9)
+	r.step(10 * time.Second)
+	if b.has() != 0 {
+		t.Fatalf("b stands by and has %d messages", b.has())
+	}
+	held, _ := a.Collect(t.Context())
+	r.settle(held, message.Ack, 0)
+	r.step(standBy / 2)
+	if b.has() != 0 {
+		t.Fatal("b is active while a may be between two receives")
+	}
+	r.step(standBy)
+	r.step(Every)
+	if b.has() == 0 {
+		t.Fatal("a has gone and b stands by")
+	}
+	if err, _ := r.propose((&queue.Split{Queue: 1, From: 0, To: 0, Epoch: 1, At: 0}).Command()).(*message.Error); err == nil || err.Code != message.InvalidArgument {
+		t.Fatalf("a split: %v", err)
+	}
+}
+
+// A purge takes everything out of the leader's mind as well.
+func TestPurge(t *testing.T) {
+	r := newRig(t)
+	r.send(5, 0)
+	r.send(1, time.Second)
+	r.receive(2, time.Second)
+	r.propose((&queue.Purge{Queue: 1}).Command())
+	r.want("after the purge", 0, 0, 0)
+	r.step(2 * time.Second)
+	r.mu.Lock()
+	leased, timed, load := len(r.leases.by), len(r.timed), r.queues[1].workers.load
+	r.mu.Unlock()
+	if leased+timed+load != 0 {
+		t.Fatalf("the leader knows of %d leases, %d timers and a load of %d", leased, timed, load)
+	}
+	r.send(1, 0)
+	if got := r.receive(5, time.Second); len(got) != 1 {
+		t.Fatalf("%d messages, want the one that was sent after the purge", len(got))
+	}
+}
