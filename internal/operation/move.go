@@ -109,14 +109,14 @@ func (m *Move) step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.
 // shall be already.
 func (m *Move) spinOff(ctx context.Context, c Cluster, q *catalog.Queue, s *catalog.Shard, g *catalog.Group) outcome {
 	switch {
-	case m.leads(ctx, c, g):
-		return outcome{state: catalog.Done}
 	case alone(q, g):
 		data, err := json.Marshal(reached{Group: g.ID})
 		if err != nil {
 			panic(err) // our own structs always encode
 		}
 		return outcome{next: seat, data: data}
+	case m.leads(ctx, c, g):
+		return outcome{state: catalog.Done}
 	case !placement.Settled(g):
 		return waits("for the replicas of group %d, which are being changed", g.ID)
 	}

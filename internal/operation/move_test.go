@@ -206,6 +206,10 @@ func TestCancelledMoveStands(t *testing.T) {
 		}
 		w.tell()
 	}
+	w.leaders = map[uint64]uint64{}
+	if err := runner(w).Step(t.Context(), id); err != nil || !strings.Contains(w.operation(id).Waits, "to lead group") {
+		t.Fatalf("%v, %+v", err, w.operation(id))
+	}
 	w.do(catalog.Command{CancelOperation: &catalog.CancelOperation{ID: id}})
 	o := w.run(id)
 	g, _ := w.View().Group(w.catalogQueue().Shards[0].Group)
@@ -213,6 +217,25 @@ func TestCancelledMoveStands(t *testing.T) {
 		t.Fatalf("%+v, %+v", o, g)
 	}
 	w.check()
+}
+
+// A group that was named and not made gets the replicas of its shard's group as they
+// are when it is made.
+func TestNamedGroupFollowsItsParent(t *testing.T) {
+	w := newWorld(t)
+	to := w.node(false)
+	id := w.move(to, "k")
+	w.well = 2 // the group is added, and its parent does not hear of it
+	_ = runner(w).Step(t.Context(), id)
+	if len(w.View().Groups()) != 4 || w.shards[0].Epoch != 1 {
+		t.Fatalf("groups %+v, shard %+v", w.View().Groups(), w.shards[0])
+	}
+	g, _ := w.View().Group(w.shards[0].Group)
+	want := g.Seats()
+	want[0].Node = to.ID
+	w.do(catalog.Command{SetReplicas: &catalog.SetReplicas{Group: g.ID, Epoch: g.Epoch, Want: want}})
+	w.tell()
+	w.moved(w.run(id), to.ID)
 }
 
 // Where the catalog is led, every operation has its turn, however many there are
