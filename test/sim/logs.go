@@ -97,7 +97,7 @@ func (l *logs) applied(node, group, index uint64, entry []byte, results []any) {
 		g.entries[index], g.last = hash, index
 		l.w.note("group %d index %d is %x", group, index, hash)
 		l.w.log.Debug("entry", "group", group, "index", index, "bytes", entry)
-		g.apply(index, entry, hash)
+		g.apply(index, entry, results, hash)
 	}
 }
 
@@ -114,14 +114,14 @@ func hashOf(entry []byte, results []any) uint64 {
 	return h.Sum64()
 }
 
-func (g *groupLog) apply(index uint64, entry []byte, hash uint64) {
+func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 	if g.catalog != nil {
 		if hashOf(entry, g.catalog.Apply(g.rows, index, entry)) != hash {
 			g.w.fail("index %d of the catalog has other results here than on its first replica", index)
 		}
 		return
 	}
-	results := g.queue.Apply(ownRows{g.rows, g}, index, entry)
+	results := g.queue.Apply(ownRows{g.rows, g, told}, index, entry)
 	if hashOf(entry, results) != hash {
 		g.w.fail("index %d of group %d has other results here than on its first replica", index, g.group)
 	}

@@ -74,11 +74,18 @@ func (r rows) Clear(space uint64) { delete(r, space) }
 // ownRows are the rows of a group that can give some to another.
 type ownRows struct {
 	rows
-	g *groupLog
+	g    *groupLog
+	told []any // results of the entry on its first replica
 }
 
 // SpinOff gives spaces, with the messages in them, to another group.
 func (o ownRows) SpinOff(group uint64, _ map[uint64]uint64, spaces []uint64) (func(key, value []byte), *message.Error) {
+	for _, r := range o.told {
+		// Whether the replicas are still those of the group is not in its rows.
+		if err, ok := r.(*message.Error); ok && err != nil && err.Code == message.Conflict {
+			return nil, err
+		}
+	}
 	child := o.g.w.logs.group(group)
 	for _, space := range spaces {
 		child.rows[space] = o.sheet(space)
