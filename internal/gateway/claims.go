@@ -58,26 +58,37 @@ func (a *attachment) waits(groups []uint64) {
 
 // Claim takes what the worker holds. It releases what the worker was given and
 // does not know of, and has the leaders release what never came here. They are told
-// what was given here by then, and of one claim after the other: two that a slow
-// leader hears together may both be older than a lease that it has just made.
+// what was given here by then, and of one claim after the other, from giving back on: two
+// that a slow leader hears together may both be older than a lease that it has just
+// made.
 func (a *attachment) Claim(tokens []message.Token) {
+	if a.claiming.Swap(true) {
+		return
+	}
 	lost := a.unclaimed(tokens)
 	go func() {
+		defer a.claiming.Store(false)
 		ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
 		defer cancel()
 		a.g.giveBack(ctx, a.ref.ID, lost)
-		if a.claiming.Swap(true) {
-			return
-		}
-		defer a.claiming.Store(false)
 		claim, groups := a.claim(tokens)
 		for _, id := range groups {
+			if a.over() {
+				return // another stream speaks for the worker by now, and was given more
+			}
 			// One that is lost on its way does no harm: the next comes soon.
 			if gr, err := a.g.o.Leader(id); err == nil {
 				_ = gr.Claim(ctx, claim)
 			}
 		}
 	}()
+}
+
+// over says that the stream has ended.
+func (a *attachment) over() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.reported || a.err != nil
 }
 
 // claim is all that the worker or this gateway knows that the session holds, and

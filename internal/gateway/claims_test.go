@@ -50,3 +50,21 @@ func TestOneClaimAtATime(t *testing.T) {
 		}
 	})
 }
+
+// A stream that ends while a leader does not answer tells the others nothing more:
+// what it knows is older than what the worker's next stream was given.
+func TestClaimEndsWithItsStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &slowGroup{heard: make(chan leader.Claim, 9), reply: make(chan struct{})}
+		g := New(Options{Clock: clock.System(), Logger: slog.New(slog.DiscardHandler), Leader: func(uint64) (Group, error) { return slow, nil }})
+		a := &attachment{g: g, ref: message.SessionRef{ID: 1, Incarnation: 1}, handed: handed{}, groups: map[uint64]bool{2: true, 3: true}}
+		a.Claim(nil)
+		synctest.Wait()
+		a.Close(false)
+		close(slow.reply)
+		synctest.Wait()
+		if n := len(slow.heard); n != 1 {
+			t.Errorf("%d leaders heard it", n)
+		}
+	})
+}
