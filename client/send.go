@@ -56,6 +56,15 @@ type Message struct {
 	// Expires is when the message is of no use any more. If nobody holds it then, it
 	// ends as its queue's on_expired says. The zero time: never.
 	Expires time.Time
+	// DedupID: a message with that of an earlier one of its queue and key adds nothing
+	// while the queue's dedup_window lasts; Send returns the first one's id.
+	DedupID string
+	// UniqueKey: of the unfinished messages of a queue and key, one at most has it.
+	// Another one is refused with CodeConflict or, with Existing, Send returns the id
+	// of the one that has it. Without a key a message has a dedup id or a unique key,
+	// not both.
+	UniqueKey string
+	Existing  bool
 	// Priority, 0–9: higher ones go first. A message never overtakes an earlier one
 	// of its key.
 	Priority int
@@ -68,7 +77,7 @@ type Message struct {
 type Retry = comandav1.Retry
 
 func (m *Message) size() int {
-	n := messageExtra + len(m.Body) + len(m.Key) + len(m.Type)
+	n := messageExtra + len(m.Body) + len(m.Key) + len(m.Type) + len(m.DedupID) + len(m.UniqueKey)
 	for name, a := range m.Attributes {
 		n += len(name) + len(a.GetString_()) + len(a.GetNumber()) + len(a.GetBytes()) + 16
 	}
@@ -154,6 +163,10 @@ func (c *Client) sending(m *Message) (*sending, error) {
 	}
 	if !m.Expires.IsZero() {
 		e.in.Expires = timestamppb.New(m.Expires)
+	}
+	e.in.DedupId, e.in.UniqueKey = m.DedupID, m.UniqueKey
+	if m.Existing {
+		e.in.OnConflict = comandav1.OnConflict_ON_CONFLICT_EXISTING
 	}
 	e.in.Priority, e.in.Retry = int32(m.Priority), m.Retry
 	return e, nil

@@ -27,7 +27,7 @@ func newQueue(a *app) *cobra.Command {
 type settingsFlags struct {
 	maxAttempts, maxWorkerDeaths, keepFinished int32
 	backoff                                    backoffFlags
-	keepFinishedFor                            time.Duration
+	keepFinishedFor, dedupWindow               time.Duration
 	maxMessageBytes, onExpired, onFailure      string
 	assign, rate                               string
 	maxInFlight                                int32
@@ -45,6 +45,7 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.rate, "rate", "", "messages that go out in a span of time, as 100/1s or 30/1m (default: any number)")
 	f.StringVar(&s.assign, "assign", "", "all workers get messages, or a single one and the others stand by (default all)")
 	f.StringVar(&s.onFailure, "on-failure", "", "what later messages of a key do while one that failed waits: block or skip (default block)")
+	f.DurationVar(&s.dedupWindow, "dedup-window", -1, "how long a dedup id counts, 0s to 168h; 0s: not at all (default 5m)")
 	f.StringVar(&s.onExpired, "on-expired", "", "what becomes of a message that expires: drop or dead (default drop)")
 }
 
@@ -81,6 +82,9 @@ func (s *settingsFlags) settings() (*client.QueueSettings, error) {
 			return nil, usageError(fmt.Errorf("--on-failure %q: want block or skip", s.onFailure))
 		}
 		q.OnFailure = comandav1.OnFailure(v)
+	}
+	if s.dedupWindow >= 0 {
+		q.DedupWindow = durationpb.New(s.dedupWindow)
 	}
 	if s.onExpired != "" {
 		policy := comandav1.OnExpired_value["ON_EXPIRED_"+strings.ToUpper(s.onExpired)]

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"encoding/binary"
 	"strconv"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -8,6 +9,12 @@ import (
 
 // Hash places a key in the queue.
 func (q *Queue) Hash(key string) message.KeyHash { return message.HashKey(&q.Secret, key) }
+
+// HashIn places a dedup id or a unique key, which count within a key ("": of none).
+func (q *Queue) HashIn(key, id string) message.KeyHash {
+	b := binary.AppendUvarint(make([]byte, 0, 256), uint64(len(key)))
+	return q.Hash(string(append(append(b, key...), id...)))
+}
 
 // Shard is the shard that a cell belongs to. Shards cover all cells at every
 // version, so there always is one.

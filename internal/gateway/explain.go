@@ -20,6 +20,12 @@ func shown(q *catalog.Queue, d *queue.Detail) message.Shown {
 	if d.State == message.Scheduled {
 		s.ReadyAt = time.UnixMilli(d.DueWall)
 	}
+	if d.Dedup != nil {
+		s.DedupID = d.Dedup.Name
+	}
+	if d.Unique != nil {
+		s.UniqueKey = d.Unique.Name
+	}
 	if d.Expires > 0 {
 		s.Expires = time.UnixMilli(d.Expires)
 	}

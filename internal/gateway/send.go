@@ -99,7 +99,8 @@ type sending struct {
 	turn    uint32
 }
 
-// place finds a message's cell. Those without a key go to one shard after the
+// place finds a message's cell: that of its key or, without one, of its unique key
+// or dedup id. All others go to one shard after the
 // other, a call to each, and in it always to the same cell: neighbours stay
 // neighbours.
 func (s *sending) place(i int, m message.New) item {
@@ -107,6 +108,21 @@ func (s *sending) place(i int, m message.New) item {
 	if m.Key != "" {
 		x.sent.Hash = s.queue.Hash(m.Key)
 		x.sent.Cell = x.sent.Hash.Point().Cell()
+	}
+	if m.DedupID != "" {
+		x.sent.DedupHash = s.queue.HashIn(m.Key, m.DedupID)
+	}
+	if m.UniqueKey != "" {
+		x.sent.UniqueHash = s.queue.HashIn(m.Key, m.UniqueKey)
+	}
+	switch {
+	case m.Key != "":
+		return x
+	case m.UniqueKey != "":
+		x.sent.Cell = x.sent.UniqueHash.Point().Cell()
+		return x
+	case m.DedupID != "":
+		x.sent.Cell = x.sent.DedupHash.Point().Cell()
 		return x
 	}
 	sh := &s.queue.Shards[int(s.turn)%len(s.queue.Shards)]

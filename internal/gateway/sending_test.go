@@ -73,6 +73,11 @@ func TestRefusedSends(t *testing.T) {
 		"an unknown backoff":           {Retry: &message.Retry{Backoff: message.Backoff{Kind: 9}}},
 		"a backoff longer than years":  {Retry: &message.Retry{Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: message.MaxDelay + 1}}},
 		"a delay and a time":           {Delay: time.Second, DeliverAt: time.Now().Add(time.Hour)},
+		"a dedup id and a unique key":  {DedupID: "d", UniqueKey: "u"},
+		"a conflict without unique":    {OnConflict: message.ConflictReject},
+		"an unknown conflict":          {UniqueKey: "u", OnConflict: 3},
+		"a dedup id that is no text":   {DedupID: "\xff"},
+		"a unique key that is no text": {UniqueKey: "\xff"},
 		"a time before 1970":           {DeliverAt: time.Unix(-1, 0)},
 		"an end before the begin":      {DeliverAt: time.Now().Add(time.Hour), Expires: time.Now().Add(time.Minute)},
 		"an end before the delay's":    {Delay: time.Hour, Expires: time.Now().Add(time.Minute)},
@@ -84,7 +89,56 @@ func TestRefusedSends(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, rs, err)
 		}
 	}
-	if c := counts(t, g, "q"); c.Ready != 13 {
+	if c := counts(t, g, "q"); c.Ready != 18 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestRepeats: dedup ids and unique keys find what they repeat through a whole
+// node, also after a split, and messages keep their ids.
+func TestRepeats(t *testing.T) {
+	g := start(t)
+	create(t, g, "q", message.Settings{}, 1)
+	var msgs []message.New
+	for i := range 20 {
+		name := string(rune('a' + i))
+		msgs = append(msgs, message.New{DedupID: name}, message.New{UniqueKey: name}, message.New{Key: name, DedupID: "x", UniqueKey: "y"})
+	}
+	first, err := g.Send(t.Context(), "q", msgs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.SplitShard(t.Context(), "q", "0"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range msgs {
+		if msgs[i].UniqueKey != "" {
+			msgs[i].OnConflict = message.ConflictExisting
+		}
+	}
+	again, err := g.Send(t.Context(), "q", msgs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range msgs {
+		if first[i].Err != nil || first[i].Existing || again[i].Err != nil || !again[i].Existing || again[i].ID != first[i].ID {
+			t.Errorf("%+v: first %+v, then %+v", msgs[i], first[i], again[i])
+		}
+	}
+	if c := counts(t, g, "q"); c.Ready != int64(len(msgs)) {
+		t.Errorf("%+v", c)
+	}
+	for _, d := range receive(t, g, "q", 100, time.Second) {
+		if r := settle(t, g, d, message.Ack); r.Err != nil {
+			t.Error(r.Err)
+		}
+		shown, _, err := g.Show(t.Context(), d.ID, message.ReadOptions{}, 0)
+		if err != nil || shown.State != message.Finished || shown.DedupID+shown.UniqueKey == "" {
+			t.Errorf("%+v, %v", shown, err)
+		}
+	}
+	rs, err := g.Send(t.Context(), "q", msgs[1:2])
+	if err != nil || rs[0].Err != nil || rs[0].Existing {
+		t.Errorf("the unique key of a finished message: %+v, %v", rs, err)
 	}
 }

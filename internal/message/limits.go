@@ -5,9 +5,11 @@ import "time"
 // Limits of what a client may ask for. Everything above is refused before
 // anything is stored.
 const (
-	MaxQueueName      = 80       // bytes
-	MaxKey            = 256      // bytes
-	MaxType           = 128      // bytes
+	MaxQueueName      = 80  // bytes
+	MaxKey            = 256 // bytes
+	MaxType           = 128 // bytes
+	MaxDedupID        = 256 // bytes; of a unique key as well
+	MaxDedupWindow    = 7 * 24 * time.Hour
 	MaxWorker         = 256      // bytes
 	MaxAttributes     = 32       // a message
 	MaxAttributeName  = 128      // bytes

@@ -82,6 +82,15 @@ type Attribute struct {
 	Value []byte
 }
 
+// OnConflict says what a send does whose unique key another message has.
+type OnConflict byte
+
+// What it does.
+const (
+	ConflictReject   OnConflict = 1 // it is refused with CONFLICT; also if nothing is said
+	ConflictExisting OnConflict = 2 // it is answered with the id of the other
+)
+
 // New is a message that somebody wants to send.
 type New struct {
 	Body       []byte
@@ -91,13 +100,16 @@ type New struct {
 	Delay      time.Duration // by the servers' running time
 	DeliverAt  time.Time     // or: not before it; zero: at once
 	Expires    time.Time     // when it is no use any more, unless it is leased then; zero: never
-	Priority   int           // 0 to MaxPriority: higher ones first
-	Retry      *Retry        // nil: as its queue says
+	DedupID    string        // a repeat within the queue's window adds nothing
+	UniqueKey  string        // of unfinished messages, one at the most has it
+	OnConflict OnConflict
+	Priority   int    // 0 to MaxPriority: higher ones first
+	Retry      *Retry // nil: as its queue says
 }
 
 // Size is about how many bytes the message takes on its way.
 func (m *New) Size() int {
-	n := MessageOverhead + len(m.Body) + len(m.Key) + len(m.Type)
+	n := MessageOverhead + len(m.Body) + len(m.Key) + len(m.Type) + len(m.DedupID) + len(m.UniqueKey)
 	for i := range m.Attributes {
 		n += len(m.Attributes[i].Name) + len(m.Attributes[i].Value) + 4
 	}
@@ -124,6 +136,9 @@ func (m *New) Check() error {
 	if err := m.checkTimes(); err != nil {
 		return err
 	}
+	if err := m.checkMarks(); err != nil {
+		return err
+	}
 	if err := between("priority", int64(m.Priority), 0, MaxPriority); err != nil {
 		return err
 	}
@@ -133,6 +148,24 @@ func (m *New) Check() error {
 		}
 	}
 	return checkAttributes(m.Attributes)
+}
+
+func (m *New) checkMarks() error {
+	if err := checkText("dedup id", m.DedupID, MaxDedupID); err != nil {
+		return err
+	}
+	if err := checkText("unique key", m.UniqueKey, MaxDedupID); err != nil {
+		return err
+	}
+	switch {
+	case m.OnConflict > ConflictExisting:
+		return Errorf(InvalidArgument, "on_conflict is %d: want reject or existing", m.OnConflict)
+	case m.OnConflict != 0 && m.UniqueKey == "":
+		return Errorf(InvalidArgument, "on_conflict says what a unique key does, and the message has none")
+	case m.Key == "" && m.DedupID != "" && m.UniqueKey != "":
+		return Errorf(InvalidArgument, "a dedup id and a unique key together would place the message twice: give it a key, in which both count")
+	}
+	return nil
 }
 
 func (m *New) checkTimes() error {

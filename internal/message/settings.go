@@ -15,6 +15,12 @@ const (
 	BackoffList        BackoffKind = 3 // List in turn, its last delay again and again
 )
 
+// NoDedup is the DedupWindow of a queue in which dedup ids count for nothing.
+const NoDedup time.Duration = -1
+
+// DefaultDedupWindow is the default of Settings.DedupWindow.
+const DefaultDedupWindow = 5 * time.Minute
+
 // ExpiredPolicy says what becomes of a message that is not done when it expires.
 type ExpiredPolicy byte
 
@@ -181,6 +187,7 @@ type Settings struct {
 	MaxInFlight     int           // messages that are leased at a time; 0: any number
 	Rate            Rate          // of leases
 	Assign          Assign
+	DedupWindow     time.Duration // how long a dedup id counts; default 5 min, NoDedup: not at all
 }
 
 // WithDefaults fills in what is not set. MaxAttempts stays 0: its default
@@ -205,6 +212,9 @@ func (s Settings) WithDefaults() Settings {
 	}
 	if s.MaxMessageBytes == 0 {
 		s.MaxMessageBytes = 1 << 20
+	}
+	if s.DedupWindow == 0 {
+		s.DedupWindow = DefaultDedupWindow
 	}
 	if s.OnExpired == 0 {
 		s.OnExpired = ExpiredDrop
@@ -250,6 +260,7 @@ func (s Settings) Check() error {
 		between("assign", int64(s.Assign), 0, int64(AssignSingle)),
 		between("on_failure", int64(s.OnFailure), 0, int64(SkipKey)),
 		span("keep_finished_for", s.KeepFinishedFor, MaxKeepFor),
+		span("dedup_window", max(s.DedupWindow, 0), MaxDedupWindow),
 		between("on_expired", int64(s.OnExpired), 0, int64(ExpiredDead)),
 		s.Backoff.check(),
 	} {
@@ -267,7 +278,7 @@ func (s Settings) Equal(o Settings) bool {
 	a.Backoff.List, b.Backoff.List = nil, nil
 	return slices.Equal(la, lb) &&
 		a.MaxAttempts == b.MaxAttempts && a.MaxWorkerDeaths == b.MaxWorkerDeaths && a.KeepFinished == b.KeepFinished &&
-		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes && a.OnFailure == b.OnFailure && a.OnExpired == b.OnExpired &&
+		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes && a.OnFailure == b.OnFailure && a.OnExpired == b.OnExpired && a.DedupWindow == b.DedupWindow &&
 		a.MaxInFlight == b.MaxInFlight && a.Rate == b.Rate && a.Assign == b.Assign &&
 		a.Backoff.Kind == b.Backoff.Kind && a.Backoff.Initial == b.Backoff.Initial && a.Backoff.Max == b.Backoff.Max
 }

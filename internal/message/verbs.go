@@ -5,10 +5,12 @@ import "time"
 // What the verbs of a gateway take and answer. Every protocol speaks them.
 
 // SendResult is the answer for one message of a send: an id, or why it was not
-// stored.
+// stored. Existing: the id is that of an earlier message, which this one repeats or
+// whose unique key it has; nothing was stored.
 type SendResult struct {
-	ID  ID
-	Err *Error
+	ID       ID
+	Existing bool
+	Err      *Error
 }
 
 // SettleResult is the answer for one settlement.
@@ -171,6 +173,8 @@ type Shown struct {
 	Worker       string    // leased: who holds it
 	LastError    string
 	Priority     int
+	DedupID      string
+	UniqueKey    string
 	Retry        *Retry  // its own
 	Timeline     []Event // only from show
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
 )
 
 // Rows and entries are written by hand: fields in a fixed order, numbers as
@@ -47,6 +49,8 @@ func (d *decoder) uint() uint64 {
 }
 
 func (d *decoder) int() int64 { return int64(d.uint()) }
+
+func (d *decoder) hash() message.KeyHash { return message.KeyHash{Hi: d.fixed64(), Lo: d.fixed64()} }
 
 func putTime(b []byte, t time.Time) []byte { return putInt(b, t.UnixMilli()) }
 

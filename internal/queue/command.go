@@ -17,6 +17,8 @@ type Send struct {
 type Sent struct {
 	Cell int             // without a key: where the sender's lane is
 	Hash message.KeyHash // with a key
+	// Of the dedup id and the unique key, each within the key.
+	DedupHash, UniqueHash message.KeyHash
 	message.New
 }
 
@@ -33,6 +35,9 @@ const (
 	sentRetry
 	sentDeliverAt
 	sentExpires
+	sentDedup
+	sentUnique
+	sentExisting // on_conflict
 )
 
 // Command encodes c.
@@ -77,6 +82,12 @@ func (c *Send) Command() Command {
 		if flags&sentExpires != 0 {
 			b = putTime(b, m.Expires)
 		}
+		if flags&sentDedup != 0 {
+			b = putString(appendHash(b, m.DedupHash), m.DedupID)
+		}
+		if flags&sentUnique != 0 {
+			b = putString(appendHash(b, m.UniqueHash), m.UniqueKey)
+		}
 		bodies[i] = m.Body
 	}
 	return Command{Head: b, Bodies: bodies}
@@ -85,7 +96,7 @@ func (c *Send) Command() Command {
 func (m *Sent) flags() (flags uint64) {
 	for flag, set := range [...]bool{
 		m.Key != "", m.Delay > 0, m.Type != "", len(m.Attributes) > 0, m.Priority > 0, m.Retry != nil,
-		!m.DeliverAt.IsZero(), !m.Expires.IsZero(),
+		!m.DeliverAt.IsZero(), !m.Expires.IsZero(), m.DedupID != "", m.UniqueKey != "", m.OnConflict == message.ConflictExisting,
 	} {
 		if set {
 			flags |= 1 << flag
@@ -129,7 +140,19 @@ func (m *Sent) decode(d *decoder) {
 	if flags&sentExpires != 0 {
 		m.Expires = d.time()
 	}
-	if flags >= sentExpires<<1 {
+	if flags&sentDedup != 0 {
+		m.DedupHash, m.DedupID = d.hash(), d.string()
+	}
+	if flags&sentUnique != 0 {
+		m.UniqueHash, m.UniqueKey = d.hash(), d.string()
+	}
+	if flags&sentExisting != 0 {
+		m.OnConflict = message.ConflictExisting
+	}
+	if m.Key == "" && (m.DedupID != "" || m.UniqueKey != "") {
+		m.Cell = placed(m.dedup(), m.unique()).Point().Cell()
+	}
+	if flags >= sentExisting<<1 {
 		d.fail() // of a newer version
 	}
 }
@@ -372,7 +395,8 @@ const (
 	TimerDelay   TimerKind = 0 // a delay or a backoff ends: group time
 	TimerDeliver TimerKind = 1 // a message is ready: wall time
 	TimerExpire  TimerKind = 2 // a message expires: wall time
-	TimerKinds             = 3
+	TimerWindow  TimerKind = 3 // a dedup id counts no more: group time
+	TimerKinds             = 4
 )
 
 // Wall says that timers of the kind go by wall time, not by group time.

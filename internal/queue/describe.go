@@ -43,9 +43,17 @@ func Describe(space uint64, key, value []byte) (s string) {
 		return where + fmt.Sprintf("lease seq=%d fence=%d worker=%q %s", beUint64(key[1:]), beUint64(key[9:]), l.worker, until)
 	case rowReady:
 		return where + fmt.Sprintf("ready priority=%d seq=%d counter=%d key=%x", message.MaxPriority-int(key[1]), beUint64(key[2:]), binary.BigEndian.Uint32(key[10:]), value)
-	case rowTimer, rowDeliver, rowExpire:
+	case rowDedup:
+		d := decoder{b: value}
+		return where + fmt.Sprintf("dedup id %x first-seq=%d until=%d ms group time", key[9:], d.uint(), d.int())
+	case rowUnique:
+		d := decoder{b: value}
+		return where + fmt.Sprintf("unique key %x seq=%d", key[9:], d.uint())
+	case rowTimer, rowWindow, rowDeliver, rowExpire:
 		due := fmt.Sprintf("timer due=%d ms group time", beUint64(key[1:]))
 		switch key[0] {
+		case rowWindow:
+			due = "dedup window" + due[len("timer"):]
 		case rowDeliver:
 			due = "timer deliver-at=" + wallTime(int64(beUint64(key[1:])))
 		case rowExpire:

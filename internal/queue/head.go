@@ -25,6 +25,8 @@ type Head struct {
 	Expires    int64 // wall time, ms; 0: never
 	Priority   byte
 	BodySize   int
+	Dedup      *Mark          // nil: it has no dedup id
+	Unique     *Mark          // nil: it has no unique key
 	Retry      *message.Retry // nil: as the queue says
 }
 
@@ -52,6 +54,8 @@ const (
 	headRetry
 	headDeliverAt
 	headExpires
+	headDedup
+	headUnique
 )
 
 // appendHead writes the data row: flags, the parts that the flags name, and
@@ -82,6 +86,12 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	if h.Expires > 0 {
 		flags |= headExpires
 	}
+	if h.Dedup != nil {
+		flags |= headDedup
+	}
+	if h.Unique != nil {
+		flags |= headUnique
+	}
 	b = append(binary.AppendUvarint(b, flags), h.Priority)
 	b = putInt(b, h.SentAt)
 	if flags&headKeyed != 0 {
@@ -105,6 +115,12 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	}
 	if flags&headExpires != 0 {
 		b = putInt(b, h.Expires)
+	}
+	if flags&headDedup != 0 {
+		b = h.Dedup.append(b)
+	}
+	if flags&headUnique != 0 {
+		b = h.Unique.append(b)
 	}
 	b = binary.AppendUvarint(b, uint64(len(body)))
 	if flags&headBodyApart == 0 {
@@ -151,7 +167,13 @@ func readHead(d *decoder) (h Head, body []byte, apart bool) {
 	if flags&headExpires != 0 {
 		h.Expires = d.int()
 	}
-	if flags >= headExpires<<1 {
+	if flags&headDedup != 0 {
+		h.Dedup = decodeMark(d)
+	}
+	if flags&headUnique != 0 {
+		h.Unique = decodeMark(d)
+	}
+	if flags >= headUnique<<1 {
 		d.fail() // of a newer version
 	}
 	h.BodySize = int(d.uint())

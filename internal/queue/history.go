@@ -165,6 +165,8 @@ type finished struct {
 	deliveries int
 	history    []Attempt // its last line is how it ended
 	deaths     int
+	// For the message's point.
+	dedup, unique *Mark
 }
 
 // state is how the message ended.
@@ -185,8 +187,11 @@ func (f *finished) append(b []byte) []byte {
 	b = putInt(putString(b, f.kind), int64(f.bodySize))
 	b = putInt(putInt(b, int64(f.attempts)), int64(f.deliveries))
 	b = appendHistory(b, f.history)
-	if f.deaths > 0 {
+	if f.deaths > 0 || f.dedup != nil || f.unique != nil {
 		b = putInt(b, int64(f.deaths))
+	}
+	if f.dedup != nil || f.unique != nil {
+		b = f.unique.append(f.dedup.append(b))
 	}
 	return b
 }
@@ -202,6 +207,9 @@ func decodeFinished(row []byte) finished {
 	f.history = decodeHistory(&d)
 	if len(d.b) > 0 {
 		f.deaths = int(d.int())
+	}
+	if len(d.b) > 0 {
+		f.dedup, f.unique = decodeMark(&d), decodeMark(&d)
 	}
 	must(d.end("a finished row"))
 	return f

@@ -50,6 +50,7 @@ const (
 	settingsExpiredDead // on_expired is dead
 	settingsLimits      // max_in_flight and rate follow
 	settingsSingle      // assign is single
+	settingsWindow      // dedup_window follows: it is not the default
 )
 
 func (s *settingsRow) append(b []byte) []byte {
@@ -60,6 +61,9 @@ func (s *settingsRow) append(b []byte) []byte {
 	}
 	if s.settings.OnFailure == message.SkipKey {
 		flags |= settingsSkip
+	}
+	if s.settings.DedupWindow != message.DefaultDedupWindow {
+		flags |= settingsWindow
 	}
 	if s.settings.OnExpired == message.ExpiredDead {
 		flags |= settingsExpiredDead
@@ -83,6 +87,9 @@ func (s *settingsRow) append(b []byte) []byte {
 	if limited {
 		b = putInt(b, int64(s.settings.MaxInFlight))
 		b = putInt(putInt(b, int64(s.settings.Rate.Count)), millis(s.settings.Rate.Per))
+	}
+	if flags&settingsWindow != 0 {
+		b = putInt(b, millis(max(s.settings.DedupWindow, 0)))
 	}
 	return b
 }
@@ -119,6 +126,12 @@ func decodeSettings(d *decoder) (s settingsRow) {
 			d.fail()
 		}
 		s.settings.Rate = r
+	}
+	s.settings.DedupWindow = message.DefaultDedupWindow
+	if flags&settingsWindow != 0 {
+		if s.settings.DedupWindow = d.millis(); s.settings.DedupWindow == 0 {
+			s.settings.DedupWindow = message.NoDedup
+		}
 	}
 	if !knownBackoff(b) {
 		d.fail()
@@ -200,6 +213,7 @@ type cell struct {
 	oldest     int64
 	finishing  []uint64
 	dirty      bool
+	dedups     uint64 // dedup rows
 	// held spares settlements the reads: messages that were leased since the
 	// machine was loaded, maxHeld at the most. One that is not in it is read from
 	// its rows.
@@ -226,6 +240,9 @@ func (c *cell) append(b []byte) []byte {
 			b = binary.AppendUvarint(append(b, byte(p)), f)
 		}
 	}
+	if c.dedups > 0 {
+		b = binary.AppendUvarint(b, c.dedups)
+	}
 	return b
 }
 
@@ -239,6 +256,9 @@ func (c *cell) decode(row []byte) {
 		} else {
 			d.fail()
 		}
+	}
+	if len(d.b) > 0 {
+		c.dedups = d.uint()
 	}
 	must(d.end("a cell row"))
 }

@@ -183,7 +183,7 @@ func (w *trial) purge(t *rapid.T) {
 			return false
 		})
 	}
-	w.order = nil
+	w.order, w.dedups.first = nil, nil
 	clear(w.current)
 }
 

@@ -81,6 +81,7 @@ type trial struct {
 	skip    bool
 	skew    int64 // of the wall clock
 	policy  message.ExpiredPolicy
+	dedups  dedups
 	// The model.
 	messages map[message.ID]*known
 	order    []*known // of sending
@@ -154,7 +155,8 @@ func (w *trial) configure(t *rapid.T) {
 	w.deaths = rapid.IntRange(1, 3).Draw(t, "deaths")
 	w.tries = rapid.IntRange(1, 3).Draw(t, "attempts")
 	w.policy = rapid.SampledFrom([]message.ExpiredPolicy{message.ExpiredDrop, message.ExpiredDead}).Draw(t, "on expired")
-	s := message.Settings{OnExpired: w.policy, MaxAttempts: w.tries, KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep"), MaxWorkerDeaths: w.deaths}
+	w.dedups.window = time.Duration(rapid.IntRange(-1, 6).Draw(t, "window")) * time.Second
+	s := message.Settings{OnExpired: w.policy, DedupWindow: w.dedups.window, MaxAttempts: w.tries, KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep"), MaxWorkerDeaths: w.deaths}
 	if w.skip = rapid.Bool().Draw(t, "skip"); w.skip {
 		s.OnFailure = message.SkipKey
 	}
@@ -173,6 +175,7 @@ func (w *trial) send(t *rapid.T) {
 			m.Delay = 3 * time.Second
 		}
 		w.drawTimes(t, &m.New)
+		drawMarks(t, &m)
 		m.Priority = rapid.SampledFrom([]int{0, 0, 0, 1, message.MaxPriority}).Draw(t, "priority")
 		if rapid.IntRange(0, 4).Draw(t, "own retry") == 0 {
 			m.Retry = &message.Retry{MaxAttempts: rapid.IntRange(0, 2).Draw(t, "own attempts")}
@@ -192,9 +195,13 @@ func (w *trial) send(t *rapid.T) {
 			}
 			continue
 		}
-		if r.Err != nil {
-			t.Fatal(r.Err)
+		if w.there(t, &c.Messages[i].New, r) {
+			continue
 		}
+		if r.Err != nil || r.Existing {
+			t.Fatalf("%+v is answered %+v", c.Messages[i].New, r)
+		}
+		w.dedups.remember(c.Messages[i].New, r.ID, w.now)
 		k := &known{id: r.ID, sent: c.Messages[i].New, key: c.Messages[i].Key, state: message.Ready, name: fmt.Sprintf("message %d of key %q", len(w.order)+1, c.Messages[i].Key)}
 		if c.Messages[i].Delay > 0 || w.early(k) {
 			k.state = message.Scheduled
@@ -352,6 +359,9 @@ func (w *trial) time(t *rapid.T) {
 			e.Leases = append(e.Leases, d.LeaseRef)
 		}
 		k.Timers = everyTimer(w.rows, n)
+		if rapid.Bool().Draw(t, "windows are late") {
+			k.Timers = slices.DeleteFunc(k.Timers, func(r queue.TimerRef) bool { return r.Kind == queue.TimerWindow })
+		}
 		if len(e.Leases)+len(k.Timers) == 0 {
 			continue
 		}
@@ -405,7 +415,8 @@ func (w *trial) redrive(t *rapid.T) {
 	}
 	c := queue.Redrive{IDs: []message.ID{k.id}, ResetAttempts: rapid.Bool().Draw(t, "reset")}
 	err := w.apply(t, c.Command())[0].([]queue.RedriveResult)[0]
-	if (err == nil) != (k.state == message.Dead) {
+	holder := w.holder(&k.sent)
+	if (err == nil) != (k.state == message.Dead && holder == nil) {
 		t.Fatalf("redrive of %s, which is %s: %v", k.name, k.state, err)
 	}
 	if err == nil {

@@ -272,7 +272,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 	d := &Detail{Shard: s.Path, Paused: q.Paused}
 	if row, ok := rows.Get(c.space, k.seq(rowFinished, seq)); ok {
 		f := decodeFinished(row)
-		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, SentAt: f.sentAt, BodySize: f.bodySize}
+		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, SentAt: f.sentAt, BodySize: f.bodySize, Dedup: f.dedup, Unique: f.unique}
 		d.State, d.Attempts, d.Deliveries, d.Deaths, d.History, d.FinishedAt = f.state(), f.attempts, f.deliveries, f.deaths, f.history, f.at
 	} else {
 		x, ok := load(rows, &k, c, seq)

@@ -16,6 +16,7 @@ const (
 	resultSettle  = 3
 	resultRedrive = 4
 	resultRefusal = 5
+	resultRepeats = 7 // as resultSend, and each says whether its id is an earlier message's; 6 is resultKept
 )
 
 // AppendResult writes what Apply answered to one command, for another node.
@@ -24,14 +25,7 @@ func AppendResult(b []byte, result any) []byte {
 	case nil:
 		return append(b, resultNone)
 	case []message.SendResult:
-		b = binary.AppendUvarint(append(b, resultSend), uint64(len(r)))
-		for i := range r {
-			b = appendError(b, r[i].Err)
-			if r[i].Err == nil {
-				b = append(b, r[i].ID[:]...)
-			}
-		}
-		return b
+		return appendSent(b, r)
 	case LeaseResult:
 		b = appendError(append(b, resultLease), r.Err)
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(r.Looked)), uint64(len(r.Leased)))
@@ -77,13 +71,9 @@ func decodeResult(d *decoder) any {
 	case resultNone:
 		return nil
 	case resultSend:
-		r := make([]message.SendResult, d.count(2))
-		for i := range r {
-			if r[i].Err = decodeError(d); r[i].Err == nil {
-				copy(r[i].ID[:], d.take(16))
-			}
-		}
-		return r
+		return decodeSent(d, false)
+	case resultRepeats:
+		return decodeSent(d, true)
 	case resultLease:
 		r := LeaseResult{Err: decodeError(d), Looked: int(d.uint())}
 		for range d.count(minLeased) {
@@ -109,6 +99,43 @@ func decodeResult(d *decoder) any {
 	}
 	d.fail()
 	return nil
+}
+
+func appendSent(b []byte, r []message.SendResult) []byte {
+	kind := byte(resultSend)
+	for i := range r {
+		if r[i].Existing {
+			kind = resultRepeats
+		}
+	}
+	b = binary.AppendUvarint(append(b, kind), uint64(len(r)))
+	for i := range r {
+		b = appendError(b, r[i].Err)
+		if r[i].Err != nil {
+			continue
+		}
+		b = append(b, r[i].ID[:]...)
+		if kind == resultRepeats {
+			var existing byte
+			if r[i].Existing {
+				existing = 1
+			}
+			b = append(b, existing)
+		}
+	}
+	return b
+}
+
+func decodeSent(d *decoder, repeats bool) []message.SendResult {
+	r := make([]message.SendResult, d.count(2))
+	for i := range r {
+		if r[i].Err = decodeError(d); r[i].Err != nil {
+			continue
+		}
+		copy(r[i].ID[:], d.take(16))
+		r[i].Existing = repeats && d.byte() != 0
+	}
+	return r
 }
 
 // minLeased is the least that a Leased takes: id, ref, four numbers and a head.

@@ -53,6 +53,7 @@ func (x *stored) backoff() *message.Backoff {
 // goes on.
 func (m *Machine) die(x *stored) {
 	m.forgetExpiry(x)
+	m.freeUnique(x)
 	x.st.state, x.st.deadline = message.Dead, 0
 	m.save(x)
 	m.rows.Set(x.cell.space, m.keys.seq(rowDead, x.Seq), nil)
@@ -114,6 +115,9 @@ func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
 	}
 	if x.st == nil || x.st.state != message.Dead {
 		return message.Errorf(message.NotDead, "message %s is %s: only dead messages are redriven", id, x.state(m.rows, &m.keys))
+	}
+	if err := m.takeUnique(x); err != nil {
+		return err
 	}
 	m.rows.SingleDelete(c.space, m.keys.seq(rowDead, x.Seq))
 	c.counts.Dead--

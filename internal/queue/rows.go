@@ -60,6 +60,9 @@ const (
 	rowReady    = 'r' // | 9−priority (1) | seq | counter (4) → upper half of the key's hash (8), or nothing: may be handed out now
 	rowTimer    = 't' // | due | seq | counter (4): ready at this group time
 	rowDeliver  = 'w' // | due | seq | counter (4): ready at this wall time
+	rowWindow   = 'v' // | due | seq | counter (4), which is 0 → point (8) | hash (16): the dedup row goes at this group time
+	rowDedup    = 'p' // | point (8) | hash (16) → seq, due: the first message with a dedup id
+	rowUnique   = 'u' // | point (8) | hash (16) → seq: the message that has a unique key
 	rowExpire   = 'e' // | due | seq | counter (4), which is 0: expires at this wall time
 	rowLine     = 'k' // | key hash (16) → first and leased message of the key's line
 	rowBehind   = 'n' // | key hash (16) | seq: in the line behind the first
@@ -109,7 +112,7 @@ func (k *keys) ready(priority byte, seq uint64, counter uint32) []byte {
 }
 
 // timerRows are the kinds of rows of the kinds of timers.
-var timerRows = [TimerKinds]byte{TimerDelay: rowTimer, TimerDeliver: rowDeliver, TimerExpire: rowExpire}
+var timerRows = [TimerKinds]byte{TimerDelay: rowTimer, TimerDeliver: rowDeliver, TimerExpire: rowExpire, TimerWindow: rowWindow}
 
 func (k *keys) timer(kind TimerKind, due int64, seq uint64, counter uint32) []byte {
 	k.b = binary.BigEndian.AppendUint64(k.seq(timerRows[kind], uint64(due)), seq)
@@ -124,6 +127,11 @@ func (k *keys) line(h message.KeyHash) []byte {
 
 func (k *keys) behind(h message.KeyHash, seq uint64) []byte {
 	k.b = binary.BigEndian.AppendUint64(appendHash(k.one(rowBehind), h), seq)
+	return k.b
+}
+
+func (k *keys) mark(kind byte, p message.Point, h message.KeyHash) []byte {
+	k.b = appendHash(k.seq(kind, uint64(p)), h)
 	return k.b
 }
 

@@ -39,13 +39,28 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 	if err != nil {
 		return message.SendResult{Err: err}
 	}
+	x := &stored{cell: c, Head: h}
+	if first := m.repeats(x); first != 0 {
+		return message.SendResult{ID: message.NewID(q.number, x.point(), first), Existing: true}
+	}
+	if holder := m.uniqueHolder(x); holder != 0 {
+		id := message.NewID(q.number, x.point(), holder)
+		if s.OnConflict == message.ConflictExisting {
+			return message.SendResult{ID: id, Existing: true}
+		}
+		return message.SendResult{Err: uniqueTaken(x, id)}
+	}
+	if h.Dedup != nil && c.dedups >= maxDedups {
+		return message.SendResult{Err: message.Errorf(message.ResourceExhausted, "%d dedup ids count in the message's part of the queue already: wait, or shorten the queue's dedup_window", c.dedups)}
+	}
 	h.Seq = m.next(c)
+	x.Seq = h.Seq
+	m.remember(x)
 	m.buf = appendHead(m.buf[:0], &h, s.Body)
 	m.rows.Set(c.space, m.keys.seq(rowData, h.Seq), m.buf)
 	if len(s.Body) > inlineBody {
 		m.rows.Set(c.space, m.keys.seq(rowBody, h.Seq), s.Body)
 	}
-	x := &stored{cell: c, Head: h}
 	if h.keyed() {
 		m.join(x)
 	}
@@ -67,6 +82,7 @@ func (m *Machine) newHead(s *Sent) (Head, *message.Error) {
 	h := Head{
 		Key: s.Key, Hash: s.Hash, Type: s.Type, Attributes: s.Attributes, SentAt: m.wall,
 		BodySize: len(s.Body), Priority: byte(s.Priority), Retry: s.Retry,
+		Dedup: s.dedup(), Unique: s.unique(),
 	}
 	if s.Delay > 0 {
 		h.Due, h.DueWall = m.meta.groupTime+millis(s.Delay), m.wall+millis(s.Delay)

@@ -79,6 +79,7 @@ func (m *Machine) ack(h *held) {
 // what is not in them, and last is the last line of its history.
 func (m *Machine) end(x *stored, f *finished, last Attempt) {
 	f.at, f.sentAt, f.key, f.hash, f.kind, f.bodySize = m.wall, x.SentAt, x.Key, x.Hash, x.Type, x.BodySize
+	f.dedup, f.unique = x.Dedup, x.Unique
 	if x.st != nil {
 		f.attempts, f.deliveries, f.deaths, f.history = x.st.attempts, x.st.deliveries, x.st.deaths, x.st.history
 		m.rows.Delete(x.cell.space, m.keys.seq(rowState, x.Seq))
@@ -89,6 +90,7 @@ func (m *Machine) end(x *stored, f *finished, last Attempt) {
 		m.rows.SingleDelete(x.cell.space, m.keys.seq(rowBody, x.Seq))
 	}
 	m.forgetExpiry(x)
+	m.freeUnique(x)
 	m.finish(x, f)
 	m.depart(x)
 }

@@ -75,8 +75,11 @@ func (x *stored) ref() Ref {
 
 // point is where the message stands.
 func (x *stored) point() message.Point {
-	if x.keyed() {
+	switch {
+	case x.keyed():
 		return x.Hash.Point()
+	case x.Dedup != nil || x.Unique != nil:
+		return placed(x.Dedup, x.Unique).Point()
 	}
 	return message.CellPoint(x.cell.number)
 }

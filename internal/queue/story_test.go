@@ -40,6 +40,11 @@ func hashOf(key string) message.KeyHash {
 	return message.KeyHash{Hi: hi, Lo: lo}
 }
 
+// mark places a message's dedup id and unique key, within its key.
+func mark(m *queue.Sent) {
+	m.DedupHash, m.UniqueHash = hashOf(m.Key+"/"+m.DedupID), hashOf(m.Key+"/"+m.UniqueKey)
+}
+
 // TestStories runs the scripts in testdata: what a message goes through, in
 // words. Run with -rewrite after a change and read the diff.
 func TestStories(t *testing.T) {
@@ -70,6 +75,11 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		if d.HasArg("skip") {
 			c.Settings.OnFailure = message.SkipKey
 		}
+		if d.HasArg("window") {
+			if c.Settings.DedupWindow = seconds("window"); c.Settings.DedupWindow == 0 {
+				c.Settings.DedupWindow = message.NoDedup
+			}
+		}
 		if d.HasArg("expired-dead") {
 			c.Settings.OnExpired = message.ExpiredDead
 		}
@@ -95,6 +105,12 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 					m.Retry.Backoff = message.Backoff{Kind: message.BackoffFixed, Initial: b}
 				}
 			}
+			d.MaybeScanArgs(t, "dedup", &m.DedupID)
+			d.MaybeScanArgs(t, "unique", &m.UniqueKey)
+			if d.HasArg("existing") {
+				m.OnConflict = message.ConflictExisting
+			}
+			mark(&m)
 			at := func(name string) (at time.Time) { // seconds after the story's begin
 				if d.HasArg(name) {
 					at = time.UnixMilli(1_000_000).Add(seconds(name))
@@ -107,7 +123,9 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		}
 		for i, r := range w.apply(c.Command())[0].([]message.SendResult) {
 			if r.Err != nil {
-				fmt.Fprintln(&out, r.Err)
+				fmt.Fprintln(&out, w.nameAll(r.Err.Error()))
+			} else if r.Existing {
+				fmt.Fprintln(&out, "existing", w.name(r.ID))
 			} else {
 				w.names[string(c.Messages[i].Body)] = r.ID
 			}

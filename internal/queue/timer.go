@@ -52,6 +52,10 @@ func (m *Machine) wake(d *decoder) {
 			m.due(t, w.Queue) // the leader's wall clock has gone back since: it comes again
 			continue
 		}
+		if t.Kind == TimerWindow {
+			m.endWindow(c, t)
+			continue
+		}
 		m.rows.SingleDelete(c.space, m.keys.timer(t.Kind, t.Due, t.Seq, t.Counter))
 		x, ok := m.load(c, t.Seq)
 		switch {

@@ -17,7 +17,7 @@ func everyCommand() map[string]queue.Command {
 	send := queue.Send{Queue: 1, Messages: []queue.Sent{
 		{Hash: hashOf("k"), New: message.New{Body: []byte("body"), Key: "k", Type: "t", Delay: time.Second, Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeString, Value: []byte("v")}}}},
 		{Cell: 1, New: message.New{Body: bytes.Repeat([]byte("b"), 300)}},
-		{Cell: 2, New: message.New{Priority: 9, DeliverAt: time.UnixMilli(77), Expires: time.UnixMilli(78), Retry: &message.Retry{MaxAttempts: 2, Backoff: message.Backoff{Kind: message.BackoffList, List: []time.Duration{time.Second, time.Minute}}}}},
+		{Cell: 2, New: message.New{Priority: 9, DedupID: "d", Key: "k", UniqueKey: "u", OnConflict: message.ConflictExisting, DeliverAt: time.UnixMilli(77), Expires: time.UnixMilli(78), Retry: &message.Retry{MaxAttempts: 2, Backoff: message.Backoff{Kind: message.BackoffList, List: []time.Duration{time.Second, time.Minute}}}}},
 	}}
 	lease := queue.Lease{Queue: 1, Worker: "w", Session: queue.Session{ID: 7, Incarnation: 8, CatalogVersion: 9}, Length: time.Second, MaxBytes: 100, Items: []queue.Ref{{Cell: 1, Seq: 2}}, Floors: []queue.Floor{{Cell: 1, Seq: 2, Index: 3}}}
 	id := message.NewID(1, message.CellPoint(1), 2)
@@ -30,7 +30,7 @@ func everyCommand() map[string]queue.Command {
 		"settle":         settle.Command(),
 		"expire":         (&queue.Expire{Queue: 1, Leases: refs}).Command(),
 		"release leases": (&queue.ReleaseLeases{Queue: 1, Leases: refs}).Command(),
-		"wake":           (&queue.Wake{Queue: 1, Timers: []queue.TimerRef{{Due: 1001, Seq: 1}, {Cell: 15, Kind: queue.TimerExpire, Due: 1002, Seq: 2}}}).Command(),
+		"wake":           (&queue.Wake{Queue: 1, Timers: []queue.TimerRef{{Due: 1001, Seq: 1}, {Cell: 15, Kind: queue.TimerWindow, Due: 1002, Seq: 2}}}).Command(),
 		"redrive":        (&queue.Redrive{IDs: []message.ID{id}, ResetAttempts: true}).Command(),
 		"drop":           (&queue.Drop{Queue: 2}).Command(),
 		"expire session": (&queue.ExpireSession{Session: queue.Session{ID: 7, Incarnation: 8, CatalogVersion: 10}}).Command(),
@@ -88,13 +88,14 @@ func TestQueueNumbers(t *testing.T) {
 }
 
 func everyResult() []any {
-	head := queue.Head{Seq: 5, Key: "k", Hash: hashOf("k"), Type: "t", SentAt: 6, Due: 7, DueWall: 8, Expires: 9, Priority: 3, BodySize: 4, Retry: &message.Retry{Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: time.Second}}, Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeNumber, Value: []byte("1")}}}
+	head := queue.Head{Seq: 5, Key: "k", Hash: hashOf("k"), Type: "t", SentAt: 6, Due: 7, DueWall: 8, Expires: 9, Dedup: &queue.Mark{Name: "d", Hash: hashOf("d")}, Unique: &queue.Mark{Name: "u", Hash: hashOf("u")}, Priority: 3, BodySize: 4, Retry: &message.Retry{Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: time.Second}}, Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeNumber, Value: []byte("1")}}}
 	large := bytes.Repeat([]byte("x"), 5000)
 	id := message.NewID(1, message.CellPoint(1), 5)
 	refused := message.Errorf(message.Fenced, "the lease has ended")
 	return []any{
 		nil,
 		[]message.SendResult{{ID: id}, {Err: refused}},
+		[]message.SendResult{{ID: id}, {Err: refused}, {ID: id, Existing: true}},
 		queue.LeaseResult{Err: message.Errorf(message.SessionEnded, "ended")},
 		queue.LeaseResult{Looked: 3, Leased: []queue.Leased{
 			{ID: id, Ref: queue.Ref{Cell: 1, Priority: 3, Seq: 5, Counter: 2}, Fence: 9, Attempts: 1, Deliveries: 2, Deadline: 30, Head: head, Body: []byte("body")},

@@ -30,6 +30,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// OnConflict says what becomes of a message whose unique key another one has.
+type OnConflict int32
+
+const (
+	// As ON_CONFLICT_REJECT.
+	OnConflict_ON_CONFLICT_UNSPECIFIED OnConflict = 0
+	// It is refused with CONFLICT, and the words name the other's id.
+	OnConflict_ON_CONFLICT_REJECT OnConflict = 1
+	// It is answered with the other's id.
+	OnConflict_ON_CONFLICT_EXISTING OnConflict = 2
+)
+
+// Enum value maps for OnConflict.
+var (
+	OnConflict_name = map[int32]string{
+		0: "ON_CONFLICT_UNSPECIFIED",
+		1: "ON_CONFLICT_REJECT",
+		2: "ON_CONFLICT_EXISTING",
+	}
+	OnConflict_value = map[string]int32{
+		"ON_CONFLICT_UNSPECIFIED": 0,
+		"ON_CONFLICT_REJECT":      1,
+		"ON_CONFLICT_EXISTING":    2,
+	}
+)
+
+func (x OnConflict) Enum() *OnConflict {
+	p := new(OnConflict)
+	*p = x
+	return p
+}
+
+func (x OnConflict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnConflict) Descriptor() protoreflect.EnumDescriptor {
+	return file_comanda_v1_comanda_proto_enumTypes[0].Descriptor()
+}
+
+func (OnConflict) Type() protoreflect.EnumType {
+	return &file_comanda_v1_comanda_proto_enumTypes[0]
+}
+
+func (x OnConflict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnConflict.Descriptor instead.
+func (OnConflict) EnumDescriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{0}
+}
+
 type Action int32
 
 const (
@@ -72,11 +125,11 @@ func (x Action) String() string {
 }
 
 func (Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[0].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[1].Descriptor()
 }
 
 func (Action) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[0]
+	return &file_comanda_v1_comanda_proto_enumTypes[1]
 }
 
 func (x Action) Number() protoreflect.EnumNumber {
@@ -85,7 +138,7 @@ func (x Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Action.Descriptor instead.
 func (Action) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{0}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{1}
 }
 
 // OnDisconnect says what a broken connection means for a session.
@@ -125,11 +178,11 @@ func (x OnDisconnect) String() string {
 }
 
 func (OnDisconnect) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[1].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[2].Descriptor()
 }
 
 func (OnDisconnect) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[1]
+	return &file_comanda_v1_comanda_proto_enumTypes[2]
 }
 
 func (x OnDisconnect) Number() protoreflect.EnumNumber {
@@ -138,7 +191,7 @@ func (x OnDisconnect) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnDisconnect.Descriptor instead.
 func (OnDisconnect) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{1}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{2}
 }
 
 type MessageState int32
@@ -187,11 +240,11 @@ func (x MessageState) String() string {
 }
 
 func (MessageState) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[2].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[3].Descriptor()
 }
 
 func (MessageState) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[2]
+	return &file_comanda_v1_comanda_proto_enumTypes[3]
 }
 
 func (x MessageState) Number() protoreflect.EnumNumber {
@@ -200,7 +253,7 @@ func (x MessageState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MessageState.Descriptor instead.
 func (MessageState) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{2}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{3}
 }
 
 type BackoffKind int32
@@ -242,11 +295,11 @@ func (x BackoffKind) String() string {
 }
 
 func (BackoffKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[3].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[4].Descriptor()
 }
 
 func (BackoffKind) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[3]
+	return &file_comanda_v1_comanda_proto_enumTypes[4]
 }
 
 func (x BackoffKind) Number() protoreflect.EnumNumber {
@@ -255,7 +308,7 @@ func (x BackoffKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BackoffKind.Descriptor instead.
 func (BackoffKind) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{3}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{4}
 }
 
 // Assign says which workers a queue's messages go to.
@@ -295,11 +348,11 @@ func (x Assign) String() string {
 }
 
 func (Assign) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[4].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[5].Descriptor()
 }
 
 func (Assign) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[4]
+	return &file_comanda_v1_comanda_proto_enumTypes[5]
 }
 
 func (x Assign) Number() protoreflect.EnumNumber {
@@ -308,7 +361,7 @@ func (x Assign) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Assign.Descriptor instead.
 func (Assign) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{4}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{5}
 }
 
 // OnFailure says what the later messages of a key do while one that failed waits
@@ -349,11 +402,11 @@ func (x OnFailure) String() string {
 }
 
 func (OnFailure) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[5].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[6].Descriptor()
 }
 
 func (OnFailure) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[5]
+	return &file_comanda_v1_comanda_proto_enumTypes[6]
 }
 
 func (x OnFailure) Number() protoreflect.EnumNumber {
@@ -362,7 +415,7 @@ func (x OnFailure) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnFailure.Descriptor instead.
 func (OnFailure) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{5}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{6}
 }
 
 // OnExpired says what becomes of a message that is not done when it expires.
@@ -402,11 +455,11 @@ func (x OnExpired) String() string {
 }
 
 func (OnExpired) Descriptor() protoreflect.EnumDescriptor {
-	return file_comanda_v1_comanda_proto_enumTypes[6].Descriptor()
+	return file_comanda_v1_comanda_proto_enumTypes[7].Descriptor()
 }
 
 func (OnExpired) Type() protoreflect.EnumType {
-	return &file_comanda_v1_comanda_proto_enumTypes[6]
+	return &file_comanda_v1_comanda_proto_enumTypes[7]
 }
 
 func (x OnExpired) Number() protoreflect.EnumNumber {
@@ -415,7 +468,7 @@ func (x OnExpired) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnExpired.Descriptor instead.
 func (OnExpired) EnumDescriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{6}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{7}
 }
 
 // Attribute is the value of one attribute.
@@ -543,9 +596,15 @@ type NewMessage struct {
 	// its queue's on_expired says; else it may still be done, and ends when it comes
 	// back.
 	Expires *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires,proto3" json:"expires,omitempty"`
-	// Not built yet: refused with UNIMPLEMENTED.
-	DedupId   string `protobuf:"bytes,10,opt,name=dedup_id,json=dedupId,proto3" json:"dedup_id,omitempty"`
-	UniqueKey string `protobuf:"bytes,11,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
+	// A message with the dedup id of an earlier one of its queue and key adds nothing
+	// while the queue's dedup_window lasts: it is answered with the first one's id. At
+	// most 256 bytes.
+	DedupId string `protobuf:"bytes,10,opt,name=dedup_id,json=dedupId,proto3" json:"dedup_id,omitempty"`
+	// Of the unfinished messages of a queue and key, one at most has a unique key. It
+	// is free again when that one is finished, expired or dead. At most 256 bytes.
+	// Without a key a message has a dedup id or a unique key, not both.
+	UniqueKey  string     `protobuf:"bytes,11,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
+	OnConflict OnConflict `protobuf:"varint,13,opt,name=on_conflict,json=onConflict,proto3,enum=comanda.v1.OnConflict" json:"on_conflict,omitempty"`
 	// What is set of it goes before the queue's settings.
 	Retry         *Retry `protobuf:"bytes,12,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -657,6 +716,13 @@ func (x *NewMessage) GetUniqueKey() string {
 		return x.UniqueKey
 	}
 	return ""
+}
+
+func (x *NewMessage) GetOnConflict() OnConflict {
+	if x != nil {
+		return x.OnConflict
+	}
+	return OnConflict_ON_CONFLICT_UNSPECIFIED
 }
 
 func (x *NewMessage) GetRetry() *Retry {
@@ -843,7 +909,10 @@ type SendResult struct {
 	// Set when the message is stored.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Set when it is not.
-	Error         *Error `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Error *Error `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// Nothing was stored: the id is that of an earlier message with the same dedup id
+	// or unique key.
+	Existing      bool `protobuf:"varint,3,opt,name=existing,proto3" json:"existing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -890,6 +959,13 @@ func (x *SendResult) GetError() *Error {
 		return x.Error
 	}
 	return nil
+}
+
+func (x *SendResult) GetExisting() bool {
+	if x != nil {
+		return x.Existing
+	}
+	return false
 }
 
 type SendResponse struct {
@@ -2521,6 +2597,8 @@ type Message struct {
 	// Its own, where it has some.
 	Retry         *Retry                 `protobuf:"bytes,20,opt,name=retry,proto3" json:"retry,omitempty"`
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=expires,proto3" json:"expires,omitempty"`
+	DedupId       string                 `protobuf:"bytes,22,opt,name=dedup_id,json=dedupId,proto3" json:"dedup_id,omitempty"`
+	UniqueKey     string                 `protobuf:"bytes,23,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2700,6 +2778,20 @@ func (x *Message) GetExpires() *timestamppb.Timestamp {
 		return x.Expires
 	}
 	return nil
+}
+
+func (x *Message) GetDedupId() string {
+	if x != nil {
+		return x.DedupId
+	}
+	return ""
+}
+
+func (x *Message) GetUniqueKey() string {
+	if x != nil {
+		return x.UniqueKey
+	}
+	return ""
 }
 
 type ShowMessageResponse struct {
@@ -3218,8 +3310,10 @@ type QueueSettings struct {
 	MaxInFlight int32 `protobuf:"varint,21,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
 	// How many messages go out in a span of time, over all shards. Not set: any
 	// number.
-	Rate          *Rate  `protobuf:"bytes,22,opt,name=rate,proto3" json:"rate,omitempty"`
-	Assign        Assign `protobuf:"varint,24,opt,name=assign,proto3,enum=comanda.v1.Assign" json:"assign,omitempty"`
+	Rate   *Rate  `protobuf:"bytes,22,opt,name=rate,proto3" json:"rate,omitempty"`
+	Assign Assign `protobuf:"varint,24,opt,name=assign,proto3,enum=comanda.v1.Assign" json:"assign,omitempty"`
+	// How long a dedup id counts: 0–7 days, default 5 min; 0: not at all.
+	DedupWindow   *durationpb.Duration `protobuf:"bytes,8,opt,name=dedup_window,json=dedupWindow,proto3" json:"dedup_window,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3329,6 +3423,13 @@ func (x *QueueSettings) GetAssign() Assign {
 		return x.Assign
 	}
 	return Assign_ASSIGN_UNSPECIFIED
+}
+
+func (x *QueueSettings) GetDedupWindow() *durationpb.Duration {
+	if x != nil {
+		return x.DedupWindow
+	}
+	return nil
 }
 
 type Counts struct {
@@ -6293,7 +6394,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06string\x18\x01 \x01(\tH\x00R\x06string\x12\x18\n" +
 	"\x06number\x18\x02 \x01(\tH\x00R\x06number\x12\x16\n" +
 	"\x05bytes\x18\x03 \x01(\fH\x00R\x05bytesB\a\n" +
-	"\x05value\"\x9d\x04\n" +
+	"\x05value\"\xd6\x04\n" +
 	"\n" +
 	"NewMessage\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\fR\x04body\x12\x10\n" +
@@ -6311,7 +6412,9 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\bdedup_id\x18\n" +
 	" \x01(\tR\adedupId\x12\x1d\n" +
 	"\n" +
-	"unique_key\x18\v \x01(\tR\tuniqueKey\x12'\n" +
+	"unique_key\x18\v \x01(\tR\tuniqueKey\x127\n" +
+	"\von_conflict\x18\r \x01(\x0e2\x16.comanda.v1.OnConflictR\n" +
+	"onConflict\x12'\n" +
 	"\x05retry\x18\f \x01(\v2\x11.comanda.v1.RetryR\x05retry\x1aT\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
@@ -6325,11 +6428,12 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06atomic\x18\x03 \x01(\bR\x06atomic\"5\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"E\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"a\n" +
 	"\n" +
 	"SendResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
-	"\x05error\x18\x02 \x01(\v2\x11.comanda.v1.ErrorR\x05error\"@\n" +
+	"\x05error\x18\x02 \x01(\v2\x11.comanda.v1.ErrorR\x05error\x12\x1a\n" +
+	"\bexisting\x18\x03 \x01(\bR\bexisting\"@\n" +
 	"\fSendResponse\x120\n" +
 	"\aresults\x18\x01 \x03(\v2\x16.comanda.v1.SendResultR\aresults\"\xb0\x01\n" +
 	"\x0eReceiveRequest\x12\x14\n" +
@@ -6446,7 +6550,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x16\n" +
 	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"\x93\x06\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\xcd\x06\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x14\n" +
@@ -6474,7 +6578,10 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"last_error\x18\x12 \x01(\tR\tlastError\x12\x1a\n" +
 	"\bpriority\x18\x13 \x01(\x05R\bpriority\x12'\n" +
 	"\x05retry\x18\x14 \x01(\v2\x11.comanda.v1.RetryR\x05retry\x124\n" +
-	"\aexpires\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x1aT\n" +
+	"\aexpires\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x19\n" +
+	"\bdedup_id\x18\x16 \x01(\tR\adedupId\x12\x1d\n" +
+	"\n" +
+	"unique_key\x18\x17 \x01(\tR\tuniqueKey\x1aT\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
 	"\x05value\x18\x02 \x01(\v2\x15.comanda.v1.AttributeR\x05value:\x028\x01\"y\n" +
@@ -6509,7 +6616,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.comanda.v1.BackoffKindR\x04kind\x123\n" +
 	"\ainitial\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x12+\n" +
 	"\x03max\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03max\x12-\n" +
-	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\x87\x04\n" +
+	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\xc5\x04\n" +
 	"\rQueueSettings\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12-\n" +
 	"\abackoff\x18\x02 \x01(\v2\x13.comanda.v1.BackoffR\abackoff\x12#\n" +
@@ -6523,7 +6630,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"on_expired\x18\a \x01(\x0e2\x15.comanda.v1.OnExpiredR\tonExpired\x12\"\n" +
 	"\rmax_in_flight\x18\x15 \x01(\x05R\vmaxInFlight\x12$\n" +
 	"\x04rate\x18\x16 \x01(\v2\x10.comanda.v1.RateR\x04rate\x12*\n" +
-	"\x06assign\x18\x18 \x01(\x0e2\x12.comanda.v1.AssignR\x06assign\"\x84\x01\n" +
+	"\x06assign\x18\x18 \x01(\x0e2\x12.comanda.v1.AssignR\x06assign\x12<\n" +
+	"\fdedup_window\x18\b \x01(\v2\x19.google.protobuf.DurationR\vdedupWindow\"\x84\x01\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\x03R\x05ready\x12\x1c\n" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
@@ -6728,7 +6836,12 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\x01R\x05share\"E\n" +
 	"\x12ListOwnersResponse\x12/\n" +
-	"\x06shards\x18\x01 \x03(\v2\x17.comanda.v1.ShardOwnersR\x06shards*{\n" +
+	"\x06shards\x18\x01 \x03(\v2\x17.comanda.v1.ShardOwnersR\x06shards*[\n" +
+	"\n" +
+	"OnConflict\x12\x1b\n" +
+	"\x17ON_CONFLICT_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12ON_CONFLICT_REJECT\x10\x01\x12\x18\n" +
+	"\x14ON_CONFLICT_EXISTING\x10\x02*{\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -6826,284 +6939,287 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 	return file_comanda_v1_comanda_proto_rawDescData
 }
 
-var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_comanda_v1_comanda_proto_goTypes = []any{
-	(Action)(0),                     // 0: comanda.v1.Action
-	(OnDisconnect)(0),               // 1: comanda.v1.OnDisconnect
-	(MessageState)(0),               // 2: comanda.v1.MessageState
-	(BackoffKind)(0),                // 3: comanda.v1.BackoffKind
-	(Assign)(0),                     // 4: comanda.v1.Assign
-	(OnFailure)(0),                  // 5: comanda.v1.OnFailure
-	(OnExpired)(0),                  // 6: comanda.v1.OnExpired
-	(*Attribute)(nil),               // 7: comanda.v1.Attribute
-	(*NewMessage)(nil),              // 8: comanda.v1.NewMessage
-	(*Retry)(nil),                   // 9: comanda.v1.Retry
-	(*SendRequest)(nil),             // 10: comanda.v1.SendRequest
-	(*Error)(nil),                   // 11: comanda.v1.Error
-	(*SendResult)(nil),              // 12: comanda.v1.SendResult
-	(*SendResponse)(nil),            // 13: comanda.v1.SendResponse
-	(*ReceiveRequest)(nil),          // 14: comanda.v1.ReceiveRequest
-	(*Delivery)(nil),                // 15: comanda.v1.Delivery
-	(*ReceiveResponse)(nil),         // 16: comanda.v1.ReceiveResponse
-	(*Settlement)(nil),              // 17: comanda.v1.Settlement
-	(*SettleRequest)(nil),           // 18: comanda.v1.SettleRequest
-	(*SettleResult)(nil),            // 19: comanda.v1.SettleResult
-	(*SettleResponse)(nil),          // 20: comanda.v1.SettleResponse
-	(*AckRequest)(nil),              // 21: comanda.v1.AckRequest
-	(*AckResponse)(nil),             // 22: comanda.v1.AckResponse
-	(*NackRequest)(nil),             // 23: comanda.v1.NackRequest
-	(*NackResponse)(nil),            // 24: comanda.v1.NackResponse
-	(*ExtendRequest)(nil),           // 25: comanda.v1.ExtendRequest
-	(*ExtendResponse)(nil),          // 26: comanda.v1.ExtendResponse
-	(*ReleaseRequest)(nil),          // 27: comanda.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),         // 28: comanda.v1.ReleaseResponse
-	(*RejectRequest)(nil),           // 29: comanda.v1.RejectRequest
-	(*RejectResponse)(nil),          // 30: comanda.v1.RejectResponse
-	(*WorkRequest)(nil),             // 31: comanda.v1.WorkRequest
-	(*WorkOpen)(nil),                // 32: comanda.v1.WorkOpen
-	(*NumberedSettlement)(nil),      // 33: comanda.v1.NumberedSettlement
-	(*NumberedSettleResult)(nil),    // 34: comanda.v1.NumberedSettleResult
-	(*WorkResponse)(nil),            // 35: comanda.v1.WorkResponse
-	(*Freshness)(nil),               // 36: comanda.v1.Freshness
-	(*ShowMessageRequest)(nil),      // 37: comanda.v1.ShowMessageRequest
-	(*Event)(nil),                   // 38: comanda.v1.Event
-	(*Message)(nil),                 // 39: comanda.v1.Message
-	(*ShowMessageResponse)(nil),     // 40: comanda.v1.ShowMessageResponse
-	(*ListMessagesRequest)(nil),     // 41: comanda.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),    // 42: comanda.v1.ListMessagesResponse
-	(*RedriveMessagesRequest)(nil),  // 43: comanda.v1.RedriveMessagesRequest
-	(*RedriveResult)(nil),           // 44: comanda.v1.RedriveResult
-	(*RedriveMessagesResponse)(nil), // 45: comanda.v1.RedriveMessagesResponse
-	(*Rate)(nil),                    // 46: comanda.v1.Rate
-	(*Backoff)(nil),                 // 47: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 48: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 49: comanda.v1.Counts
-	(*Queue)(nil),                   // 50: comanda.v1.Queue
-	(*CreateQueueRequest)(nil),      // 51: comanda.v1.CreateQueueRequest
-	(*UpdateQueueRequest)(nil),      // 52: comanda.v1.UpdateQueueRequest
-	(*UpdateQueueResponse)(nil),     // 53: comanda.v1.UpdateQueueResponse
-	(*CreateQueueResponse)(nil),     // 54: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 55: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 56: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 57: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 58: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 59: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 60: comanda.v1.DeleteQueueResponse
-	(*PurgeQueueRequest)(nil),       // 61: comanda.v1.PurgeQueueRequest
-	(*PurgeQueueResponse)(nil),      // 62: comanda.v1.PurgeQueueResponse
-	(*PauseQueueRequest)(nil),       // 63: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 64: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 65: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 66: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 67: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 68: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 69: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 70: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 71: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 72: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 73: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 74: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 75: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 76: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 77: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 78: comanda.v1.SplitShardResponse
-	(*Node)(nil),                    // 79: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 80: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 81: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 82: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 83: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 84: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 85: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 86: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 87: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 88: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 89: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 90: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 91: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 92: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 93: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 94: comanda.v1.CancelOperationResponse
-	(*ListOwnersRequest)(nil),       // 95: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 96: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 97: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 98: comanda.v1.ListOwnersResponse
-	nil,                             // 99: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 100: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 101: comanda.v1.Message.AttributesEntry
-	nil,                             // 102: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 103: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 104: google.protobuf.Timestamp
+	(OnConflict)(0),                 // 0: comanda.v1.OnConflict
+	(Action)(0),                     // 1: comanda.v1.Action
+	(OnDisconnect)(0),               // 2: comanda.v1.OnDisconnect
+	(MessageState)(0),               // 3: comanda.v1.MessageState
+	(BackoffKind)(0),                // 4: comanda.v1.BackoffKind
+	(Assign)(0),                     // 5: comanda.v1.Assign
+	(OnFailure)(0),                  // 6: comanda.v1.OnFailure
+	(OnExpired)(0),                  // 7: comanda.v1.OnExpired
+	(*Attribute)(nil),               // 8: comanda.v1.Attribute
+	(*NewMessage)(nil),              // 9: comanda.v1.NewMessage
+	(*Retry)(nil),                   // 10: comanda.v1.Retry
+	(*SendRequest)(nil),             // 11: comanda.v1.SendRequest
+	(*Error)(nil),                   // 12: comanda.v1.Error
+	(*SendResult)(nil),              // 13: comanda.v1.SendResult
+	(*SendResponse)(nil),            // 14: comanda.v1.SendResponse
+	(*ReceiveRequest)(nil),          // 15: comanda.v1.ReceiveRequest
+	(*Delivery)(nil),                // 16: comanda.v1.Delivery
+	(*ReceiveResponse)(nil),         // 17: comanda.v1.ReceiveResponse
+	(*Settlement)(nil),              // 18: comanda.v1.Settlement
+	(*SettleRequest)(nil),           // 19: comanda.v1.SettleRequest
+	(*SettleResult)(nil),            // 20: comanda.v1.SettleResult
+	(*SettleResponse)(nil),          // 21: comanda.v1.SettleResponse
+	(*AckRequest)(nil),              // 22: comanda.v1.AckRequest
+	(*AckResponse)(nil),             // 23: comanda.v1.AckResponse
+	(*NackRequest)(nil),             // 24: comanda.v1.NackRequest
+	(*NackResponse)(nil),            // 25: comanda.v1.NackResponse
+	(*ExtendRequest)(nil),           // 26: comanda.v1.ExtendRequest
+	(*ExtendResponse)(nil),          // 27: comanda.v1.ExtendResponse
+	(*ReleaseRequest)(nil),          // 28: comanda.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),         // 29: comanda.v1.ReleaseResponse
+	(*RejectRequest)(nil),           // 30: comanda.v1.RejectRequest
+	(*RejectResponse)(nil),          // 31: comanda.v1.RejectResponse
+	(*WorkRequest)(nil),             // 32: comanda.v1.WorkRequest
+	(*WorkOpen)(nil),                // 33: comanda.v1.WorkOpen
+	(*NumberedSettlement)(nil),      // 34: comanda.v1.NumberedSettlement
+	(*NumberedSettleResult)(nil),    // 35: comanda.v1.NumberedSettleResult
+	(*WorkResponse)(nil),            // 36: comanda.v1.WorkResponse
+	(*Freshness)(nil),               // 37: comanda.v1.Freshness
+	(*ShowMessageRequest)(nil),      // 38: comanda.v1.ShowMessageRequest
+	(*Event)(nil),                   // 39: comanda.v1.Event
+	(*Message)(nil),                 // 40: comanda.v1.Message
+	(*ShowMessageResponse)(nil),     // 41: comanda.v1.ShowMessageResponse
+	(*ListMessagesRequest)(nil),     // 42: comanda.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),    // 43: comanda.v1.ListMessagesResponse
+	(*RedriveMessagesRequest)(nil),  // 44: comanda.v1.RedriveMessagesRequest
+	(*RedriveResult)(nil),           // 45: comanda.v1.RedriveResult
+	(*RedriveMessagesResponse)(nil), // 46: comanda.v1.RedriveMessagesResponse
+	(*Rate)(nil),                    // 47: comanda.v1.Rate
+	(*Backoff)(nil),                 // 48: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 49: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 50: comanda.v1.Counts
+	(*Queue)(nil),                   // 51: comanda.v1.Queue
+	(*CreateQueueRequest)(nil),      // 52: comanda.v1.CreateQueueRequest
+	(*UpdateQueueRequest)(nil),      // 53: comanda.v1.UpdateQueueRequest
+	(*UpdateQueueResponse)(nil),     // 54: comanda.v1.UpdateQueueResponse
+	(*CreateQueueResponse)(nil),     // 55: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 56: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 57: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 58: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 59: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 60: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 61: comanda.v1.DeleteQueueResponse
+	(*PurgeQueueRequest)(nil),       // 62: comanda.v1.PurgeQueueRequest
+	(*PurgeQueueResponse)(nil),      // 63: comanda.v1.PurgeQueueResponse
+	(*PauseQueueRequest)(nil),       // 64: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 65: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 66: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 67: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 68: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 69: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 70: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 71: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 72: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 73: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 74: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 75: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 76: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 77: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 78: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 79: comanda.v1.SplitShardResponse
+	(*Node)(nil),                    // 80: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 81: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 82: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 83: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 84: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 85: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 86: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 87: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 88: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 89: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 90: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 91: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 92: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 93: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 94: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 95: comanda.v1.CancelOperationResponse
+	(*ListOwnersRequest)(nil),       // 96: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 97: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 98: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 99: comanda.v1.ListOwnersResponse
+	nil,                             // 100: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 101: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 102: comanda.v1.Message.AttributesEntry
+	nil,                             // 103: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 104: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 105: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	99,  // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	103, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	104, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	104, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
-	9,   // 4: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
-	47,  // 5: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
-	8,   // 6: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
-	11,  // 7: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
-	12,  // 8: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	103, // 9: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	103, // 10: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	100, // 11: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	104, // 12: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	103, // 13: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
-	15,  // 14: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
-	0,   // 15: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	103, // 16: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	103, // 17: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
-	17,  // 18: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
-	11,  // 19: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
-	2,   // 20: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
-	19,  // 21: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	103, // 22: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
-	2,   // 23: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	103, // 24: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	103, // 25: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
-	32,  // 26: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
-	33,  // 27: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	103, // 28: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	103, // 29: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
-	1,   // 30: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
-	17,  // 31: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
-	19,  // 32: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
-	15,  // 33: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
-	34,  // 34: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	103, // 35: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	103, // 36: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	103, // 37: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	104, // 38: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	104, // 39: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	104, // 40: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	101, // 41: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
-	38,  // 42: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
-	9,   // 43: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	104, // 44: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
-	39,  // 45: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
-	36,  // 46: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	103, // 47: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	39,  // 48: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
-	36,  // 49: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	11,  // 50: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	44,  // 51: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	103, // 52: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
-	3,   // 53: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	103, // 54: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	103, // 55: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	103, // 56: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	47,  // 57: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	103, // 58: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	5,   // 59: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
-	6,   // 60: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
-	46,  // 61: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
-	4,   // 62: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
-	48,  // 63: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	49,  // 64: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	104, // 65: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	48,  // 66: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	48,  // 67: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	50,  // 68: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
-	50,  // 69: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	103, // 70: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	50,  // 71: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	36,  // 72: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	50,  // 73: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	104, // 74: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	104, // 75: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	71,  // 76: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	72,  // 77: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	73,  // 78: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	103, // 79: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	49,  // 80: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	75,  // 81: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	36,  // 82: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	75,  // 83: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	102, // 84: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	79,  // 85: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	79,  // 86: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	88,  // 87: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	11,  // 88: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	104, // 89: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	104, // 90: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	88,  // 91: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	88,  // 92: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	88,  // 93: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	97,  // 94: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	96,  // 95: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	7,   // 96: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	7,   // 97: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	7,   // 98: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	10,  // 99: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	14,  // 100: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	18,  // 101: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	21,  // 102: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	23,  // 103: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	25,  // 104: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	27,  // 105: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	29,  // 106: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	31,  // 107: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	37,  // 108: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	41,  // 109: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	43,  // 110: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	51,  // 111: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	52,  // 112: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	55,  // 113: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	57,  // 114: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	59,  // 115: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	61,  // 116: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	63,  // 117: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	65,  // 118: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	67,  // 119: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	95,  // 120: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	69,  // 121: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	74,  // 122: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	77,  // 123: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	86,  // 124: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	89,  // 125: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	91,  // 126: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	93,  // 127: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	80,  // 128: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	82,  // 129: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	84,  // 130: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	13,  // 131: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	16,  // 132: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	20,  // 133: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	22,  // 134: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	24,  // 135: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	26,  // 136: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	28,  // 137: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	30,  // 138: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	35,  // 139: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	40,  // 140: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	42,  // 141: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	45,  // 142: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	54,  // 143: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	53,  // 144: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	56,  // 145: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	58,  // 146: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	60,  // 147: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	62,  // 148: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	64,  // 149: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	66,  // 150: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	68,  // 151: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	98,  // 152: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	70,  // 153: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	76,  // 154: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	78,  // 155: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	87,  // 156: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	90,  // 157: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	92,  // 158: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	94,  // 159: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	81,  // 160: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	83,  // 161: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	85,  // 162: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	131, // [131:163] is the sub-list for method output_type
-	99,  // [99:131] is the sub-list for method input_type
-	99,  // [99:99] is the sub-list for extension type_name
-	99,  // [99:99] is the sub-list for extension extendee
-	0,   // [0:99] is the sub-list for field type_name
+	100, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	104, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	105, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	105, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	0,   // 4: comanda.v1.NewMessage.on_conflict:type_name -> comanda.v1.OnConflict
+	10,  // 5: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
+	48,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
+	9,   // 7: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
+	12,  // 8: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
+	13,  // 9: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
+	104, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	104, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	101, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	105, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	104, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	16,  // 15: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
+	1,   // 16: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
+	104, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	104, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	18,  // 19: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
+	12,  // 20: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
+	3,   // 21: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
+	20,  // 22: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
+	104, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	3,   // 24: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
+	104, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	104, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	33,  // 27: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
+	34,  // 28: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
+	104, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	104, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	2,   // 31: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
+	18,  // 32: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
+	20,  // 33: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
+	16,  // 34: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
+	35,  // 35: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
+	104, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	104, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	104, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	105, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	105, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	105, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	102, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	39,  // 43: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
+	10,  // 44: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
+	105, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	40,  // 46: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
+	37,  // 47: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
+	104, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	40,  // 49: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
+	37,  // 50: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
+	12,  // 51: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	45,  // 52: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	104, // 53: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
+	4,   // 54: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	104, // 55: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	104, // 56: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	104, // 57: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	48,  // 58: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	104, // 59: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	6,   // 60: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
+	7,   // 61: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
+	47,  // 62: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
+	5,   // 63: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
+	104, // 64: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
+	49,  // 65: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	50,  // 66: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	105, // 67: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	49,  // 68: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	49,  // 69: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	51,  // 70: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	51,  // 71: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	104, // 72: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	51,  // 73: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	37,  // 74: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	51,  // 75: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	105, // 76: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	105, // 77: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	72,  // 78: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	73,  // 79: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	74,  // 80: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	104, // 81: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	50,  // 82: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	76,  // 83: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	37,  // 84: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	76,  // 85: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	103, // 86: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	80,  // 87: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	80,  // 88: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	89,  // 89: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	12,  // 90: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	105, // 91: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	105, // 92: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	89,  // 93: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	89,  // 94: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	89,  // 95: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	98,  // 96: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	97,  // 97: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 98: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 99: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 100: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 101: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	15,  // 102: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	19,  // 103: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	22,  // 104: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	24,  // 105: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	26,  // 106: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	28,  // 107: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	30,  // 108: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	32,  // 109: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	38,  // 110: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	42,  // 111: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	44,  // 112: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	52,  // 113: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	53,  // 114: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	56,  // 115: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	58,  // 116: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	60,  // 117: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	62,  // 118: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	64,  // 119: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	66,  // 120: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	68,  // 121: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	96,  // 122: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	70,  // 123: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	75,  // 124: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	78,  // 125: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	87,  // 126: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	90,  // 127: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	92,  // 128: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	94,  // 129: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	81,  // 130: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	83,  // 131: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	85,  // 132: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	14,  // 133: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	17,  // 134: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	21,  // 135: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	23,  // 136: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	25,  // 137: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	27,  // 138: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	29,  // 139: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	31,  // 140: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	36,  // 141: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	41,  // 142: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	43,  // 143: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	46,  // 144: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	55,  // 145: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	54,  // 146: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	57,  // 147: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	59,  // 148: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	61,  // 149: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	63,  // 150: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	65,  // 151: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	67,  // 152: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	69,  // 153: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	99,  // 154: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	71,  // 155: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	77,  // 156: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	79,  // 157: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	88,  // 158: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	91,  // 159: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	93,  // 160: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	95,  // 161: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	82,  // 162: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	84,  // 163: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	86,  // 164: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	133, // [133:165] is the sub-list for method output_type
+	101, // [101:133] is the sub-list for method input_type
+	101, // [101:101] is the sub-list for extension type_name
+	101, // [101:101] is the sub-list for extension extendee
+	0,   // [0:101] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -7121,7 +7237,7 @@ func file_comanda_v1_comanda_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   3,

@@ -43,7 +43,7 @@ const shownJSON = `{"id":"00000010-0000-8000-8000-000000000001","queue":"q","sta
 const freshJSON = `"freshness":{"served_by":"n1","role":"leader","age_ms":5}`
 
 const queueJSON = `{"name":"q","settings":{"backoff":{"kind":"BACKOFF_KIND_EXPONENTIAL","initial":"1s","max":"3600s"},` +
-	`"keep_finished":10000,"keep_finished_for":"3600s","max_message_bytes":1048576,"max_worker_deaths":3,"on_failure":"ON_FAILURE_BLOCK","on_expired":"ON_EXPIRED_DROP","assign":"ASSIGN_ALL"},"paused":true`
+	`"keep_finished":10000,"keep_finished_for":"3600s","max_message_bytes":1048576,"max_worker_deaths":3,"on_failure":"ON_FAILURE_BLOCK","on_expired":"ON_EXPIRED_DROP","assign":"ASSIGN_ALL","dedup_window":"300s"},"paused":true`
 
 const nodeJSON = `{"id":"7","name":"n1","state":"suspect","draining":true,"boot":"3","labels":{"zone":"a"},"listen":"l:1","advertise":"p:2","version":"v","replicas":5,"leads":2}`
 
@@ -117,10 +117,10 @@ func TestCalls(t *testing.T) {
 					List: []*durationpb.Duration{durationpb.New(time.Second), durationpb.New(2 * time.Second)},
 				},
 			}},
-			`create q {MaxAttempts:3 MaxWorkerDeaths:0 Backoff:{Kind:3 Initial:1s Max:1h0m0s List:[1s 2s]} KeepFinished:4 KeepFinishedFor:1m0s MaxMessageBytes:5 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0} shards=4`,
+			`create q {MaxAttempts:3 MaxWorkerDeaths:0 Backoff:{Kind:3 Initial:1s Max:1h0m0s List:[1s 2s]} KeepFinished:4 KeepFinishedFor:1m0s MaxMessageBytes:5 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0 DedupWindow:0s} shards=4`,
 			`{"queue":` + queueJSON + `,"shards":2,"version":"9"},"created":true}`,
 		},
-		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 MaxWorkerDeaths:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0} shards=1`, ""},
+		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 MaxWorkerDeaths:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0 DedupWindow:0s} shards=1`, ""},
 		{
 			"Queues/UpdateQueue", &comandav1.UpdateQueueRequest{Queue: "q", Settings: &comandav1.QueueSettings{MaxAttempts: 7}, Version: 3, DryRun: true},
 			`update q 7 version=3 dry=true`, `{"queue":` + queueJSON + `,"shards":2,"version":"9"}}`,
@@ -205,8 +205,7 @@ func TestRefusals(t *testing.T) {
 		{"Messages/Send", send(&comandav1.NewMessage{Retry: &comandav1.Retry{Backoff: &comandav1.Backoff{Kind: 9}}}), "INVALID_ARGUMENT", "backoff kind 9"},
 		{"Messages/Send", send(&comandav1.NewMessage{DeliverAt: &timestamppb.Timestamp{Nanos: -1}}), "INVALID_ARGUMENT", "deliver_at"},
 		{"Messages/Send", send(&comandav1.NewMessage{Expires: &timestamppb.Timestamp{Seconds: 1 << 50}}), "INVALID_ARGUMENT", "expires"},
-		{"Messages/Send", send(&comandav1.NewMessage{DedupId: "d"}), "UNIMPLEMENTED", "dedup_id"},
-		{"Messages/Send", send(&comandav1.NewMessage{UniqueKey: "u"}), "UNIMPLEMENTED", "unique_key"},
+		{"Messages/Send", send(&comandav1.NewMessage{OnConflict: 258}), "INVALID_ARGUMENT", "on_conflict 258"},
 		{"Messages/Send", send(&comandav1.NewMessage{Delay: broken}), "INVALID_ARGUMENT", "delay"},
 		{"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q", Wait: broken}, "INVALID_ARGUMENT", "wait"},
 		{"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q", Lease: broken}, "INVALID_ARGUMENT", "lease"},

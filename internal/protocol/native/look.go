@@ -95,6 +95,8 @@ func shownTo(m *message.Shown) *comandav1.Message {
 		Priority:     int32(m.Priority),
 		Retry:        retryTo(m.Retry),
 		Expires:      timeTo(m.Expires),
+		DedupId:      m.DedupID,
+		UniqueKey:    m.UniqueKey,
 	}
 	for _, e := range m.Timeline {
 		out.Timeline = append(out.Timeline, &comandav1.Event{

@@ -166,6 +166,14 @@ func settingsOf(in *comandav1.QueueSettings) (s message.Settings, err error) {
 	if s.Rate, err = rateOf("rate", in.GetRate()); err != nil {
 		return s, err
 	}
+	switch s.DedupWindow, err = durationOf("dedup_window", in.GetDedupWindow(), 0); {
+	case err != nil:
+		return s, err
+	case s.DedupWindow < 0:
+		return s, message.Errorf(message.InvalidArgument, "dedup_window is %s: want 0s to %s", s.DedupWindow, message.MaxDedupWindow)
+	case in.GetDedupWindow() != nil && s.DedupWindow == 0:
+		s.DedupWindow = message.NoDedup
+	}
 	if s.KeepFinishedFor, err = durationOf("keep_finished_for", in.GetKeepFinishedFor(), 0); err != nil {
 		return s, err
 	}
@@ -222,6 +230,7 @@ func settingsTo(s message.Settings) *comandav1.QueueSettings {
 		MaxInFlight:     int32(s.MaxInFlight),
 		Rate:            rateTo(s.Rate),
 		Assign:          comandav1.Assign(s.Assign),
+		DedupWindow:     durationpb.New(max(s.DedupWindow, 0)),
 	}
 }
 

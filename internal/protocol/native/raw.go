@@ -30,9 +30,12 @@ const (
 	attemptsHeader   = "Comanda-Max-Attempts"
 	deliverAtHeader  = "Comanda-Deliver-At"
 	expiresHeader    = "Comanda-Expires"
+	dedupHeader      = "Comanda-Dedup-Id"
+	uniqueHeader     = "Comanda-Unique-Key"
+	conflictHeader   = "Comanda-On-Conflict"
 )
 
-var unbuiltHeaders = []string{"Comanda-Tenant", "Comanda-Dedup-Id", "Comanda-Unique-Key"}
+var unbuiltHeaders = []string{"Comanda-Tenant"}
 
 const jsonType = "application/json"
 
@@ -98,7 +101,7 @@ func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
 			return nil, err
 		}
 	}
-	known := []string{keyHeader, typeHeader, delayHeader, attributesHeader, priorityHeader, attemptsHeader, deliverAtHeader, expiresHeader}
+	known := []string{keyHeader, typeHeader, delayHeader, attributesHeader, priorityHeader, attemptsHeader, deliverAtHeader, expiresHeader, dedupHeader, uniqueHeader, conflictHeader}
 	if err := checkHeaders(h, known...); err != nil {
 		return nil, err
 	}
@@ -107,7 +110,7 @@ func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
 			return nil, message.Errorf(message.InvalidArgument, "header %s stands twice", name)
 		}
 	}
-	m := &comandav1.NewMessage{Body: body, Key: h.Get(keyHeader), Type: h.Get(typeHeader)}
+	m := &comandav1.NewMessage{Body: body, Key: h.Get(keyHeader), Type: h.Get(typeHeader), DedupId: h.Get(dedupHeader), UniqueKey: h.Get(uniqueHeader)}
 	if text := h.Get(delayHeader); text != "" {
 		delay, err := parseDelay(text)
 		if err != nil {
@@ -118,6 +121,15 @@ func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
 	var err error
 	if m.Priority, err = parseNumber(h, priorityHeader); err != nil {
 		return nil, err
+	}
+	switch text := h.Get(conflictHeader); text {
+	case "":
+	case "reject":
+		m.OnConflict = comandav1.OnConflict_ON_CONFLICT_REJECT
+	case "existing":
+		m.OnConflict = comandav1.OnConflict_ON_CONFLICT_EXISTING
+	default:
+		return nil, message.Errorf(message.InvalidArgument, "%s %.100q: want reject or existing", conflictHeader, text)
 	}
 	if m.DeliverAt, err = parseTime(h, deliverAtHeader); err != nil {
 		return nil, err

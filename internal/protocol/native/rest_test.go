@@ -48,7 +48,7 @@ func TestRawSend(t *testing.T) {
 	} {
 		f := newFake()
 		code, answer := do(t, f, "POST", "/v1/queues/q/messages", body, c.header...)
-		if code != http.StatusOK || strings.ReplaceAll(answer, " ", "") != `{"results":[{"id":"00000010-0000-8000-8000-000000000001","error":null}]}` {
+		if code != http.StatusOK || strings.ReplaceAll(answer, " ", "") != `{"results":[{"id":"00000010-0000-8000-8000-000000000001","error":null,"existing":false}]}` {
 			t.Errorf("%q: %d %s", c.header, code, answer)
 		}
 		if got := strings.Join(f.seen(), "\n"); got != c.verb {
@@ -83,8 +83,7 @@ func TestRESTRefusals(t *testing.T) {
 		{send, "b", []string{"Comanda-Deliver-At", "tomorrow"}, 400, "INVALID_ARGUMENT Comanda-Deliver-At"},
 		{send, "b", []string{"Comanda-Expires", "90s"}, 400, "INVALID_ARGUMENT Comanda-Expires"},
 		{send, "b", []string{"Comanda-Max-Attempts", "1.5"}, 400, "INVALID_ARGUMENT Comanda-Max-Attempts"},
-		{send, "b", []string{"Comanda-Dedup-Id", "d"}, 501, "UNIMPLEMENTED Comanda-Dedup-Id"},
-		{send, "b", []string{"Comanda-Unique-Key", "u"}, 501, "UNIMPLEMENTED Comanda-Unique-Key"},
+		{send, "b", []string{"Comanda-On-Conflict", "wait"}, 400, "INVALID_ARGUMENT Comanda-On-Conflict"},
 		{send, "b", []string{"Comanda-Worker", "w"}, 400, "Comanda-Worker"},
 		{send, "b", []string{"Comanda-Colour", "red"}, 400, "Comanda-Colour"},
 		{send, "b", []string{"Comanda-Key", "a", "Comanda-Key", "b"}, 400, "Comanda-Key twice"},

@@ -32,7 +32,7 @@ func (s messages) Send(ctx context.Context, req *comandav1.SendRequest) (*comand
 		if r.Err != nil {
 			slab[i].Error = s.itemError(ctx, r.Err)
 		} else {
-			slab[i].Id = r.ID.String()
+			slab[i].Id, slab[i].Existing = r.ID.String(), r.Existing
 		}
 		resp.Results[i] = &slab[i]
 	}
@@ -50,8 +50,6 @@ func (s *Server) send(ctx context.Context, queue string, msgs []message.New) ([]
 func newMessage(m *comandav1.NewMessage) (message.New, error) {
 	if err := unbuilt(
 		unbuiltField{"tenant", m.GetTenant() != ""},
-		unbuiltField{"dedup_id", m.GetDedupId() != ""},
-		unbuiltField{"unique_key", m.GetUniqueKey() != ""},
 	); err != nil {
 		return message.New{}, err
 	}
@@ -67,6 +65,10 @@ func newMessage(m *comandav1.NewMessage) (message.New, error) {
 	if err != nil {
 		return message.New{}, err
 	}
+	onConflict := message.OnConflict(m.GetOnConflict())
+	if int32(onConflict) != int32(m.GetOnConflict()) {
+		return message.New{}, message.Errorf(message.InvalidArgument, "on_conflict %d: want reject or existing", m.GetOnConflict())
+	}
 	retry, err := retryOf(m.GetRetry())
 	if err != nil {
 		return message.New{}, err
@@ -80,6 +82,9 @@ func newMessage(m *comandav1.NewMessage) (message.New, error) {
 		DeliverAt:  deliverAt,
 		Expires:    expires,
 		Priority:   int(m.GetPriority()),
+		DedupID:    m.GetDedupId(),
+		UniqueKey:  m.GetUniqueKey(),
+		OnConflict: onConflict,
 		Retry:      retry,
 	}, nil
 }
