@@ -59,7 +59,7 @@ func TestExamineCluster(t *testing.T) {
 		{"one node", group("a", 1, 1, 1), nodes("alive"), "ok", "ok", "ok", "one disk"},
 		{"two nodes", group("a", 1, 1, 1), nodes("alive", "alive"), "ok", "warn", "ok", "durability is still one disk"},
 		{"three nodes", group("a", 3, 3, 3), nodes("alive", "alive", "alive"), "ok", "ok", "ok", "1 may fail"},
-		{"the third catches up", group("a", 1, 3, 3), nodes("alive", "alive", "alive"), "warn", "warn", "ok", "1 voters, 3 wanted"},
+		{"the third catches up", group("a", 1, 3, 1), nodes("alive", "alive", "alive"), "warn", "warn", "ok", "1 of these alive, 3 wanted"},
 		{"one is silent", group("a", 3, 3, 2), nodes("alive", "suspect", "alive"), "warn", "warn", "warn", "b is suspect"},
 		{"one is dead", group("a", 3, 3, 2), nodes("alive", "down", "alive"), "warn", "warn", "fail", "b is down"},
 		{"nobody leads", group("", 3, 3, 3), nodes("alive", "alive", "alive"), "fail", "ok", "ok", `leader ""`},
