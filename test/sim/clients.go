@@ -59,7 +59,10 @@ func (w *world) produce(number int) {
 		}
 		w.send(p, who, q.name, msgs, payloads)
 		if w.hook.staleRead || r.IntN(4) == 0 {
-			w.look(who, r, payloads[len(payloads)-1])
+			w.look(who, r, payloads[len(payloads)-1], 0)
+		}
+		if r.IntN(4) == 0 { // one of those before
+			w.look(who, r, fmt.Sprintf("%d.%d", number, max(n-r.IntN(20), 1)), time.Duration(1+r.IntN(2000))*time.Millisecond)
 		}
 	}
 }
@@ -83,27 +86,33 @@ func (w *world) send(p *process, who string, queue string, msgs []message.New, p
 	}
 }
 
-// look reads a message that its sender knows of, at some node: what was confirmed
-// before is seen.
-func (w *world) look(who string, r *rand.Rand, payload string) {
-	id, confirmed := w.tally.idOf(payload)
+// look reads a message that its sender knows of, at some node. What was confirmed
+// before is seen or, where a read may be old, what was confirmed its age before.
+func (w *world) look(who string, r *rand.Rand, payload string, stale time.Duration) {
+	id, confirmed, acked := w.tally.known(payload)
 	p := w.anyNode(r)
-	if p == nil || !confirmed {
+	if p == nil || confirmed == 0 {
 		return
 	}
-	acked := w.tally.wasAcked(id)
-	x, alive, err := do(p, who, sendWithin, func(ctx context.Context) (message.Shown, error) {
-		x, _, err := p.gateway.Show(ctx, id, message.ReadOptions{}, 0)
+	began := w.now()
+	var fresh message.Freshness
+	x, alive, err := do(p, who, sendWithin, func(ctx context.Context) (x message.Shown, err error) {
+		x, fresh, err = p.gateway.Show(ctx, id, message.ReadOptions{Stale: stale}, 0)
 		return x, err
 	})
 	if !alive {
 		return
 	}
-	switch code := message.CodeOf(err); {
-	case code == message.MessageNotFound:
-		w.fail("message %s was confirmed, and a read at node %d that began later does not know it", id, p.node.number)
-	case err == nil && acked && x.State != message.Finished:
-		w.fail("the ack of message %s was confirmed, and a read at node %d that began later shows it %s", id, p.node.number, x.State)
+	if fresh.Age > stale {
+		w.fail("a read at node %d that may be %v old is %v old", p.node.number, stale, fresh.Age)
 	}
+	since := began - time.Duration(float64(fresh.Age)*(1+2*maxDrift))
+	switch code := message.CodeOf(err); {
+	case code == message.MessageNotFound && confirmed <= since:
+		w.fail("message %s was confirmed at %v, and a read at node %d, begun at %v and %v old, does not know it", id, confirmed, p.node.number, began, fresh.Age)
+	case err == nil && acked > 0 && acked <= since && x.State != message.Finished:
+		w.fail("the ack of message %s was confirmed at %v, and a read at node %d, begun at %v and %v old, shows it %s", id, acked, p.node.number, began, fresh.Age, x.State)
+	}
+	w.tally.looked(fresh)
 	w.note("looked at %s: %v %v", id, x.State, message.CodeOf(err))
 }

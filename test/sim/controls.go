@@ -16,6 +16,7 @@ type control struct {
 	reorder     bool // two messages of a key change their places
 	dropAck     bool // an ack is confirmed and not made
 	staleRead   bool // a follower answers with whatever it has
+	hideAge     bool // a read that may be old says that it is not
 }
 
 var controls = map[string]control{
@@ -26,6 +27,7 @@ var controls = map[string]control{
 	"reordered-key":   {reorder: true},
 	"dropped-ack":     {dropAck: true},
 	"stale-read":      {staleRead: true},
+	"hidden-age":      {hideAge: true},
 }
 
 // staleReader reads whatever is here.

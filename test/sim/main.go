@@ -27,7 +27,7 @@ func main() {
 	seeds := flag.Int("seeds", 100, "how many seeds to run, from -first on")
 	first := flag.Uint64("first", 1, "the first of them")
 	seed := flag.Uint64("seed", 0, "run this one, twice, and compare")
-	ctl := flag.String("control", "", "put a bug in: no-sync, doubled-lease, skipped-fencing, reordered-key, dropped-ack, stale-read")
+	ctl := flag.String("control", "", "put a bug in: no-sync, doubled-lease, skipped-fencing, reordered-key, dropped-ack, stale-read, hidden-age")
 	duration := flag.Duration("duration", 30*time.Second, "simulated time with faults")
 	pace := flag.Duration("pace", 250*time.Millisecond, "the longest pause of a sender")
 	trace := flag.Bool("trace", false, "tell what happens")
@@ -112,4 +112,5 @@ func (c *counts) add(o counts) {
 	c.crashes += o.crashes
 	c.faults += o.faults
 	c.moves += o.moves
+	c.stale += o.stale
 }

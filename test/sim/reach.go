@@ -46,7 +46,11 @@ func (l local) Propose(ctx context.Context, c queue.Command) (any, error) {
 
 func (l local) Read(ctx context.Context, q *queue.Query, within time.Duration) (queue.Answer, message.Freshness, error) {
 	defer l.p.takeTurn(ctx)
-	return l.Group.Read(ctx, q, within)
+	a, f, err := l.Group.Read(ctx, q, within)
+	if l.p.node.w.hook.hideAge {
+		f.Age = 0
+	}
+	return a, f, err
 }
 
 func (l local) Wait(c *leader.Call) { l.remote.Wait(c) }

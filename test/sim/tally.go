@@ -18,22 +18,23 @@ type tally struct {
 
 	mu     sync.Mutex
 	sends  map[string]*sending
-	order  map[string]message.ID // by queue and key: the last that was confirmed
-	acked  map[message.ID]bool   // confirmed
-	acking map[message.ID]bool   // somebody tried
+	order  map[string]message.ID        // by queue and key: the last that was confirmed
+	acked  map[message.ID]time.Duration // when that was confirmed
+	acking map[message.ID]bool          // somebody tried
 	hands  map[message.ID][]*holding
 	counts counts
 }
 
 // counts says how much happened, so that a run in which nothing did is seen.
 type counts struct {
-	confirmed, refused, unknown, delivered, acked, fenced, nacked, deaths, crashes, faults, moves int
+	confirmed, refused, unknown, delivered, acked, fenced, nacked, deaths, crashes, faults, moves, stale int
 }
 
 // sending is a message on its way.
 type sending struct {
 	queue, key, outcome string // outcome: confirmed, refused, unknown; empty: not known yet
 	id                  message.ID
+	confirmed           time.Duration // when
 	stored              bool
 }
 
@@ -49,7 +50,7 @@ type holding struct {
 
 func newTally(w *world) *tally {
 	return &tally{
-		w: w, sends: map[string]*sending{}, order: map[string]message.ID{}, acked: map[message.ID]bool{},
+		w: w, sends: map[string]*sending{}, order: map[string]message.ID{}, acked: map[message.ID]time.Duration{},
 		acking: map[message.ID]bool{}, hands: map[message.ID][]*holding{},
 	}
 }
@@ -69,7 +70,7 @@ func (t *tally) outcome(payload string, id message.ID, err error) {
 	switch {
 	case err == nil:
 		t.counts.confirmed++
-		s.outcome = "confirmed"
+		s.outcome, s.confirmed = "confirmed", t.w.now()
 		if s.stored && s.id != id {
 			t.w.fail("message %q was stored as %s and confirmed as %s", payload, s.id, id)
 		}
@@ -120,7 +121,7 @@ func (t *tally) hand(k *worker, d *message.Delivery, batch int, until func() tim
 		h.line = fmt.Sprintf("%s/%s", d.Queue, d.Key)
 	}
 	now := t.w.now()
-	if t.acked[d.ID] {
+	if t.acked[d.ID] > 0 {
 		t.w.fail("message %s came to %s after its ack was confirmed", d.ID, k.name)
 	}
 	for _, others := range t.hands {
@@ -174,7 +175,9 @@ func (t *tally) settled(k *worker, d *message.Delivery, action message.Action, r
 	switch code := message.CodeOf(errorOf(r.Err)); {
 	case r.Err == nil && action == message.Ack:
 		t.counts.acked++
-		t.acked[d.ID] = true
+		if t.acked[d.ID] == 0 {
+			t.acked[d.ID] = t.w.now()
+		}
 		if !r.AlreadyDone && last != d.Fence {
 			t.w.fail("an ack of %s with fence %d was accepted, and its last lease had %d", d.ID, d.Fence, last)
 		}
@@ -233,18 +236,22 @@ func (t *tally) waits() bool {
 	return false
 }
 
-// idOf is the id that a sender was told.
-func (t *tally) idOf(payload string) (id message.ID, confirmed bool) {
+// known is what a sender was told of a message, and when, and when its ack was
+// confirmed; 0: it was not.
+func (t *tally) known(payload string) (id message.ID, confirmed, acked time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.sends[payload]
-	return s.id, s.outcome == "confirmed"
+	return s.id, s.confirmed, t.acked[s.id]
 }
 
-func (t *tally) wasAcked(id message.ID) bool {
+// looked counts reads of a follower that may be old.
+func (t *tally) looked(f message.Freshness) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.acked[id]
+	if f.Role == "follower" && f.Age > 0 {
+		t.counts.stale++
+	}
 }
 
 // tokens are what a worker holds, as it claims it.
