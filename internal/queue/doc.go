@@ -17,6 +17,9 @@
 // is ready. So a message that is sent, leased and acked once never has a state
 // row.
 //
+// A message that waits ends by itself when its time passes (expires): it is expired,
+// which is a header among the finished ones, or dead, as its queue wants it.
+//
 // # The line of a key
 //
 // Unsettled messages of a key stand in a line, by sequence number. Only the head
