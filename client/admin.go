@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -193,6 +194,38 @@ func (c *Client) List(ctx context.Context, queue string, o ListOptions) (*comand
 	return c.messages.ListMessages(ctx, &comandav1.ListMessagesRequest{
 		Queue: queue, State: o.State, Max: int32(o.Max), Page: o.Page, Stale: optional(o.Stale),
 	})
+}
+
+// CancelOptions say what becomes of messages that are leased.
+type CancelOptions struct {
+	Force bool          // their leases end, if their workers do not give them back
+	Grace time.Duration // with Force: how long the workers have; up to 1 h
+}
+
+// CancelResult tells what became of one message that was to be cancelled.
+type CancelResult struct {
+	ID    string
+	State string // cancelled, or leased: its worker has been asked
+	Err   error
+}
+
+// Cancel ends messages (1–1,000) that nobody wants done any more. Those that wait
+// end at once; the workers of those that are leased are told, and what they give
+// back ends unless they ack. err is the first failure among the results.
+func (c *Client) Cancel(ctx context.Context, ids []string, o CancelOptions) (results []CancelResult, err error) {
+	resp, err := c.messages.CancelMessages(ctx, &comandav1.CancelMessagesRequest{Ids: ids, Force: o.Force, Grace: optional(o.Grace)})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range resp.GetResults() {
+		failed := itemError(r.GetError())
+		if err == nil {
+			err = failed
+		}
+		state := strings.ToLower(strings.TrimPrefix(r.GetState().String(), "MESSAGE_STATE_"))
+		results = append(results, CancelResult{ID: r.GetId(), State: state, Err: failed})
+	}
+	return results, err
 }
 
 // RedriveResult tells what became of one message that was to be redriven.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -180,6 +181,18 @@ func (s *shift) read(stream workStream) error {
 	}
 }
 
+// cancelJobs stops the handlers of messages that somebody cancels. The lock is held.
+func (s *shift) cancelJobs(tokens []string) {
+	if len(tokens) == 0 {
+		return
+	}
+	for j := range s.jobs {
+		if slices.Contains(tokens, j.Token()) {
+			j.cancel(ErrCancelled)
+		}
+	}
+}
+
 func (s *shift) take(resp *comandav1.WorkResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,6 +207,7 @@ func (s *shift) take(resp *comandav1.WorkResponse) {
 		s.session.dismissed = true
 		s.nudge()
 	}
+	s.cancelJobs(resp.GetCancelled())
 	full := len(s.ahead) == maxAhead
 	for _, r := range resp.GetSettled() {
 		p := s.sent[r.GetNumber()]

@@ -26,6 +26,8 @@ const (
 	CodeTooLarge          Code = "TOO_LARGE"          // a message, batch or header over its limit
 	CodeFenced            Code = "FENCED"             // somebody else may hold the message
 	CodeGone              Code = "GONE"               // settled too long ago to know how
+	CodeEnded             Code = "ENDED"              // the message has ended: nothing to cancel
+	CodeCancelRequested   Code = "CANCEL_REQUESTED"   // the message is to be cancelled: stop working on it
 	CodeNotDead           Code = "NOT_DEAD"           // only dead messages are redriven
 	CodeResourceExhausted Code = "RESOURCE_EXHAUSTED" // disk, memory or queue full: try later
 	CodeWrongShard        Code = "WRONG_SHARD"        // the route was out of date: try again

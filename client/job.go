@@ -101,6 +101,8 @@ func (j *Job) extended(p *posted, err error) {
 		if j.shift.jobs[j] {
 			j.timer.Reset(min(j.lease, p.Lease) / 3)
 		}
+	case CodeOf(err) == CodeCancelRequested:
+		j.cancel(ErrCancelled)
 	case !passing(err):
 		j.fenced = true
 		j.cancel(fmt.Errorf("%w: %w", ErrLeaseLost, err))

@@ -24,6 +24,9 @@ var (
 	// ErrLeaseLost: the message is, or will be, another worker's. Whatever the
 	// handler still does may be done twice.
 	ErrLeaseLost = errors.New("the lease was lost")
+	// ErrCancelled: somebody cancels the message. Whatever the handler returns but
+	// nil ends it for good.
+	ErrCancelled = errors.New("the message is cancelled")
 	// ErrDrainTimeout: the worker is stopping and can't wait longer.
 	ErrDrainTimeout = errors.New("the worker's drain timeout is over")
 )

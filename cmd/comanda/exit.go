@@ -41,7 +41,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case client.CodeQueueNotFound, client.CodeMessageNotFound, client.CodeNotFound, client.CodeGone:
 		return exitNotFound
-	case client.CodeQueueExists, client.CodeTooLarge, client.CodeFenced, client.CodeNotDead, client.CodeResourceExhausted,
+	case client.CodeQueueExists, client.CodeTooLarge, client.CodeFenced, client.CodeNotDead, client.CodeEnded, client.CodeCancelRequested, client.CodeResourceExhausted,
 		client.CodeConflict, client.CodeNodeRemoved, client.CodeSessionEnded, client.CodeUnimplemented, client.CodePermissionDenied, client.CodeForeignOrigin:
 		return exitRefused
 	case client.CodeUnreachable, client.CodeUnavailable, client.CodeNotLeader, client.CodeWrongShard:

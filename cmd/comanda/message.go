@@ -12,7 +12,7 @@ import (
 func newMessage(a *app) *cobra.Command {
 	send := newSend(a)
 	return noun("message", "Send, receive, settle and look at messages",
-		send, newMessageReceive(a), newMessageShow(a), newMessageList(a), newMessageRedrive(a),
+		send, newMessageReceive(a), newMessageShow(a), newMessageList(a), newMessageRedrive(a), newMessageCancel(a),
 		newMessageAck(a), newMessageNack(a), newMessageReject(a), newMessageRelease(a), newMessageExtend(a))
 }
 
@@ -105,6 +105,35 @@ func newMessageList(a *app) *cobra.Command {
 	f.StringVar(&o.State, "state", "ready", "ready, scheduled, leased, dead, finished or expired")
 	f.IntVar(&o.Max, "max", 0, "at most so many: 1 to 1000 (default 100)")
 	f.StringVar(&o.Page, "page", "", "go on from where a list before ended")
+	return cmd
+}
+
+func newMessageCancel(a *app) *cobra.Command {
+	var o client.CancelOptions
+	cmd := &cobra.Command{
+		Use: "cancel ID…", Short: "End messages that nobody wants done any more; workers that hold them are told", Args: args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return a.call(cmd, func(c *client.Client, p printer) error {
+				results, failed := c.Cancel(cmd.Context(), given, o)
+				if results == nil {
+					return failed
+				}
+				os := make([]object, len(results))
+				for i, r := range results {
+					os[i] = object{{"id", r.ID}, {"state", r.State}}
+					if r.Err != nil {
+						os[i] = append(os[i], field{"error", r.Err.Error()})
+					}
+				}
+				if err := p.many(os, "id", "state", "error"); err != nil {
+					return err
+				}
+				return failed
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&o.Force, "force", false, "end the lease of a worker that does not give the message back")
+	cmd.Flags().DurationVar(&o.Grace, "grace", 0, "with --force: how long the worker has, up to 1h")
 	return cmd
 }
 

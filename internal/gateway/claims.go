@@ -72,15 +72,18 @@ func (a *attachment) Claim(tokens []message.Token) {
 		defer cancel()
 		a.g.giveBack(ctx, a.ref.ID, lost)
 		claim, groups := a.claim(tokens)
+		cancelling := map[message.ID]uint64{}
 		for _, id := range groups {
 			if a.over() {
 				return // another stream speaks for the worker by now, and was given more
 			}
 			// One that is lost on its way does no harm: the next comes soon.
 			if gr, err := a.g.o.Leader(id); err == nil {
-				_ = gr.Claim(ctx, claim)
+				refs, _ := gr.Claim(ctx, claim)
+				note(cancelling, refs)
 			}
 		}
+		a.cancel(tokens, cancelling)
 	}()
 }
 
@@ -90,6 +93,40 @@ func (a *attachment) over() bool {
 	defer a.mu.Unlock()
 	return a.reported || a.err != nil
 }
+
+// note adds leases by their messages, of which only queue, cell and number are
+// known.
+func note(all map[message.ID]uint64, refs map[uint32][]queue.LeaseRef) {
+	for number, leases := range refs {
+		for _, l := range leases {
+			all[message.NewID(number, message.CellPoint(l.Cell), l.Seq)] = l.Fence
+		}
+	}
+}
+
+// cancel tells the worker which of the leases that it claims it is to give back.
+// It is told again with the next claim, so only the newest news waits.
+func (a *attachment) cancel(tokens []message.Token, cancelling map[message.ID]uint64) {
+	secret := a.g.newest.Load().Cluster.Secret
+	var all []string
+	for _, t := range tokens {
+		at := t.At()
+		if fence, ok := cancelling[message.NewID(at.Queue(), message.CellPoint(at.Point().Cell()), at.Seq())]; ok && fence == t.Fence {
+			all = append(all, t.Seal(&secret))
+		}
+	}
+	if len(all) == 0 {
+		return
+	}
+	select {
+	case <-a.cancelled:
+	default:
+	}
+	a.cancelled <- all // one claim is carried at a time
+}
+
+// Cancelled has the tokens of what the worker is to give back.
+func (a *attachment) Cancelled() <-chan []string { return a.cancelled }
 
 // claim is all that the worker or this gateway knows that the session holds, and
 // the groups that may have more.

@@ -19,10 +19,10 @@ type slowGroup struct {
 	reply chan struct{}
 }
 
-func (s *slowGroup) Claim(_ context.Context, c leader.Claim) error {
+func (s *slowGroup) Claim(_ context.Context, c leader.Claim) (map[uint32][]queue.LeaseRef, error) {
 	s.heard <- c
 	<-s.reply
-	return nil
+	return nil, nil
 }
 
 // A leader that does not answer hears no second claim: it may hear both after a

@@ -78,7 +78,7 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 			return fmt.Sprintf("it expired at %s", stamp(d.Expires))
 		}
 		return fmt.Sprintf("dead after %d failed attempts", d.Attempts)
-	case message.Leased, message.Finished, message.Expired:
+	case message.Leased, message.Finished, message.Expired, message.Cancelled:
 	}
 	return ""
 }
@@ -87,7 +87,7 @@ func stamp(wall int64) string { return time.UnixMilli(wall).UTC().Format("2006-0
 
 var outcomes = map[queue.Outcome]string{
 	queue.Acked: "acked", queue.Nacked: "nacked", queue.Rejected: "rejected",
-	queue.Released: "released", queue.Expired: "expired", queue.Redriven: "redriven", queue.WorkerLost: "worker_lost", queue.Lapsed: "lapsed",
+	queue.Released: "released", queue.Expired: "expired", queue.Redriven: "redriven", queue.WorkerLost: "worker_lost", queue.Lapsed: "lapsed", queue.Cancelled: "cancelled",
 }
 
 // timeline unrolls the history: sent, then each lease and how it ended.
@@ -105,7 +105,7 @@ func timeline(d *queue.Detail) []message.Event {
 	case message.Dead:
 		last := events[len(events)-1]
 		events = append(events, message.Event{At: last.At, Event: "dead", Attempt: last.Attempt})
-	case message.Scheduled, message.Ready, message.Finished, message.Expired:
+	case message.Scheduled, message.Ready, message.Finished, message.Expired, message.Cancelled:
 	}
 	return events
 }

@@ -55,7 +55,7 @@ type Group interface {
 	// Wait lets a call wait for messages; they come through the call.
 	Wait(c *leader.Call)
 	// Claim compares what a session knows to hold with what it holds.
-	Claim(ctx context.Context, c leader.Claim) error
+	Claim(ctx context.Context, c leader.Claim) (cancelling map[uint32][]queue.LeaseRef, err error)
 	// Receivers tells who receives from a queue.
 	Receivers(ctx context.Context, number uint32) (message.Receivers, error)
 	// Owners tells which workers the keys of a queue prefer.

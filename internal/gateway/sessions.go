@@ -35,13 +35,14 @@ type sessions struct {
 
 // attachment is one stream's hold on a session.
 type attachment struct {
-	g        *Gateway
-	ref      message.SessionRef
-	number   uint64
-	ttl      time.Duration
-	answered chan uint64
-	ended    chan struct{}
-	claiming atomic.Bool // the leaders are being told of a claim
+	g         *Gateway
+	ref       message.SessionRef
+	number    uint64
+	ttl       time.Duration
+	answered  chan uint64
+	cancelled chan []string
+	ended     chan struct{}
+	claiming  atomic.Bool // the leaders are being told of a claim
 
 	mu       sync.Mutex
 	err      error  // set before ended is closed
@@ -69,7 +70,7 @@ func (g *Gateway) OpenSession(ctx context.Context, o message.SessionOptions) (me
 	}
 	a := &attachment{
 		g: g, ref: message.SessionRef{ID: x.ID, Incarnation: x.Incarnation}, number: o.Attachment, ttl: x.TTL,
-		answered: make(chan uint64, 1), ended: make(chan struct{}), handed: handed{}, groups: map[uint64]bool{},
+		answered: make(chan uint64, 1), cancelled: make(chan []string, 1), ended: make(chan struct{}), handed: handed{}, groups: map[uint64]bool{},
 	}
 	a.pulse.hear(g.o.Clock.Now())
 	if err := g.sessions.attach(a); err != nil {

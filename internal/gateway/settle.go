@@ -73,24 +73,64 @@ func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message
 	return results
 }
 
+// Cancel ends messages that nobody wants done any more and answers for each, in
+// order.
+func (g *Gateway) Cancel(ctx context.Context, ids []message.ID, o message.CancelOptions) ([]message.SettleResult, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	if err := g.mayAll(ctx, ids, auth.Manage); err != nil {
+		return nil, err
+	}
+	results := make([]message.SettleResult, len(ids))
+	left := make([]int, len(ids))
+	for i := range ids {
+		left[i] = i
+	}
+	g.resolve(ctx, left, func(i int) message.ID { return ids[i] },
+		func(is []int) queue.Command {
+			c := queue.Cancel{Force: o.Force, Grace: o.Grace}
+			for _, i := range is {
+				c.IDs = append(c.IDs, ids[i])
+			}
+			return c.Command()
+		},
+		func(result any, n, i int) *message.Error {
+			results[i] = result.([]message.SettleResult)[n]
+			return results[i].Err
+		},
+		func(i int, err *message.Error) { results[i] = message.SettleResult{Err: err} })
+	return results, nil
+}
+
+// mayAll refuses a call about messages that the caller may not do this to.
+func (g *Gateway) mayAll(ctx context.Context, ids []message.ID, a auth.Action) error {
+	if len(ids) == 0 || len(ids) > message.MaxBatch {
+		return message.Errorf(message.InvalidArgument, "%d messages in one call: want 1 to %d", len(ids), message.MaxBatch)
+	}
+	for i := range ids {
+		name := ""
+		if q, err := g.queueNumber(ctx, ids[i].Queue()); err != nil {
+			return err
+		} else if q != nil {
+			name = q.Name
+		}
+		if err := g.authorize(ctx, a, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Redrive revives dead messages where they are and answers for each, in order.
 func (g *Gateway) Redrive(ctx context.Context, ids []message.ID, reset bool) ([]*message.Error, error) {
-	if len(ids) == 0 || len(ids) > message.MaxBatch {
-		return nil, message.Errorf(message.InvalidArgument, "%d messages in one call: want 1 to %d", len(ids), message.MaxBatch)
+	if err := g.mayAll(ctx, ids, auth.Redrive); err != nil {
+		return nil, err
 	}
 	results := make([]*message.Error, len(ids))
 	left := make([]int, len(ids))
 	for i := range ids {
 		left[i] = i
-		name := ""
-		if q, err := g.queueNumber(ctx, ids[i].Queue()); err != nil {
-			return nil, err
-		} else if q != nil {
-			name = q.Name
-		}
-		if err := g.authorize(ctx, auth.Redrive, name); err != nil {
-			return nil, err
-		}
 	}
 	g.resolve(ctx, left, func(i int) message.ID { return ids[i] },
 		func(is []int) queue.Command {

@@ -24,9 +24,11 @@ type Claim struct {
 // made while the lease was on its way.
 const missesAllowed = 1
 
-// Claim compares what a session claims with what it holds in this group.
-func (g *Group) Claim(_ context.Context, c Claim) error {
-	lost, err := g.unclaimed(c)
+// Claim compares what a session claims with what it holds in this group, and
+// answers which of those leases are to be given back because somebody cancels
+// their messages, by queue.
+func (g *Group) Claim(_ context.Context, c Claim) (map[uint32][]queue.LeaseRef, error) {
+	lost, cancelling, err := g.unclaimed(c)
 	for number, leases := range inOrder(lost) {
 		slices.SortFunc(leases, func(a, b queue.LeaseRef) int { // places of two shards may be equal
 			return cmp.Or(cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Cell, b.Cell))
@@ -34,18 +36,18 @@ func (g *Group) Claim(_ context.Context, c Claim) error {
 		r := queue.ReleaseLeases{Queue: number, Leases: leases}
 		g.raft.Propose(replica.Command(r.Command()), func(any, error) {}) // the next claim finds what is lost
 	}
-	return err
+	return cancelling, err
 }
 
-func (g *Group) unclaimed(c Claim) (map[uint32][]queue.LeaseRef, error) {
+func (g *Group) unclaimed(c Claim) (lost, cancelling map[uint32][]queue.LeaseRef, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.leading {
-		return nil, message.Errorf(message.NotLeader, "group %d is not led here", g.raft.ID())
+		return nil, nil, message.Errorf(message.NotLeader, "group %d is not led here", g.raft.ID())
 	}
 	b := g.sessions.by[c.Session]
 	if b == nil || b.incarnation != c.Incarnation {
-		return nil, nil
+		return nil, nil, nil
 	}
 	claimed := map[leaseKey]uint64{}
 	for number, leases := range c.Holds {
@@ -53,28 +55,35 @@ func (g *Group) unclaimed(c Claim) (map[uint32][]queue.LeaseRef, error) {
 			claimed[leaseKey{number, l.Cell, l.Seq}] = l.Fence
 		}
 	}
-	lost := map[uint32][]queue.LeaseRef{}
+	lost, cancelling = map[uint32][]queue.LeaseRef{}, map[uint32][]queue.LeaseRef{}
 	for key, d := range b.leases {
+		ref := queue.LeaseRef{Cell: key.cell, Seq: key.seq, Fence: d.fence}
+		if d.cancelling {
+			cancelling[key.queue] = append(cancelling[key.queue], ref)
+		}
 		switch {
 		case claimed[key] == d.fence || d.ending:
 			d.missed = 0
 		case d.missed < missesAllowed:
 			d.missed++
 		default:
-			lost[key.queue] = append(lost[key.queue], queue.LeaseRef{Cell: key.cell, Seq: key.seq, Fence: d.fence})
+			lost[key.queue] = append(lost[key.queue], ref)
 		}
 	}
-	return lost, nil
+	return lost, cancelling, nil
 }
 
 // Claim has the other node compare what a session claims.
-func (r *Remote) Claim(ctx context.Context, c Claim) error {
+func (r *Remote) Claim(ctx context.Context, c Claim) (cancelling map[uint32][]queue.LeaseRef, err error) {
 	fields, err := json.Marshal(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = r.at.ask(ctx, r.id, append(appendRequest(nil, askClaim, r.id), fields...), nil)
-	return err
+	b, err := r.at.ask(ctx, r.id, append(appendRequest(nil, askClaim, r.id), fields...), nil)
+	if err == nil && len(b) > 0 { // a node of an older version answers nothing
+		err = json.Unmarshal(b, &cancelling)
+	}
+	return cancelling, err
 }
 
 func (s *Service) claim(ctx context.Context, g *Group, fields []byte) ([]byte, error) {
@@ -85,5 +94,9 @@ func (s *Service) claim(ctx context.Context, g *Group, fields []byte) ([]byte, e
 	if gone(ctx) {
 		return nil, errGone // a newer claim may be on its way
 	}
-	return []byte{answered}, g.Claim(ctx, c)
+	cancelling, err := g.Claim(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return appendJSON([]byte{answered}, cancelling)
 }

@@ -24,7 +24,7 @@ func TestLeaseThatNobodyClaimsIsReleased(t *testing.T) {
 	lost := queue.LeaseRef{Cell: got[1].Ref.Cell, Seq: got[1].Ref.Seq, Fence: got[1].Fence}
 	claim := func(leases ...queue.LeaseRef) {
 		t.Helper()
-		if err := r.Claim(t.Context(), Claim{Session: 7, Incarnation: 9, Holds: map[uint32][]queue.LeaseRef{1: leases}}); err != nil {
+		if _, err := r.Claim(t.Context(), Claim{Session: 7, Incarnation: 9, Holds: map[uint32][]queue.LeaseRef{1: leases}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -36,4 +36,35 @@ func TestLeaseThatNobodyClaimsIsReleased(t *testing.T) {
 	claim(kept)
 	r.propose(queue.Tick()) // behind the release
 	r.want("after two in a row", 1, 0, 1)
+}
+
+// A worker is told with each of its claims which of its messages are to be
+// cancelled, whoever leads; by force they end without it.
+func TestCancelIsTold(t *testing.T) {
+	r := newRig(t)
+	r.send(2, 0)
+	c := NewCall(1, message.ReceiveOptions{Max: 2, Lease: time.Minute, Worker: "w"}, 1)
+	c.Lease.Session = queue.Session{ID: 7, Incarnation: 9, CatalogVersion: 1}
+	r.Wait(c)
+	got, _ := c.Collect(t.Context())
+	told := func() (n int) {
+		t.Helper()
+		all, err := r.Claim(t.Context(), Claim{Session: 7, Incarnation: 9})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all[1])
+	}
+	if n := told(); n != 0 {
+		t.Fatalf("%d messages are to be cancelled", n)
+	}
+	r.propose((&queue.Cancel{IDs: []message.ID{got[0].ID}, Force: true, Grace: 2 * time.Second}).Command())
+	r.restart()
+	if n := told(); n != 1 {
+		t.Fatalf("the worker is told of %d messages, want 1", n)
+	}
+	r.step(time.Second)
+	r.want("in the grace", 0, 0, 2)
+	r.step(time.Second)
+	r.want("after the grace", 0, 0, 1)
 }

@@ -152,7 +152,9 @@ func (g *Group) build(view queue.Reader, term uint64) {
 				if d.Ended {
 					g.sessions.end(d.Session, d.Incarnation)
 				}
-				g.bind(g.leases.set(key, d.Fence, d.At), d.Session, d.Incarnation)
+				set := g.leases.set(key, d.Fence, d.At)
+				set.cancelling = d.Cancelling
+				g.bind(set, d.Session, d.Incarnation)
 				g.hold(key, l.workers.get(d.Worker, g.clock.Now()))
 			}
 			for kind := range c.timers {
@@ -263,7 +265,9 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	case queue.Dropped:
 		g.drop(e.Queue)
 	case queue.LeaseSet:
-		g.bind(g.leases.set(key, e.Fence, e.At), e.Session, e.Incarnation)
+		d := g.leases.set(key, e.Fence, e.At)
+		d.cancelling = e.Cancelling
+		g.bind(d, e.Session, e.Incarnation)
 	case queue.LeaseEnded:
 		g.endLease(key, e.Fence)
 		if l != nil && l.active != nil {

@@ -33,7 +33,8 @@ type deadline struct {
 	// What it is bound to, and that its end is on its way because that has ended.
 	session, incarnation uint64
 	ending               bool
-	missed               int // claims in a row that lacked it
+	cancelling           bool // its worker is to let it go
+	missed               int  // claims in a row that lacked it
 }
 
 // leases are all leases of the group, the next deadline first.

@@ -27,7 +27,7 @@ const (
 	askCatalog   = 6  // a change of the catalog → its result
 	askBeat      = 7  // a bundle of beats → those that may be answered
 	askReceivers = 8  // a queue → who receives from it
-	askClaim     = 9  // what a session knows to hold → nothing
+	askClaim     = 9  // what a session knows to hold → what of it is to be given back
 	askOwners    = 10 // a queue → the workers that its keys prefer
 )
 

@@ -18,6 +18,8 @@ const (
 	TooLarge          Code = "TOO_LARGE"          // a message, batch or header over its limit
 	Fenced            Code = "FENCED"             // the token is not the current one: somebody else may hold the message
 	Gone              Code = "GONE"               // the message was settled too long ago to know how
+	Ended             Code = "ENDED"              // the message has ended: nothing to cancel
+	CancelRequested   Code = "CANCEL_REQUESTED"   // the message is to be cancelled: stop working on it
 	NotDead           Code = "NOT_DEAD"           // only dead messages are redriven
 	ResourceExhausted Code = "RESOURCE_EXHAUSTED" // disk below its reserve, memory above its limit, a queue full: try later
 	WrongShard        Code = "WRONG_SHARD"        // the route is out of date; gateways refresh and go on by themselves

@@ -5,17 +5,18 @@ import "time"
 // State is where a message is in its life. It is in exactly one.
 type State byte
 
-// The states. Expired messages end in the ring of finished ones.
+// The states. Expired and cancelled messages end in the ring of finished ones.
 const (
 	Scheduled State = 1 // not before a time: delayed, or backing off
 	Ready     State = 2 // may be handed out, or waits for an earlier one of its key
 	Leased    State = 3
 	Finished  State = 4
 	Dead      State = 5
+	Cancelled State = 7 // nobody wants it done any more
 	Expired   State = 6 // its time passed before it was done, and its queue drops such messages
 )
 
-var stateNames = [...]string{Scheduled: "scheduled", Ready: "ready", Leased: "leased", Finished: "finished", Dead: "dead", Expired: "expired"}
+var stateNames = [...]string{Scheduled: "scheduled", Ready: "ready", Leased: "leased", Finished: "finished", Dead: "dead", Expired: "expired", Cancelled: "cancelled"}
 
 func (s State) String() string {
 	if int(s) < len(stateNames) && stateNames[s] != "" {
@@ -31,7 +32,7 @@ func ParseState(s string) (State, error) {
 			return State(i), nil
 		}
 	}
-	return 0, Errorf(InvalidArgument, "state %q: want ready, scheduled, leased, dead, finished or expired", clip(s))
+	return 0, Errorf(InvalidArgument, "state %q: want ready, scheduled, leased, dead, finished, expired or cancelled", clip(s))
 }
 
 // Action is what a settlement does.

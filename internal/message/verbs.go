@@ -91,6 +91,9 @@ type Attachment interface {
 	Claim(tokens []Token)
 	// Answered has room for one: the newest beat that the monitor has answered.
 	Answered() <-chan uint64
+	// Cancelled has room for one: the tokens of claimed leases whose messages are to
+	// be cancelled.
+	Cancelled() <-chan []string
 	// Ended is closed when the session is over, or a newer attachment has taken it
 	// up.
 	Ended() <-chan struct{}
@@ -116,6 +119,26 @@ type Delivery struct {
 	Fence      uint64
 	SentAt     time.Time
 	Lease      time.Duration
+}
+
+// CancelOptions say what becomes of a message that is leased when it is cancelled.
+type CancelOptions struct {
+	Force bool          // its lease ends, if its worker does not give it back
+	Grace time.Duration // after so long; 0 to MaxGrace
+}
+
+// MaxGrace is the longest that a worker may keep what is cancelled by force.
+const MaxGrace = time.Hour
+
+// Check refuses options out of bounds.
+func (o *CancelOptions) Check() error {
+	switch {
+	case o.Grace < 0 || o.Grace > MaxGrace:
+		return Errorf(InvalidArgument, "grace is %s: want 0s to %s", o.Grace, MaxGrace)
+	case o.Grace > 0 && !o.Force:
+		return Errorf(InvalidArgument, "grace is for force only: without it the worker has all the time it needs")
+	}
+	return nil
 }
 
 // ReadOptions say what a read is content with.

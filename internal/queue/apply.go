@@ -51,6 +51,7 @@ type Effect struct {
 	// LeaseSet: what it is bound to. SessionAttached. SessionEnded: this
 	// incarnation and all before it, whose leases are to be ended now.
 	Session, Incarnation uint64
+	Cancelling           bool // LeaseSet: its worker is to let it go
 	// SessionAttached: the version of the catalog in which it was live.
 	Catalog uint64
 }
@@ -189,6 +190,8 @@ func (m *Machine) apply(kind byte, d *decoder, e *entry) any {
 		m.drop(uint32(d.uint()))
 	case cmdPurge:
 		m.purge(uint32(d.uint()))
+	case cmdCancel:
+		return m.cancel(d)
 	case cmdTick:
 	case cmdReleaseLeases:
 		m.eachHeld(d, func(h *held) { m.release(h, 0) })

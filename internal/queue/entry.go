@@ -47,6 +47,7 @@ const (
 	cmdSplit         = 13
 	cmdSpinOff       = 14
 	cmdPurge         = 15
+	cmdCancel        = 16
 )
 
 // AppendEntry joins commands to one entry. groupTime and wall are milliseconds.
@@ -174,6 +175,8 @@ func (c Command) check() error {
 		(&Wake{}).decode(&d)
 	case cmdRedrive:
 		(&Redrive{}).decode(&d)
+	case cmdCancel:
+		(&Cancel{}).decode(&d)
 	case cmdConfigure:
 		(&Configure{}).decode(&d)
 	case cmdDrop, cmdPurge:

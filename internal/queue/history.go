@@ -21,6 +21,8 @@ const (
 	WorkerLost Outcome = 7
 	// Lapsed: the message's own time to expire passed.
 	Lapsed Outcome = 8
+	// Cancelled: nobody wants the message done any more.
+	Cancelled Outcome = 9
 )
 
 // Attempt is one line of a message's history. Times are wall time, ms.
@@ -45,6 +47,7 @@ type standing struct {
 	deliveries int
 	deaths     int
 	history    []Attempt // oldest first, the last MaxHistory
+	cancelling bool      // leased: it ends with its lease
 	aside      bool      // it waits for its next attempt outside the line of its key
 	unexpiring bool      // it was redriven: expires counts no more
 }
@@ -66,6 +69,7 @@ func (s *standing) append(b []byte) []byte {
 const (
 	standingAside = 1 << iota
 	standingUnexpiring
+	standingCancelling
 )
 
 func (s *standing) flags() (flags byte) {
@@ -74,6 +78,9 @@ func (s *standing) flags() (flags byte) {
 	}
 	if s.unexpiring {
 		flags |= standingUnexpiring
+	}
+	if s.cancelling {
+		flags |= standingCancelling
 	}
 	return flags
 }
@@ -86,7 +93,7 @@ func decodeStanding(row []byte) *standing {
 	s.history = decodeHistory(&d)
 	if len(d.b) > 0 {
 		flags := d.byte()
-		s.aside, s.unexpiring = flags&standingAside != 0, flags&standingUnexpiring != 0
+		s.aside, s.unexpiring, s.cancelling = flags&standingAside != 0, flags&standingUnexpiring != 0, flags&standingCancelling != 0
 	}
 	must(d.end("a state row"))
 	return s
@@ -171,8 +178,13 @@ type finished struct {
 
 // state is how the message ended.
 func (f *finished) state() message.State {
-	if n := len(f.history); n > 0 && f.history[n-1].Outcome == Lapsed {
-		return message.Expired
+	if n := len(f.history); n > 0 {
+		switch f.history[n-1].Outcome {
+		case Lapsed:
+			return message.Expired
+		case Cancelled:
+			return message.Cancelled
+		}
 	}
 	return message.Finished
 }

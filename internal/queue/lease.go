@@ -133,11 +133,9 @@ func (m *Machine) raiseFloor(q *queue, f Floor) {
 func (m *Machine) expireLeases(d *decoder) {
 	m.eachHeld(d, func(h *held) {
 		switch {
-		case h.lease.session != 0:
-			if !m.live(&h.lease) {
-				m.lose(h)
-			}
-		case h.deadline() <= m.meta.groupTime:
+		case h.lease.session != 0 && !m.live(&h.lease):
+			m.lose(h)
+		case h.deadline() > 0 && h.deadline() <= m.meta.groupTime: // of a session, too, if it was to be cancelled
 			m.fail(h, failure{outcome: Expired, err: "lease expired", hasDelay: true})
 		}
 	})

@@ -136,6 +136,9 @@ func (w *trial) release(t *rapid.T) {
 		if k.state, k.back = message.Ready, true; w.overdue(k) {
 			k.state = w.lapsed()
 		}
+		if k.cancelling {
+			k.state = message.Cancelled
+		}
 	}
 }
 
@@ -167,6 +170,31 @@ func (w *trial) split(t *rapid.T) {
 	}
 	if next != message.Cells {
 		t.Fatalf("the shards do not cover the cells: %+v", q.Shards)
+	}
+}
+
+// cancel ends what waits, and has what is leased end when its lease does.
+func (w *trial) cancel(t *rapid.T) {
+	if len(w.order) == 0 {
+		return
+	}
+	k := rapid.SampledFrom(w.order).Draw(t, "message")
+	r := w.apply(t, (&queue.Cancel{IDs: []message.ID{k.id}}).Command())[0].([]message.SettleResult)[0]
+	switch k.state {
+	case message.Ready, message.Scheduled:
+		if r.State != message.Cancelled || r.AlreadyDone || r.Err != nil {
+			t.Fatalf("a cancel of %s, which is %s: %+v", k.name, k.state, r)
+		}
+		k.state = message.Cancelled
+	case message.Leased:
+		if r.State != message.Leased || r.Err != nil {
+			t.Fatalf("a cancel of %s, which is leased: %+v", k.name, r)
+		}
+		k.cancelling = true
+	default:
+		if r.Err == nil && !(r.AlreadyDone && k.state == message.Cancelled) {
+			t.Fatalf("a cancel of %s, which is %s: %+v", k.name, k.state, r)
+		}
 	}
 }
 

@@ -42,6 +42,7 @@ func TestModel(t *testing.T) {
 			"repeat":    w.repeat,
 			"restart":   w.restart,
 			"purge":     w.purge,
+			"cancel":    w.cancel,
 			"configure": w.configure,
 			"crash":     w.crash,
 		})
@@ -57,6 +58,7 @@ type known struct {
 	// While it is leased: to which life of which session; 0: until a deadline.
 	session, incarnation uint64
 	attempts, deaths     int
+	cancelling           bool // it ends with its lease
 	sent                 message.New
 	aside                bool // it failed, and others of its key may overtake it
 	redriven             bool
@@ -311,7 +313,7 @@ func (w *trial) settle(t *rapid.T) {
 	for i, r := range w.apply(t, c.Command())[0].([]message.SettleResult) {
 		s := c.Settlements[i]
 		k := w.messages[s.Token.ID]
-		live := w.current[s.Token.ID] == s.Token && w.holds(k)
+		live := w.current[s.Token.ID] == s.Token && w.holds(k) && !(k.cancelling && s.Action == message.Extend && s.Token.Session == 0)
 		if accepted := r.Err == nil && !r.AlreadyDone; accepted != live {
 			t.Fatalf("a settlement of %s by a token that is current=%v was accepted=%v: %+v", k.name, live, accepted, r)
 		}
@@ -322,6 +324,12 @@ func (w *trial) settle(t *rapid.T) {
 			continue
 		}
 		delete(w.current, s.Token.ID)
+		if k.cancelling {
+			if r.State != message.Cancelled && s.Action != message.Ack {
+				t.Fatalf("%s was to be cancelled and is %s", k.name, r.State)
+			}
+			continue
+		}
 		k.back = true
 		if s.Action == message.Nack || s.Action == message.Reject {
 			k.attempts++
@@ -374,6 +382,14 @@ func (w *trial) time(t *rapid.T) {
 			if w.mayEnd(t, k); w.waits(k) {
 				t.Fatalf("%s is %s after its time", k.name, k.state)
 			}
+			continue
+		}
+		if k.state == message.Leased && k.cancelling && (!ok || d.State != message.Leased) {
+			if ok && d.State != message.Cancelled {
+				t.Fatalf("%s was to be cancelled and is %s", k.name, d.State)
+			}
+			delete(w.current, k.id)
+			k.state = message.Cancelled
 			continue
 		}
 		if !ok {
@@ -447,7 +463,7 @@ func (w *trial) check(t *rapid.T) {
 			counts.Leased++
 		case message.Dead:
 			counts.Dead++
-		case message.Finished, message.Expired:
+		case message.Finished, message.Expired, message.Cancelled:
 		}
 		at := place{k.id.Point().Cell(), k.id.Seq()}
 		if k.key != "" {

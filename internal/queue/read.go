@@ -184,8 +184,9 @@ func Timers(rows Reader, number uint32, n int, kind TimerKind, after *TimerRef, 
 // Deadline is a lease with what ends it: a group time, or its session (At is 0).
 type Deadline struct {
 	LeaseRef
-	At                   int64
+	At                   int64 // 0: none; with a session only when it is to be cancelled by force
 	Session, Incarnation uint64
+	Cancelling           bool // the worker is to let it go
 	Ended                bool // the session has ended here: Expire ends the lease
 	Worker               string
 }
@@ -203,9 +204,11 @@ func Deadlines(rows Reader, number uint32, n int) []Deadline {
 		d := &out[i]
 		if d.Session != 0 {
 			d.Ended = !liveSession(rows, &k, d.Session, d.Incarnation)
-		} else if row, ok := rows.Get(spaceOf(number, n), k.seq(rowState, d.Seq)); ok {
-			if at := decodeStanding(row).deadline; at > 0 {
-				d.At = at
+		}
+		if row, ok := rows.Get(spaceOf(number, n), k.seq(rowState, d.Seq)); ok {
+			st := decodeStanding(row)
+			if d.Cancelling = st.cancelling; st.deadline > 0 {
+				d.At = st.deadline
 			}
 		}
 	}
@@ -398,7 +401,7 @@ func (l *listing) index(n int, kind byte, lo []byte) (full bool) {
 // indexes are the kinds of rows that a list of a state goes by.
 var indexes = map[message.State][]byte{
 	message.Ready: {rowData}, message.Scheduled: {rowTimer, rowDeliver}, message.Leased: {rowLease}, message.Dead: {rowDead},
-	message.Finished: {rowFinished}, message.Expired: {rowFinished},
+	message.Finished: {rowFinished}, message.Expired: {rowFinished}, message.Cancelled: {rowFinished},
 }
 
 // rowKeyLen is the length of the keys that a list goes by: a cursor that is not

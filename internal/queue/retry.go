@@ -17,6 +17,9 @@ type failure struct {
 
 // fail counts a failed attempt: the message is tried again later, or is dead.
 func (m *Machine) fail(h *held, f failure) message.State {
+	if h.cancelling() {
+		return m.cancelHeld(h, f.outcome, f.err)
+	}
 	st := h.stand()
 	st.remember(m.attempt(h, f.outcome, message.ClipError(f.err)))
 	st.attempts++

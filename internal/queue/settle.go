@@ -42,6 +42,9 @@ func (m *Machine) settleOne(s *settlement) message.SettleResult {
 			return message.SettleResult{State: message.Leased} // it has no deadline
 		}
 		st := h.stand()
+		if st.cancelling {
+			return message.SettleResult{State: message.Leased, Err: message.Errorf(message.CancelRequested, "message %s is to be cancelled: stop working on it and give it back", s.at)}
+		}
 		st.deadline = m.meta.groupTime + s.lease
 		m.save(h.stored)
 		m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: h.ref(), Fence: h.fence, At: st.deadline})
@@ -54,7 +57,7 @@ func (m *Machine) settleOne(s *settlement) message.SettleResult {
 func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
 	if row, ok := m.rows.Get(c.space, m.keys.seq(rowFinished, s.at.Seq())); ok {
 		f := decodeFinished(row)
-		if s.action == message.Ack && f.fence == s.fence {
+		if s.action == message.Ack && f.fence == s.fence && f.state() == message.Finished {
 			return message.SettleResult{AlreadyDone: true, State: message.Finished}
 		}
 		state := f.state()
@@ -97,6 +100,9 @@ func (m *Machine) end(x *stored, f *finished, last Attempt) {
 
 // release gives a message back without counting an attempt.
 func (m *Machine) release(h *held, delay int64) message.State {
+	if h.cancelling() {
+		return m.cancelHeld(h, Released, "")
+	}
 	h.stand().remember(m.attempt(h, Released, ""))
 	m.endLease(h)
 	return m.back(h.stored, delay)

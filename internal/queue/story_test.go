@@ -88,6 +88,23 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		}
 		c.Settings = c.Settings.WithDefaults()
 		w.apply(c.Command())
+	case "cancel":
+		c := queue.Cancel{Force: d.HasArg("force"), Grace: seconds("grace")}
+		for _, a := range d.CmdArgs {
+			if id, ok := w.names[a.Key]; ok {
+				c.IDs = append(c.IDs, id)
+			}
+		}
+		for _, r := range w.apply(c.Command())[0].([]message.SettleResult) {
+			switch {
+			case r.Err != nil:
+				fmt.Fprintln(&out, w.nameAll(r.Err.Error()))
+			case r.AlreadyDone:
+				fmt.Fprintln(&out, r.State, "already")
+			default:
+				fmt.Fprintln(&out, r.State)
+			}
+		}
 	case "purge":
 		w.apply((&queue.Purge{Queue: 1}).Command())
 	case "drop":
@@ -273,7 +290,7 @@ func (w *world) show(name string) string {
 	if b := x.Blocker; b != nil {
 		fmt.Fprintf(&out, " behind %s (%s)", w.name(b.ID), b.State)
 	}
-	outcomes := []string{"", "acked", "nacked", "rejected", "released", "expired", "redriven", "worker_lost", "lapsed"}
+	outcomes := []string{"", "acked", "nacked", "rejected", "released", "expired", "redriven", "worker_lost", "lapsed", "cancelled"}
 	for _, a := range x.History {
 		fmt.Fprintf(&out, "\n  %d-%d attempt %d on %s: %s %s", a.LeasedAt, a.EndedAt, a.Number, a.Worker, outcomes[a.Outcome], a.Error)
 	}

@@ -98,7 +98,7 @@ func (m *Machine) lapse(x *stored) {
 	case message.Ready, message.Scheduled:
 		m.withhold(x)
 		m.expire(x)
-	case message.Leased, message.Finished, message.Dead, message.Expired:
+	case message.Leased, message.Finished, message.Dead, message.Expired, message.Cancelled:
 	}
 }
 

@@ -205,6 +205,8 @@ const (
 	MessageState_MESSAGE_STATE_DEAD        MessageState = 5
 	// Its time has passed before it was done.
 	MessageState_MESSAGE_STATE_EXPIRED MessageState = 6
+	// Nobody wanted it done any more.
+	MessageState_MESSAGE_STATE_CANCELLED MessageState = 7
 )
 
 // Enum value maps for MessageState.
@@ -217,6 +219,7 @@ var (
 		4: "MESSAGE_STATE_FINISHED",
 		5: "MESSAGE_STATE_DEAD",
 		6: "MESSAGE_STATE_EXPIRED",
+		7: "MESSAGE_STATE_CANCELLED",
 	}
 	MessageState_value = map[string]int32{
 		"MESSAGE_STATE_UNSPECIFIED": 0,
@@ -226,6 +229,7 @@ var (
 		"MESSAGE_STATE_FINISHED":    4,
 		"MESSAGE_STATE_DEAD":        5,
 		"MESSAGE_STATE_EXPIRED":     6,
+		"MESSAGE_STATE_CANCELLED":   7,
 	}
 )
 
@@ -2290,7 +2294,11 @@ type WorkResponse struct {
 	// its TTL. Without it the leases have deadlines.
 	Ttl *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// The answer to a goodbye: nothing more is handed out.
-	Goodbye       bool `protobuf:"varint,5,opt,name=goodbye,proto3" json:"goodbye,omitempty"`
+	Goodbye bool `protobuf:"varint,5,opt,name=goodbye,proto3" json:"goodbye,omitempty"`
+	// Of a session: the tokens of messages that are to be cancelled. The worker
+	// stops what it does about them and gives them back. They are named again with
+	// each claim until it has.
+	Cancelled     []string `protobuf:"bytes,6,rep,name=cancelled,proto3" json:"cancelled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2358,6 +2366,13 @@ func (x *WorkResponse) GetGoodbye() bool {
 		return x.Goodbye
 	}
 	return false
+}
+
+func (x *WorkResponse) GetCancelled() []string {
+	if x != nil {
+		return x.Cancelled
+	}
+	return nil
 }
 
 // Freshness tells how new an answer is and who gave it.
@@ -3013,6 +3028,174 @@ func (x *ListMessagesResponse) GetFreshness() *Freshness {
 	return nil
 }
 
+type CancelMessagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1–1,000.
+	Ids []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	// End a lease that its worker does not give back.
+	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// With force: how long the worker has; 0–1 h, default 0.
+	Grace         *durationpb.Duration `protobuf:"bytes,3,opt,name=grace,proto3" json:"grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelMessagesRequest) Reset() {
+	*x = CancelMessagesRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelMessagesRequest) ProtoMessage() {}
+
+func (x *CancelMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelMessagesRequest.ProtoReflect.Descriptor instead.
+func (*CancelMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CancelMessagesRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *CancelMessagesRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *CancelMessagesRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+type CancelResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Error *Error                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// cancelled, or leased: its worker has been asked.
+	State         MessageState `protobuf:"varint,3,opt,name=state,proto3,enum=comanda.v1.MessageState" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelResult) Reset() {
+	*x = CancelResult{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelResult) ProtoMessage() {}
+
+func (x *CancelResult) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelResult.ProtoReflect.Descriptor instead.
+func (*CancelResult) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CancelResult) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CancelResult) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *CancelResult) GetState() MessageState {
+	if x != nil {
+		return x.State
+	}
+	return MessageState_MESSAGE_STATE_UNSPECIFIED
+}
+
+type CancelMessagesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*CancelResult        `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelMessagesResponse) Reset() {
+	*x = CancelMessagesResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelMessagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelMessagesResponse) ProtoMessage() {}
+
+func (x *CancelMessagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelMessagesResponse.ProtoReflect.Descriptor instead.
+func (*CancelMessagesResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CancelMessagesResponse) GetResults() []*CancelResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
 type RedriveMessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1–1,000 ids of dead messages.
@@ -3025,7 +3208,7 @@ type RedriveMessagesRequest struct {
 
 func (x *RedriveMessagesRequest) Reset() {
 	*x = RedriveMessagesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3037,7 +3220,7 @@ func (x *RedriveMessagesRequest) String() string {
 func (*RedriveMessagesRequest) ProtoMessage() {}
 
 func (x *RedriveMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3050,7 +3233,7 @@ func (x *RedriveMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessagesRequest.ProtoReflect.Descriptor instead.
 func (*RedriveMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{36}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RedriveMessagesRequest) GetIds() []string {
@@ -3077,7 +3260,7 @@ type RedriveResult struct {
 
 func (x *RedriveResult) Reset() {
 	*x = RedriveResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3089,7 +3272,7 @@ func (x *RedriveResult) String() string {
 func (*RedriveResult) ProtoMessage() {}
 
 func (x *RedriveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3102,7 +3285,7 @@ func (x *RedriveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResult.ProtoReflect.Descriptor instead.
 func (*RedriveResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{37}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RedriveResult) GetId() string {
@@ -3128,7 +3311,7 @@ type RedriveMessagesResponse struct {
 
 func (x *RedriveMessagesResponse) Reset() {
 	*x = RedriveMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3323,7 @@ func (x *RedriveMessagesResponse) String() string {
 func (*RedriveMessagesResponse) ProtoMessage() {}
 
 func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3336,7 @@ func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessagesResponse.ProtoReflect.Descriptor instead.
 func (*RedriveMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{38}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RedriveMessagesResponse) GetResults() []*RedriveResult {
@@ -3176,7 +3359,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3188,7 +3371,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3384,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Rate) GetCount() int32 {
@@ -3233,7 +3416,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3428,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3441,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Backoff) GetKind() BackoffKind {
@@ -3320,7 +3503,7 @@ type QueueSettings struct {
 
 func (x *QueueSettings) Reset() {
 	*x = QueueSettings{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3515,7 @@ func (x *QueueSettings) String() string {
 func (*QueueSettings) ProtoMessage() {}
 
 func (x *QueueSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3528,7 @@ func (x *QueueSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueSettings.ProtoReflect.Descriptor instead.
 func (*QueueSettings) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *QueueSettings) GetMaxAttempts() int32 {
@@ -3447,7 +3630,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3459,7 +3642,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3472,7 +3655,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Counts) GetReady() int64 {
@@ -3530,7 +3713,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3542,7 +3725,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3555,7 +3738,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Queue) GetName() string {
@@ -3626,7 +3809,7 @@ type CreateQueueRequest struct {
 
 func (x *CreateQueueRequest) Reset() {
 	*x = CreateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +3821,7 @@ func (x *CreateQueueRequest) String() string {
 func (*CreateQueueRequest) ProtoMessage() {}
 
 func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +3834,7 @@ func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueRequest.ProtoReflect.Descriptor instead.
 func (*CreateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateQueueRequest) GetQueue() string {
@@ -3692,7 +3875,7 @@ type UpdateQueueRequest struct {
 
 func (x *UpdateQueueRequest) Reset() {
 	*x = UpdateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +3887,7 @@ func (x *UpdateQueueRequest) String() string {
 func (*UpdateQueueRequest) ProtoMessage() {}
 
 func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +3900,7 @@ func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueRequest.ProtoReflect.Descriptor instead.
 func (*UpdateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UpdateQueueRequest) GetQueue() string {
@@ -3757,7 +3940,7 @@ type UpdateQueueResponse struct {
 
 func (x *UpdateQueueResponse) Reset() {
 	*x = UpdateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3769,7 +3952,7 @@ func (x *UpdateQueueResponse) String() string {
 func (*UpdateQueueResponse) ProtoMessage() {}
 
 func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3782,7 +3965,7 @@ func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueResponse.ProtoReflect.Descriptor instead.
 func (*UpdateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UpdateQueueResponse) GetQueue() *Queue {
@@ -3803,7 +3986,7 @@ type CreateQueueResponse struct {
 
 func (x *CreateQueueResponse) Reset() {
 	*x = CreateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3815,7 +3998,7 @@ func (x *CreateQueueResponse) String() string {
 func (*CreateQueueResponse) ProtoMessage() {}
 
 func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +4011,7 @@ func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueResponse.ProtoReflect.Descriptor instead.
 func (*CreateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateQueueResponse) GetQueue() *Queue {
@@ -3857,7 +4040,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3869,7 +4052,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3882,7 +4065,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetQueueRequest) GetQueue() string {
@@ -3909,7 +4092,7 @@ type GetQueueResponse struct {
 
 func (x *GetQueueResponse) Reset() {
 	*x = GetQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3921,7 +4104,7 @@ func (x *GetQueueResponse) String() string {
 func (*GetQueueResponse) ProtoMessage() {}
 
 func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3934,7 +4117,7 @@ func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueResponse.ProtoReflect.Descriptor instead.
 func (*GetQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetQueueResponse) GetQueue() *Queue {
@@ -3962,7 +4145,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3974,7 +4157,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3987,7 +4170,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListQueuesRequest) GetMax() int32 {
@@ -4014,7 +4197,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4026,7 +4209,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4039,7 +4222,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -4065,7 +4248,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4077,7 +4260,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4090,7 +4273,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DeleteQueueRequest) GetQueue() string {
@@ -4108,7 +4291,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4120,7 +4303,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4133,7 +4316,7 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
 }
 
 type PurgeQueueRequest struct {
@@ -4145,7 +4328,7 @@ type PurgeQueueRequest struct {
 
 func (x *PurgeQueueRequest) Reset() {
 	*x = PurgeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4157,7 +4340,7 @@ func (x *PurgeQueueRequest) String() string {
 func (*PurgeQueueRequest) ProtoMessage() {}
 
 func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4170,7 +4353,7 @@ func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueRequest.ProtoReflect.Descriptor instead.
 func (*PurgeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PurgeQueueRequest) GetQueue() string {
@@ -4188,7 +4371,7 @@ type PurgeQueueResponse struct {
 
 func (x *PurgeQueueResponse) Reset() {
 	*x = PurgeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4200,7 +4383,7 @@ func (x *PurgeQueueResponse) String() string {
 func (*PurgeQueueResponse) ProtoMessage() {}
 
 func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4213,7 +4396,7 @@ func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueResponse.ProtoReflect.Descriptor instead.
 func (*PurgeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
 }
 
 type PauseQueueRequest struct {
@@ -4225,7 +4408,7 @@ type PauseQueueRequest struct {
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4237,7 +4420,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4250,7 +4433,7 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PauseQueueRequest) GetQueue() string {
@@ -4268,7 +4451,7 @@ type PauseQueueResponse struct {
 
 func (x *PauseQueueResponse) Reset() {
 	*x = PauseQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4280,7 +4463,7 @@ func (x *PauseQueueResponse) String() string {
 func (*PauseQueueResponse) ProtoMessage() {}
 
 func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4293,7 +4476,7 @@ func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueResponse.ProtoReflect.Descriptor instead.
 func (*PauseQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
 }
 
 type ResumeQueueRequest struct {
@@ -4305,7 +4488,7 @@ type ResumeQueueRequest struct {
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4317,7 +4500,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4330,7 +4513,7 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ResumeQueueRequest) GetQueue() string {
@@ -4348,7 +4531,7 @@ type ResumeQueueResponse struct {
 
 func (x *ResumeQueueResponse) Reset() {
 	*x = ResumeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4360,7 +4543,7 @@ func (x *ResumeQueueResponse) String() string {
 func (*ResumeQueueResponse) ProtoMessage() {}
 
 func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4373,7 +4556,7 @@ func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ResumeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
 }
 
 type LocateKeyRequest struct {
@@ -4386,7 +4569,7 @@ type LocateKeyRequest struct {
 
 func (x *LocateKeyRequest) Reset() {
 	*x = LocateKeyRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4398,7 +4581,7 @@ func (x *LocateKeyRequest) String() string {
 func (*LocateKeyRequest) ProtoMessage() {}
 
 func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4411,7 +4594,7 @@ func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyRequest.ProtoReflect.Descriptor instead.
 func (*LocateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *LocateKeyRequest) GetQueue() string {
@@ -4442,7 +4625,7 @@ type LocateKeyResponse struct {
 
 func (x *LocateKeyResponse) Reset() {
 	*x = LocateKeyResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4454,7 +4637,7 @@ func (x *LocateKeyResponse) String() string {
 func (*LocateKeyResponse) ProtoMessage() {}
 
 func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4467,7 +4650,7 @@ func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyResponse.ProtoReflect.Descriptor instead.
 func (*LocateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *LocateKeyResponse) GetHash() string {
@@ -4513,7 +4696,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4525,7 +4708,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4538,7 +4721,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
 }
 
 type GetServerResponse struct {
@@ -4561,7 +4744,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4573,7 +4756,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4586,7 +4769,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetServerResponse) GetVersion() string {
@@ -4682,7 +4865,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4694,7 +4877,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4707,7 +4890,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *DiskStatus) GetFreeBytes() uint64 {
@@ -4762,7 +4945,7 @@ type MemoryStatus struct {
 
 func (x *MemoryStatus) Reset() {
 	*x = MemoryStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4774,7 +4957,7 @@ func (x *MemoryStatus) String() string {
 func (*MemoryStatus) ProtoMessage() {}
 
 func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4787,7 +4970,7 @@ func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStatus.ProtoReflect.Descriptor instead.
 func (*MemoryStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *MemoryStatus) GetLimitBytes() uint64 {
@@ -4824,7 +5007,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4836,7 +5019,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4849,7 +5032,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *GroupStatus) GetGroup() uint32 {
@@ -4925,7 +5108,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4937,7 +5120,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4950,7 +5133,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListShardsRequest) GetQueue() string {
@@ -4999,7 +5182,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5011,7 +5194,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5024,7 +5207,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Shard) GetId() string {
@@ -5095,7 +5278,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5107,7 +5290,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5120,7 +5303,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -5155,7 +5338,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5167,7 +5350,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5180,7 +5363,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SplitShardRequest) GetQueue() string {
@@ -5207,7 +5390,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5219,7 +5402,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5232,7 +5415,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *SplitShardResponse) GetShards() []*Shard {
@@ -5268,7 +5451,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5280,7 +5463,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5293,7 +5476,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Node) GetId() uint64 {
@@ -5381,7 +5564,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5393,7 +5576,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5406,7 +5589,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
 }
 
 type ListNodesResponse struct {
@@ -5419,7 +5602,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5431,7 +5614,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5444,7 +5627,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -5466,7 +5649,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5478,7 +5661,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5491,7 +5674,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -5517,7 +5700,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5529,7 +5712,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5542,7 +5725,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -5565,7 +5748,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5577,7 +5760,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5590,7 +5773,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -5615,7 +5798,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5627,7 +5810,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5640,7 +5823,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
 }
 
 type MoveShardRequest struct {
@@ -5656,7 +5839,7 @@ type MoveShardRequest struct {
 
 func (x *MoveShardRequest) Reset() {
 	*x = MoveShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5668,7 +5851,7 @@ func (x *MoveShardRequest) String() string {
 func (*MoveShardRequest) ProtoMessage() {}
 
 func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5681,7 +5864,7 @@ func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
 func (*MoveShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *MoveShardRequest) GetQueue() string {
@@ -5714,7 +5897,7 @@ type MoveShardResponse struct {
 
 func (x *MoveShardResponse) Reset() {
 	*x = MoveShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5726,7 +5909,7 @@ func (x *MoveShardResponse) String() string {
 func (*MoveShardResponse) ProtoMessage() {}
 
 func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5739,7 +5922,7 @@ func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
 func (*MoveShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *MoveShardResponse) GetOperation() *Operation {
@@ -5774,7 +5957,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5786,7 +5969,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5799,7 +5982,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -5876,7 +6059,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5888,7 +6071,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5901,7 +6084,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ListOperationsRequest) GetMax() int32 {
@@ -5929,7 +6112,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5941,7 +6124,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5954,7 +6137,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -5980,7 +6163,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5992,7 +6175,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6005,7 +6188,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *GetOperationRequest) GetId() uint64 {
@@ -6024,7 +6207,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6036,7 +6219,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6049,7 +6232,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -6068,7 +6251,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6080,7 +6263,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6093,7 +6276,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -6112,7 +6295,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6124,7 +6307,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6137,7 +6320,7 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
@@ -6156,7 +6339,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6168,7 +6351,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6181,7 +6364,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -6209,7 +6392,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6221,7 +6404,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6234,7 +6417,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -6298,7 +6481,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6310,7 +6493,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6323,7 +6506,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -6349,7 +6532,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6361,7 +6544,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6374,7 +6557,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -6528,7 +6711,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"settlement\"`\n" +
 	"\x14NumberedSettleResult\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x120\n" +
-	"\x06result\x18\x02 \x01(\v2\x18.comanda.v1.SettleResultR\x06result\"\xdb\x01\n" +
+	"\x06result\x18\x02 \x01(\v2\x18.comanda.v1.SettleResultR\x06result\"\xf9\x01\n" +
 	"\fWorkResponse\x124\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x14.comanda.v1.DeliveryR\n" +
@@ -6536,7 +6719,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\asettled\x18\x02 \x03(\v2 .comanda.v1.NumberedSettleResultR\asettled\x12\x12\n" +
 	"\x04beat\x18\x03 \x01(\x04R\x04beat\x12+\n" +
 	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
-	"\agoodbye\x18\x05 \x01(\bR\agoodbye\"S\n" +
+	"\agoodbye\x18\x05 \x01(\bR\agoodbye\x12\x1c\n" +
+	"\tcancelled\x18\x06 \x03(\tR\tcancelled\"S\n" +
 	"\tFreshness\x12\x1b\n" +
 	"\tserved_by\x18\x01 \x01(\tR\bservedBy\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x15\n" +
@@ -6600,7 +6784,17 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x14ListMessagesResponse\x12/\n" +
 	"\bmessages\x18\x01 \x03(\v2\x13.comanda.v1.MessageR\bmessages\x12\x1b\n" +
 	"\tnext_page\x18\x02 \x01(\tR\bnextPage\x123\n" +
-	"\tfreshness\x18\x03 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"Q\n" +
+	"\tfreshness\x18\x03 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"p\n" +
+	"\x15CancelMessagesRequest\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12/\n" +
+	"\x05grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"w\n" +
+	"\fCancelResult\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
+	"\x05error\x18\x02 \x01(\v2\x11.comanda.v1.ErrorR\x05error\x12.\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x18.comanda.v1.MessageStateR\x05state\"L\n" +
+	"\x16CancelMessagesResponse\x122\n" +
+	"\aresults\x18\x01 \x03(\v2\x18.comanda.v1.CancelResultR\aresults\"Q\n" +
 	"\x16RedriveMessagesRequest\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\tR\x03ids\x12%\n" +
 	"\x0ereset_attempts\x18\x02 \x01(\bR\rresetAttempts\"H\n" +
@@ -6853,7 +7047,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\fOnDisconnect\x12\x1d\n" +
 	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ON_DISCONNECT_REROUTE\x10\x01\x12\x16\n" +
-	"\x12ON_DISCONNECT_WAIT\x10\x02*\xcc\x01\n" +
+	"\x12ON_DISCONNECT_WAIT\x10\x02*\xe9\x01\n" +
 	"\fMessageState\x12\x1d\n" +
 	"\x19MESSAGE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17MESSAGE_STATE_SCHEDULED\x10\x01\x12\x17\n" +
@@ -6861,7 +7055,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x14MESSAGE_STATE_LEASED\x10\x03\x12\x1a\n" +
 	"\x16MESSAGE_STATE_FINISHED\x10\x04\x12\x16\n" +
 	"\x12MESSAGE_STATE_DEAD\x10\x05\x12\x19\n" +
-	"\x15MESSAGE_STATE_EXPIRED\x10\x06*x\n" +
+	"\x15MESSAGE_STATE_EXPIRED\x10\x06\x12\x1b\n" +
+	"\x17MESSAGE_STATE_CANCELLED\x10\a*x\n" +
 	"\vBackoffKind\x12\x1c\n" +
 	"\x18BACKOFF_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18BACKOFF_KIND_EXPONENTIAL\x10\x01\x12\x16\n" +
@@ -6879,7 +7074,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tOnExpired\x12\x1a\n" +
 	"\x16ON_EXPIRED_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fON_EXPIRED_DROP\x10\x01\x12\x13\n" +
-	"\x0fON_EXPIRED_DEAD\x10\x022\xb8\t\n" +
+	"\x0fON_EXPIRED_DEAD\x10\x022\xb1\n" +
+	"\n" +
 	"\bMessages\x12a\n" +
 	"\x04Send\x12\x17.comanda.v1.SendRequest\x1a\x18.comanda.v1.SendResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/queues/{queue}/messages\x12f\n" +
 	"\aReceive\x12\x1a.comanda.v1.ReceiveRequest\x1a\x1b.comanda.v1.ReceiveResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x1a/v1/queues/{queue}/receive\x12V\n" +
@@ -6892,7 +7088,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06Reject\x12\x19.comanda.v1.RejectRequest\x1a\x1a.comanda.v1.RejectResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/leases/{token}/reject\x12=\n" +
 	"\x04Work\x12\x17.comanda.v1.WorkRequest\x1a\x18.comanda.v1.WorkResponse(\x010\x01\x12i\n" +
 	"\vShowMessage\x12\x1e.comanda.v1.ShowMessageRequest\x1a\x1f.comanda.v1.ShowMessageResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/messages/{id}\x12v\n" +
-	"\fListMessages\x12\x1f.comanda.v1.ListMessagesRequest\x1a .comanda.v1.ListMessagesResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/queues/{queue}/messages\x12{\n" +
+	"\fListMessages\x12\x1f.comanda.v1.ListMessagesRequest\x1a .comanda.v1.ListMessagesResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/queues/{queue}/messages\x12w\n" +
+	"\x0eCancelMessages\x12!.comanda.v1.CancelMessagesRequest\x1a\".comanda.v1.CancelMessagesResponse\"\x1e\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/messages/cancel\x12{\n" +
 	"\x0fRedriveMessages\x12\".comanda.v1.RedriveMessagesRequest\x1a#.comanda.v1.RedriveMessagesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/messages/redrive2\xcd\b\n" +
 	"\x06Queues\x12m\n" +
 	"\vCreateQueue\x12\x1e.comanda.v1.CreateQueueRequest\x1a\x1f.comanda.v1.CreateQueueResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\x1a\x12/v1/queues/{queue}\x12v\n" +
@@ -6940,7 +7137,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(OnConflict)(0),                 // 0: comanda.v1.OnConflict
 	(Action)(0),                     // 1: comanda.v1.Action
@@ -6986,240 +7183,249 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*ShowMessageResponse)(nil),     // 41: comanda.v1.ShowMessageResponse
 	(*ListMessagesRequest)(nil),     // 42: comanda.v1.ListMessagesRequest
 	(*ListMessagesResponse)(nil),    // 43: comanda.v1.ListMessagesResponse
-	(*RedriveMessagesRequest)(nil),  // 44: comanda.v1.RedriveMessagesRequest
-	(*RedriveResult)(nil),           // 45: comanda.v1.RedriveResult
-	(*RedriveMessagesResponse)(nil), // 46: comanda.v1.RedriveMessagesResponse
-	(*Rate)(nil),                    // 47: comanda.v1.Rate
-	(*Backoff)(nil),                 // 48: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 49: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 50: comanda.v1.Counts
-	(*Queue)(nil),                   // 51: comanda.v1.Queue
-	(*CreateQueueRequest)(nil),      // 52: comanda.v1.CreateQueueRequest
-	(*UpdateQueueRequest)(nil),      // 53: comanda.v1.UpdateQueueRequest
-	(*UpdateQueueResponse)(nil),     // 54: comanda.v1.UpdateQueueResponse
-	(*CreateQueueResponse)(nil),     // 55: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 56: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 57: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 58: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 59: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 60: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 61: comanda.v1.DeleteQueueResponse
-	(*PurgeQueueRequest)(nil),       // 62: comanda.v1.PurgeQueueRequest
-	(*PurgeQueueResponse)(nil),      // 63: comanda.v1.PurgeQueueResponse
-	(*PauseQueueRequest)(nil),       // 64: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 65: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 66: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 67: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 68: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 69: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 70: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 71: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 72: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 73: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 74: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 75: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 76: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 77: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 78: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 79: comanda.v1.SplitShardResponse
-	(*Node)(nil),                    // 80: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 81: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 82: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 83: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 84: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 85: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 86: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 87: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 88: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 89: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 90: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 91: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 92: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 93: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 94: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 95: comanda.v1.CancelOperationResponse
-	(*ListOwnersRequest)(nil),       // 96: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 97: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 98: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 99: comanda.v1.ListOwnersResponse
-	nil,                             // 100: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 101: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 102: comanda.v1.Message.AttributesEntry
-	nil,                             // 103: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 104: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 105: google.protobuf.Timestamp
+	(*CancelMessagesRequest)(nil),   // 44: comanda.v1.CancelMessagesRequest
+	(*CancelResult)(nil),            // 45: comanda.v1.CancelResult
+	(*CancelMessagesResponse)(nil),  // 46: comanda.v1.CancelMessagesResponse
+	(*RedriveMessagesRequest)(nil),  // 47: comanda.v1.RedriveMessagesRequest
+	(*RedriveResult)(nil),           // 48: comanda.v1.RedriveResult
+	(*RedriveMessagesResponse)(nil), // 49: comanda.v1.RedriveMessagesResponse
+	(*Rate)(nil),                    // 50: comanda.v1.Rate
+	(*Backoff)(nil),                 // 51: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 52: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 53: comanda.v1.Counts
+	(*Queue)(nil),                   // 54: comanda.v1.Queue
+	(*CreateQueueRequest)(nil),      // 55: comanda.v1.CreateQueueRequest
+	(*UpdateQueueRequest)(nil),      // 56: comanda.v1.UpdateQueueRequest
+	(*UpdateQueueResponse)(nil),     // 57: comanda.v1.UpdateQueueResponse
+	(*CreateQueueResponse)(nil),     // 58: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 59: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 60: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 61: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 62: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 63: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 64: comanda.v1.DeleteQueueResponse
+	(*PurgeQueueRequest)(nil),       // 65: comanda.v1.PurgeQueueRequest
+	(*PurgeQueueResponse)(nil),      // 66: comanda.v1.PurgeQueueResponse
+	(*PauseQueueRequest)(nil),       // 67: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 68: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 69: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 70: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 71: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 72: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 73: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 74: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 75: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 76: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 77: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 78: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 79: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 80: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 81: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 82: comanda.v1.SplitShardResponse
+	(*Node)(nil),                    // 83: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 84: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 85: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 86: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 87: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 88: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 89: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 90: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 91: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 92: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 93: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 94: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 95: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 96: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 97: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 98: comanda.v1.CancelOperationResponse
+	(*ListOwnersRequest)(nil),       // 99: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 100: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 101: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 102: comanda.v1.ListOwnersResponse
+	nil,                             // 103: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 104: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 105: comanda.v1.Message.AttributesEntry
+	nil,                             // 106: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 107: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 108: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	100, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	104, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	105, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	105, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	103, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	107, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	108, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	108, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	0,   // 4: comanda.v1.NewMessage.on_conflict:type_name -> comanda.v1.OnConflict
 	10,  // 5: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
-	48,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
+	51,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
 	9,   // 7: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
 	12,  // 8: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	13,  // 9: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	104, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	104, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	101, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	105, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	104, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	107, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	107, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	104, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	108, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	107, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	16,  // 15: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	1,   // 16: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	104, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	104, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	107, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	107, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
 	18,  // 19: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
 	12,  // 20: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	3,   // 21: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
 	20,  // 22: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	104, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	107, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	3,   // 24: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	104, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	104, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	107, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	107, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
 	33,  // 27: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
 	34,  // 28: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	104, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	104, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	107, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	107, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	2,   // 31: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
 	18,  // 32: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
 	20,  // 33: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
 	16,  // 34: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
 	35,  // 35: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	104, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	104, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	104, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	105, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	105, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	105, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	102, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	107, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	107, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	107, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	108, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	108, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	108, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	105, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
 	39,  // 43: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
 	10,  // 44: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	105, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	108, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
 	40,  // 46: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
 	37,  // 47: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	104, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	107, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
 	40,  // 49: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
 	37,  // 50: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	12,  // 51: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	45,  // 52: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	104, // 53: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
-	4,   // 54: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	104, // 55: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	104, // 56: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	104, // 57: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	48,  // 58: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	104, // 59: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	6,   // 60: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
-	7,   // 61: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
-	47,  // 62: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
-	5,   // 63: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
-	104, // 64: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
-	49,  // 65: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	50,  // 66: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	105, // 67: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	49,  // 68: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	49,  // 69: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	51,  // 70: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
-	51,  // 71: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	104, // 72: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	51,  // 73: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	37,  // 74: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	51,  // 75: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	105, // 76: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	105, // 77: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	72,  // 78: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	73,  // 79: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	74,  // 80: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	104, // 81: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	50,  // 82: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	76,  // 83: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	37,  // 84: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	76,  // 85: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	103, // 86: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	80,  // 87: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	80,  // 88: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	89,  // 89: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	12,  // 90: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	105, // 91: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	105, // 92: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	89,  // 93: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	89,  // 94: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	89,  // 95: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	98,  // 96: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	97,  // 97: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	8,   // 98: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 99: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 100: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	11,  // 101: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	15,  // 102: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	19,  // 103: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	22,  // 104: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	24,  // 105: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	26,  // 106: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	28,  // 107: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	30,  // 108: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	32,  // 109: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	38,  // 110: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	42,  // 111: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	44,  // 112: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	52,  // 113: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	53,  // 114: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	56,  // 115: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	58,  // 116: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	60,  // 117: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	62,  // 118: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	64,  // 119: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	66,  // 120: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	68,  // 121: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	96,  // 122: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	70,  // 123: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	75,  // 124: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	78,  // 125: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	87,  // 126: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	90,  // 127: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	92,  // 128: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	94,  // 129: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	81,  // 130: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	83,  // 131: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	85,  // 132: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	14,  // 133: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	17,  // 134: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	21,  // 135: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	23,  // 136: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	25,  // 137: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	27,  // 138: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	29,  // 139: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	31,  // 140: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	36,  // 141: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	41,  // 142: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	43,  // 143: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	46,  // 144: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	55,  // 145: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	54,  // 146: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	57,  // 147: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	59,  // 148: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	61,  // 149: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	63,  // 150: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	65,  // 151: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	67,  // 152: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	69,  // 153: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	99,  // 154: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	71,  // 155: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	77,  // 156: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	79,  // 157: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	88,  // 158: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	91,  // 159: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	93,  // 160: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	95,  // 161: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	82,  // 162: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	84,  // 163: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	86,  // 164: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	133, // [133:165] is the sub-list for method output_type
-	101, // [101:133] is the sub-list for method input_type
-	101, // [101:101] is the sub-list for extension type_name
-	101, // [101:101] is the sub-list for extension extendee
-	0,   // [0:101] is the sub-list for field type_name
+	107, // 51: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
+	12,  // 52: comanda.v1.CancelResult.error:type_name -> comanda.v1.Error
+	3,   // 53: comanda.v1.CancelResult.state:type_name -> comanda.v1.MessageState
+	45,  // 54: comanda.v1.CancelMessagesResponse.results:type_name -> comanda.v1.CancelResult
+	12,  // 55: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	48,  // 56: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	107, // 57: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
+	4,   // 58: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	107, // 59: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	107, // 60: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	107, // 61: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	51,  // 62: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	107, // 63: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	6,   // 64: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
+	7,   // 65: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
+	50,  // 66: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
+	5,   // 67: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
+	107, // 68: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
+	52,  // 69: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	53,  // 70: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	108, // 71: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	52,  // 72: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	52,  // 73: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	54,  // 74: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	54,  // 75: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	107, // 76: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	54,  // 77: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	37,  // 78: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	54,  // 79: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	108, // 80: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	108, // 81: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	75,  // 82: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	76,  // 83: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	77,  // 84: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	107, // 85: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	53,  // 86: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	79,  // 87: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	37,  // 88: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	79,  // 89: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	106, // 90: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	83,  // 91: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	83,  // 92: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	92,  // 93: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	12,  // 94: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	108, // 95: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	108, // 96: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	92,  // 97: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	92,  // 98: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	92,  // 99: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	101, // 100: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	100, // 101: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 102: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 103: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 104: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 105: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	15,  // 106: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	19,  // 107: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	22,  // 108: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	24,  // 109: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	26,  // 110: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	28,  // 111: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	30,  // 112: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	32,  // 113: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	38,  // 114: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	42,  // 115: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	44,  // 116: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
+	47,  // 117: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	55,  // 118: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	56,  // 119: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	59,  // 120: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	61,  // 121: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	63,  // 122: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	65,  // 123: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	67,  // 124: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	69,  // 125: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	71,  // 126: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	99,  // 127: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	73,  // 128: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	78,  // 129: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	81,  // 130: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	90,  // 131: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	93,  // 132: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	95,  // 133: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	97,  // 134: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	84,  // 135: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	86,  // 136: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	88,  // 137: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	14,  // 138: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	17,  // 139: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	21,  // 140: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	23,  // 141: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	25,  // 142: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	27,  // 143: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	29,  // 144: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	31,  // 145: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	36,  // 146: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	41,  // 147: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	43,  // 148: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	46,  // 149: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
+	49,  // 150: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	58,  // 151: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	57,  // 152: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	60,  // 153: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	62,  // 154: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	64,  // 155: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	66,  // 156: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	68,  // 157: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	70,  // 158: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	72,  // 159: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	102, // 160: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	74,  // 161: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	80,  // 162: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	82,  // 163: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	91,  // 164: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	94,  // 165: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	96,  // 166: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	98,  // 167: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	85,  // 168: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	87,  // 169: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	89,  // 170: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	138, // [138:171] is the sub-list for method output_type
+	105, // [105:138] is the sub-list for method input_type
+	105, // [105:105] is the sub-list for extension type_name
+	105, // [105:105] is the sub-list for extension extendee
+	0,   // [0:105] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -7238,7 +7444,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   96,
+			NumMessages:   99,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

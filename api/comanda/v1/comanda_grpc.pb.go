@@ -36,6 +36,7 @@ const (
 	Messages_Work_FullMethodName            = "/comanda.v1.Messages/Work"
 	Messages_ShowMessage_FullMethodName     = "/comanda.v1.Messages/ShowMessage"
 	Messages_ListMessages_FullMethodName    = "/comanda.v1.Messages/ListMessages"
+	Messages_CancelMessages_FullMethodName  = "/comanda.v1.Messages/CancelMessages"
 	Messages_RedriveMessages_FullMethodName = "/comanda.v1.Messages/RedriveMessages"
 )
 
@@ -74,6 +75,10 @@ type MessagesClient interface {
 	// ListMessages lists messages of one state in the order of their place in the
 	// queue. It changes nothing.
 	ListMessages(ctx context.Context, in *ListMessagesRequest, opts ...grpc.CallOption) (*ListMessagesResponse, error)
+	// CancelMessages ends messages that nobody wants done any more; each has a
+	// result. One that waits ends at once. One that is leased ends when its worker,
+	// which is told, gives it back, unless it acks; with force, after a grace.
+	CancelMessages(ctx context.Context, in *CancelMessagesRequest, opts ...grpc.CallOption) (*CancelMessagesResponse, error)
 	// RedriveMessages revives dead messages where they are; each has a result.
 	RedriveMessages(ctx context.Context, in *RedriveMessagesRequest, opts ...grpc.CallOption) (*RedriveMessagesResponse, error)
 }
@@ -199,6 +204,16 @@ func (c *messagesClient) ListMessages(ctx context.Context, in *ListMessagesReque
 	return out, nil
 }
 
+func (c *messagesClient) CancelMessages(ctx context.Context, in *CancelMessagesRequest, opts ...grpc.CallOption) (*CancelMessagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelMessagesResponse)
+	err := c.cc.Invoke(ctx, Messages_CancelMessages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *messagesClient) RedriveMessages(ctx context.Context, in *RedriveMessagesRequest, opts ...grpc.CallOption) (*RedriveMessagesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RedriveMessagesResponse)
@@ -244,6 +259,10 @@ type MessagesServer interface {
 	// ListMessages lists messages of one state in the order of their place in the
 	// queue. It changes nothing.
 	ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error)
+	// CancelMessages ends messages that nobody wants done any more; each has a
+	// result. One that waits ends at once. One that is leased ends when its worker,
+	// which is told, gives it back, unless it acks; with force, after a grace.
+	CancelMessages(context.Context, *CancelMessagesRequest) (*CancelMessagesResponse, error)
 	// RedriveMessages revives dead messages where they are; each has a result.
 	RedriveMessages(context.Context, *RedriveMessagesRequest) (*RedriveMessagesResponse, error)
 	mustEmbedUnimplementedMessagesServer()
@@ -288,6 +307,9 @@ func (UnimplementedMessagesServer) ShowMessage(context.Context, *ShowMessageRequ
 }
 func (UnimplementedMessagesServer) ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMessages not implemented")
+}
+func (UnimplementedMessagesServer) CancelMessages(context.Context, *CancelMessagesRequest) (*CancelMessagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelMessages not implemented")
 }
 func (UnimplementedMessagesServer) RedriveMessages(context.Context, *RedriveMessagesRequest) (*RedriveMessagesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RedriveMessages not implemented")
@@ -500,6 +522,24 @@ func _Messages_ListMessages_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Messages_CancelMessages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelMessagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MessagesServer).CancelMessages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Messages_CancelMessages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MessagesServer).CancelMessages(ctx, req.(*CancelMessagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Messages_RedriveMessages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RedriveMessagesRequest)
 	if err := dec(in); err != nil {
@@ -564,6 +604,10 @@ var Messages_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListMessages",
 			Handler:    _Messages_ListMessages_Handler,
+		},
+		{
+			MethodName: "CancelMessages",
+			Handler:    _Messages_CancelMessages_Handler,
 		},
 		{
 			MethodName: "RedriveMessages",

@@ -105,6 +105,11 @@ func TestCalls(t *testing.T) {
 		},
 		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q"}, `list q ready max=100 page=`, ""},
 		{
+			"Messages/CancelMessages", &comandav1.CancelMessagesRequest{Ids: []string{"x", idAt(1).String()}, Force: true, Grace: durationpb.New(time.Second)},
+			`cancel [00000010-0000-8000-8000-000000000001] true 1s`,
+			`{"results":[{"id":"x","error":{"code":"INVALID_ARGUMENT","message":"id\"x\":notamessageid:wantaUUIDversion8as36characters"}},{"id":"00000010-0000-8000-8000-000000000001","state":"MESSAGE_STATE_CANCELLED"}]}`,
+		},
+		{
 			"Messages/RedriveMessages", &comandav1.RedriveMessagesRequest{Ids: []string{"x", idAt(1).String()}, ResetAttempts: true},
 			`redrive [00000010-0000-8000-8000-000000000001] true`,
 			`{"results":[{"id":"x","error":{"code":"INVALID_ARGUMENT","message":"id\"x\":notamessageid:wantaUUIDversion8as36characters"}},{"id":"00000010-0000-8000-8000-000000000001"}]}`,

@@ -40,6 +40,7 @@ var requests = map[protoreflect.FullName]proto.Message{
 	"comanda.v1.Messages.Work":            &comandav1.WorkRequest{Open: &comandav1.WorkOpen{Queues: []string{"q"}}, Credits: 1},
 	"comanda.v1.Messages.ShowMessage":     &comandav1.ShowMessageRequest{Id: idAt(1).String()},
 	"comanda.v1.Messages.ListMessages":    &comandav1.ListMessagesRequest{Queue: "q"},
+	"comanda.v1.Messages.CancelMessages":  &comandav1.CancelMessagesRequest{Ids: []string{idAt(1).String()}},
 	"comanda.v1.Messages.RedriveMessages": &comandav1.RedriveMessagesRequest{Ids: []string{idAt(1).String()}},
 	"comanda.v1.Queues.CreateQueue":       &comandav1.CreateQueueRequest{Queue: "q"},
 	"comanda.v1.Queues.UpdateQueue":       &comandav1.UpdateQueueRequest{Queue: "q"},

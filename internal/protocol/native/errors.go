@@ -28,6 +28,8 @@ var statuses = map[message.Code]struct {
 	message.TooLarge:          {codes.InvalidArgument, http.StatusRequestEntityTooLarge},
 	message.Fenced:            {codes.FailedPrecondition, http.StatusConflict},
 	message.Gone:              {codes.NotFound, http.StatusGone},
+	message.Ended:             {codes.FailedPrecondition, http.StatusConflict},
+	message.CancelRequested:   {codes.FailedPrecondition, http.StatusConflict},
 	message.NotDead:           {codes.FailedPrecondition, http.StatusConflict},
 	message.ResourceExhausted: {codes.ResourceExhausted, http.StatusTooManyRequests},
 	message.WrongShard:        {codes.Unavailable, http.StatusServiceUnavailable},

@@ -191,6 +191,14 @@ func (f *fake) List(_ context.Context, queue string, o message.ListOptions) (mes
 		f.called("list %s %s max=%d page=%s", queue, o.State, o.Max, o.Page)
 }
 
+func (f *fake) Cancel(_ context.Context, ids []message.ID, o message.CancelOptions) ([]message.SettleResult, error) {
+	out := make([]message.SettleResult, len(ids))
+	for i := range out {
+		out[i] = message.SettleResult{State: message.Cancelled, Err: f.itemErr}
+	}
+	return out, f.called("cancel %v %t %s", ids, o.Force, o.Grace)
+}
+
 func (f *fake) Redrive(_ context.Context, ids []message.ID, reset bool) ([]*message.Error, error) {
 	out := make([]*message.Error, len(ids))
 	for i := range out {

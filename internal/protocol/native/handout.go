@@ -115,8 +115,9 @@ func (w *work) receive(ctx context.Context, queue string, n int, wait time.Durat
 // will be no more.
 func (w *work) send() error {
 	var answered <-chan uint64
+	var cancelled <-chan []string
 	if w.session != nil {
-		answered = w.session.Answered()
+		answered, cancelled = w.session.Answered(), w.session.Cancelled()
 		if err := w.stream.Send(&comandav1.WorkResponse{Ttl: durationpb.New(w.ttl)}); err != nil {
 			return err
 		}
@@ -137,6 +138,7 @@ func (w *work) send() error {
 				settled = nil
 			}
 		case resp.Beat = <-answered:
+		case resp.Cancelled = <-cancelled:
 		case <-w.ctx.Done():
 			return context.Cause(w.ctx)
 		}
@@ -162,7 +164,7 @@ func (w *work) send() error {
 // sendBatch sends resp, if it says anything, and deliveries with it and in as many
 // more as they need. Deliveries that could not be sent are given back.
 func (w *work) sendBatch(ds []message.Delivery, resp *comandav1.WorkResponse) error {
-	for len(ds) > 0 || len(resp.Settled) > 0 || resp.Beat > 0 || resp.Goodbye {
+	for len(ds) > 0 || len(resp.Settled) > 0 || resp.Beat > 0 || resp.Goodbye || len(resp.Cancelled) > 0 {
 		n := responseLen(ds)
 		resp.Deliveries = deliveriesTo(ds[:n])
 		if err := w.stream.Send(resp); err != nil {

@@ -71,6 +71,7 @@ func (a *attachment) told() []string {
 
 func (a *attachment) Session() message.SessionRef { return message.SessionRef{ID: 5, Incarnation: 9} }
 func (a *attachment) Beat(n uint64)               { a.note("beat %d", n) }
+func (a *attachment) Cancelled() <-chan []string  { return nil }
 func (a *attachment) Answered() <-chan uint64     { return a.answered }
 func (a *attachment) Ended() <-chan struct{}      { return a.ended }
 func (a *attachment) Err() error                  { return a.why }

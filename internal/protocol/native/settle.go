@@ -190,6 +190,8 @@ func stateTo(s message.State) comandav1.MessageState {
 		return comandav1.MessageState_MESSAGE_STATE_LEASED
 	case message.Finished:
 		return comandav1.MessageState_MESSAGE_STATE_FINISHED
+	case message.Cancelled:
+		return comandav1.MessageState_MESSAGE_STATE_CANCELLED
 	case message.Expired:
 		return comandav1.MessageState_MESSAGE_STATE_EXPIRED
 	case message.Dead:

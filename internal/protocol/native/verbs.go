@@ -28,6 +28,8 @@ type Verbs interface {
 	// Show waits up to wait until the message is finished or dead.
 	Show(ctx context.Context, id message.ID, o message.ReadOptions, wait time.Duration) (message.Shown, message.Freshness, error)
 	List(ctx context.Context, queue string, o message.ListOptions) (message.Listed, error)
+	// Cancel answers with one result an id, in order.
+	Cancel(ctx context.Context, ids []message.ID, o message.CancelOptions) ([]message.SettleResult, error)
 	// Redrive answers with one error or nil an id, in order.
 	Redrive(ctx context.Context, ids []message.ID, reset bool) ([]*message.Error, error)
 
