@@ -64,7 +64,7 @@ func TestRate(t *testing.T) {
 	r.send(100, 0)
 	total := 0
 	for i := range 40 { // 10 s
-		if i%7 == 3 {
+		if i%2 == 1 {
 			r.restart()
 		}
 		c := r.waits("w", 50)

@@ -179,10 +179,9 @@ type finished struct {
 // state is how the message ended.
 func (f *finished) state() message.State {
 	if n := len(f.history); n > 0 {
-		switch f.history[n-1].Outcome {
-		case Lapsed:
+		if last := f.history[n-1].Outcome; last == Lapsed {
 			return message.Expired
-		case Cancelled:
+		} else if last == Cancelled {
 			return message.Cancelled
 		}
 	}

@@ -313,7 +313,7 @@ func (w *trial) settle(t *rapid.T) {
 	for i, r := range w.apply(t, c.Command())[0].([]message.SettleResult) {
 		s := c.Settlements[i]
 		k := w.messages[s.Token.ID]
-		live := w.current[s.Token.ID] == s.Token && w.holds(k) && !(k.cancelling && s.Action == message.Extend && s.Token.Session == 0)
+		live := w.current[s.Token.ID] == s.Token && w.holds(k) && (!k.cancelling || s.Action != message.Extend || s.Token.Session != 0)
 		if accepted := r.Err == nil && !r.AlreadyDone; accepted != live {
 			t.Fatalf("a settlement of %s by a token that is current=%v was accepted=%v: %+v", k.name, live, accepted, r)
 		}
