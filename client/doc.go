@@ -5,8 +5,16 @@
 //	id, err := c.Send(ctx, "orders", client.Message{Key: "cust-7", Body: body})
 //
 //	w := &client.Worker{Client: c, Queue: "orders", Concurrency: 8,
-//		Handler: func(ctx context.Context, job *client.Job) error { … }}
+//		Handler: func(ctx context.Context, job *client.RawJob) error { … }}
 //	err = w.Run(ctx)
+//
+// With typed jobs the body is the JSON of a struct, and each type has a handler:
+//
+//	id, err := client.Send(ctx, c, "orders", Pizza{Name: "margherita"})
+//
+//	var mux client.Mux
+//	client.Handle(&mux, func(ctx context.Context, job *client.Job[Pizza]) error { … })
+//	w := &client.Worker{Client: c, Queue: "orders", Handler: mux.Run}
 //
 // Sends and settlements of many goroutines are coalesced without a timer: the
 // first one goes out at once, and what comes while it is on its way goes out

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Job is a message in a handler's hands.
-type Job struct {
+// RawJob is a message in a handler's hands, its body as it was sent.
+type RawJob struct {
 	held
 	shift  *shift
 	ctx    context.Context
@@ -28,7 +28,7 @@ type Job struct {
 // A handler needs it only to outlive its process for longer than the worker's
 // lease: as long as it runs, its lease is extended by itself. A lease of a
 // session has no deadline, so there is nothing to do.
-func (j *Job) Extend(ctx context.Context, lease time.Duration) error {
+func (j *RawJob) Extend(ctx context.Context, lease time.Duration) error {
 	if j.session != 0 {
 		return nil
 	}
@@ -46,7 +46,7 @@ func (j *Job) Extend(ctx context.Context, lease time.Duration) error {
 }
 
 // handle runs the handler, and turns its panic into an error with the stack.
-func (j *Job) handle() (err error) {
+func (j *RawJob) handle() (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
@@ -57,14 +57,14 @@ func (j *Job) handle() (err error) {
 
 // stopped says that the handler was cancelled for the worker's sake, not for a
 // fault of its own. The shift's lock is held.
-func (j *Job) stopped() bool {
+func (j *RawJob) stopped() bool {
 	cause := context.Cause(j.ctx)
 	return errors.Is(cause, ErrDrainTimeout) || j.session != 0 && errors.Is(cause, ErrLeaseLost)
 }
 
 // current says that by all the worker knows the lease is still its own. The
 // shift's lock is held.
-func (j *Job) current() bool {
+func (j *RawJob) current() bool {
 	if j.session == 0 {
 		return time.Now().Before(j.deadline)
 	}
@@ -73,7 +73,7 @@ func (j *Job) current() bool {
 }
 
 // renew extends the lease, or gives it up when its end came first.
-func (j *Job) renew() {
+func (j *RawJob) renew() {
 	s := j.shift
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +93,7 @@ func (j *Job) renew() {
 }
 
 // extended takes the server's answer to an extension. The shift's lock is held.
-func (j *Job) extended(p *posted, err error) {
+func (j *RawJob) extended(p *posted, err error) {
 	j.extending = false
 	switch {
 	case err == nil:

@@ -9,7 +9,7 @@ import (
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 )
 
-// held is a leased message: what Delivery and Job have in common.
+// held is a leased message: what Delivery and RawJob have in common.
 type held struct {
 	d *comandav1.Delivery
 }

@@ -34,7 +34,7 @@ func holder(t *testing.T, f *fake) (w *client.Worker, ended chan held) {
 	t.Helper()
 	f.ttl = ttl
 	ended = make(chan held, 10)
-	return &client.Worker{Client: start(t, f), Name: "w", Concurrency: 2, Handler: func(ctx context.Context, _ *client.Job) error {
+	return &client.Worker{Client: start(t, f), Name: "w", Concurrency: 2, Handler: func(ctx context.Context, _ *client.RawJob) error {
 		began := time.Now()
 		select {
 		case <-time.After(time.Hour):
@@ -89,7 +89,7 @@ func TestUnansweredSettlementsAreClaimed(t *testing.T) {
 		f := &fake{ttl: ttl, onSettle: func(*comandav1.Settlement) *comandav1.SettleResult {
 			return &comandav1.SettleResult{Error: &comandav1.Error{Code: "NOT_LEADER", Message: "again"}}
 		}}
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.Job) error { return nil }}
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.RawJob) error { return nil }}
 		stop := work(t, w)
 		pass(100 * time.Millisecond) // so that each claim falls between two attempts
 		f.put("a")
@@ -308,7 +308,7 @@ func TestLastSettlementsNeedTheSession(t *testing.T) {
 			return nil
 		}}
 		slow.Store(true)
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.Job) error { return nil }}
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.RawJob) error { return nil }}
 		stop := work(t, w)
 		f.put("a")
 		pass(time.Second)
@@ -333,7 +333,7 @@ func TestLastSettlementsWithoutASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{ttl: ttl}
 		f.loseAnswer.Store(true)
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, MaxMessages: 1, Handler: func(context.Context, *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, MaxMessages: 1, Handler: func(context.Context, *client.RawJob) error {
 			f.shut.Store(true)
 			return nil
 		}}
@@ -354,7 +354,7 @@ func TestLastSettlementsWithoutASession(t *testing.T) {
 func TestIdleCountsFromTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{ttl: ttl, lag: 3 * time.Second}
-		w := client.Worker{Client: start(t, f), Queue: "q", IdleTimeout: time.Second, Handler: func(context.Context, *client.Job) error { return nil }}
+		w := client.Worker{Client: start(t, f), Queue: "q", IdleTimeout: time.Second, Handler: func(context.Context, *client.RawJob) error { return nil }}
 		began := time.Now()
 		if err := w.Run(t.Context()); err != nil || time.Since(began) < 4*time.Second {
 			t.Errorf("ended after %s with %v", time.Since(began), err)

@@ -28,11 +28,11 @@ type shift struct {
 	cutOff context.CancelFunc
 
 	mu        sync.Mutex
-	jobs      map[*Job]bool // whose handlers run
-	granted   int           // credits that the server has and did not use yet
-	taken     int           // messages begun so far
-	number    uint64        // of the newest settlement sent
-	outbox    []*posted     // goes out with the next requests
+	jobs      map[*RawJob]bool // whose handlers run
+	granted   int              // credits that the server has and did not use yet
+	taken     int              // messages begun so far
+	number    uint64           // of the newest settlement sent
+	outbox    []*posted        // goes out with the next requests
 	sent      map[uint64]*posted
 	ahead     []uint64  // of each request that is not answered, the number of its last settlement
 	later     []*posted // failed for a passing reason
@@ -48,21 +48,21 @@ type shift struct {
 
 // posted is a settlement on its way.
 type posted struct {
-	job *Job
+	job *RawJob
 	at  time.Time // when it was posted
 	Settlement
 }
 
 // answer is what the server said for good to the end of a lease.
 type answer struct {
-	job *Job
+	job *RawJob
 	err error
 }
 
 func newShift(ctx context.Context, w *Worker) *shift {
 	s := &shift{
 		w: w, base: context.WithoutCancel(ctx), wake: make(chan struct{}, 1),
-		jobs: map[*Job]bool{}, sent: map[uint64]*posted{},
+		jobs: map[*RawJob]bool{}, sent: map[uint64]*posted{},
 		session: newSession(w),
 	}
 	s.cut, s.cutOff = context.WithCancel(s.base)
@@ -213,7 +213,7 @@ func (s *shift) finished() bool {
 // begin starts the handler of a delivery, or gives it back if there is no slot
 // for it any more. The lock is held.
 func (s *shift) begin(h held) {
-	j := &Job{held: h, shift: s}
+	j := &RawJob{held: h, shift: s}
 	if lease := h.Lease(); lease > 0 || s.session.ttl == 0 {
 		j.lease = cmp.Or(lease, s.w.Lease)
 		j.deadline = time.Now().Add(j.lease)
@@ -242,7 +242,7 @@ func (s *shift) begin(h held) {
 }
 
 // finish posts what a handler's error says about its message.
-func (s *shift) finish(j *Job, err error) {
+func (s *shift) finish(j *RawJob, err error) {
 	defer s.tell()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -267,7 +267,7 @@ func (s *shift) finish(j *Job, err error) {
 }
 
 // end posts the settlement that ends a lease. The lock is held.
-func (s *shift) end(j *Job, st Settlement) {
+func (s *shift) end(j *RawJob, st Settlement) {
 	s.unsettled++
 	s.post(&posted{job: j, at: time.Now(), Settlement: st})
 }
@@ -301,7 +301,7 @@ func (s *shift) settled(p *posted, err error) {
 
 // answer notes that nothing more will become of a message whose handler ran. The
 // lock is held.
-func (s *shift) answer(j *Job, err error) {
+func (s *shift) answer(j *RawJob, err error) {
 	if s.w.Settled != nil && j.ctx != nil {
 		s.answered = append(s.answered, answer{j, err})
 	}

@@ -39,16 +39,15 @@ type Worker struct {
 	// Concurrency is how many handlers run at a time: 1–10,000; default
 	// GOMAXPROCS.
 	Concurrency int
-	// Handler does the work. What it returns is the only signal: nil acks;
-	// RetryAfter, Reject and Release say what they say; any other error, and a
-	// panic, is a failed attempt. Its context keeps the values of Run's, and is
-	// cancelled when the lease is lost or the drain timeout is over, not when
-	// Run's ends: a handler must then return soon.
-	Handler func(ctx context.Context, job *Job) error
+	// Handler does the work; for messages of several types it is a Mux's Run. Its
+	// context keeps the values of Run's, and is cancelled when the lease is lost or
+	// the drain timeout is over, not when Run's ends: a handler must then return
+	// soon.
+	Handler Handler
 	// Settled, if set, is called once for each message whose handler ran, when
 	// nothing more will become of it: with nil what the handler said is durable.
 	// It must return soon, because answers wait for it.
-	Settled func(job *Job, err error)
+	Settled func(job *RawJob, err error)
 	// TTL is how long the worker may be silent before the server takes it for dead
 	// and others get its messages: 5 s–5 min; default 10 s. It sends a heartbeat
 	// every fifth of it. When none was answered for four fifths of it the handlers

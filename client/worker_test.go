@@ -30,7 +30,7 @@ func work(t *testing.T, w *client.Worker) (stop func() error) {
 func TestTheReturnedErrorIsTheSignal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(_ context.Context, j *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(_ context.Context, j *client.RawJob) error {
 			switch string(j.Body()) {
 			case "fail":
 				return errors.New("no flour")
@@ -70,7 +70,7 @@ func TestConcurrencyIsALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
 		var now, most atomic.Int64
-		w := &client.Worker{Client: start(t, f), Concurrency: 3, Handler: func(context.Context, *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 3, Handler: func(context.Context, *client.RawJob) error {
 			most.Store(max(most.Load(), now.Add(1)))
 			<-time.After(time.Second)
 			now.Add(-1)
@@ -95,7 +95,7 @@ func TestConcurrencyIsALimit(t *testing.T) {
 func TestLeasesAreExtended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, Lease: 30 * time.Second, DrainTimeout: time.Hour, Handler: func(ctx context.Context, _ *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Lease: 30 * time.Second, DrainTimeout: time.Hour, Handler: func(ctx context.Context, _ *client.RawJob) error {
 			select {
 			case <-time.After(65 * time.Second):
 				return nil
@@ -128,7 +128,7 @@ func TestAFencedExtensionCancelsTheHandler(t *testing.T) {
 		var after time.Duration
 		var cause error
 		began := time.Now()
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, Lease: 30 * time.Second, Handler: func(ctx context.Context, _ *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Lease: 30 * time.Second, Handler: func(ctx context.Context, _ *client.RawJob) error {
 			<-ctx.Done()
 			after, cause = time.Since(began), context.Cause(ctx)
 			return cause
@@ -160,7 +160,7 @@ func TestAnUnansweredLeaseEndsByItself(t *testing.T) {
 		}}
 		var after time.Duration
 		began := time.Now()
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, Lease: 30 * time.Second, Handler: func(ctx context.Context, _ *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Lease: 30 * time.Second, Handler: func(ctx context.Context, _ *client.RawJob) error {
 			<-ctx.Done()
 			after = time.Since(began)
 			return context.Cause(ctx)
@@ -181,7 +181,7 @@ func TestAnUnansweredLeaseEndsByItself(t *testing.T) {
 func TestReconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
-		w := &client.Worker{Client: start(t, f), Concurrency: 2, Handler: func(ctx context.Context, _ *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 2, Handler: func(ctx context.Context, _ *client.RawJob) error {
 			select {
 			case <-time.After(time.Second):
 				return nil
@@ -211,7 +211,7 @@ func TestLostAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
 		f.loseAnswer.Store(true)
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.Job) error { return nil }}
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.RawJob) error { return nil }}
 		f.put("a")
 		stop := work(t, w)
 		<-time.After(5 * time.Second)
@@ -234,7 +234,7 @@ func TestAcksAreTriedAgain(t *testing.T) {
 			}
 			return nil
 		}}
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.Job) error { return nil }}
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(context.Context, *client.RawJob) error { return nil }}
 		f.put("a")
 		stop := work(t, w)
 		if err := stop(); err != nil {
@@ -251,7 +251,7 @@ func TestAcksAreTriedAgain(t *testing.T) {
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
-		w := &client.Worker{Client: start(t, f), Concurrency: 2, Handler: func(ctx context.Context, _ *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 2, Handler: func(ctx context.Context, _ *client.RawJob) error {
 			select {
 			case <-time.After(9 * time.Second):
 				return nil
@@ -280,7 +280,7 @@ func TestDrainTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
 		var cause error
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, DrainTimeout: 5 * time.Second, Handler: func(ctx context.Context, _ *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, DrainTimeout: 5 * time.Second, Handler: func(ctx context.Context, _ *client.RawJob) error {
 			<-ctx.Done()
 			cause = context.Cause(ctx)
 			return cause
@@ -305,7 +305,7 @@ func TestIdleAndMax(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
 		c := start(t, f)
-		w := client.Worker{Client: c, Queue: "q", Concurrency: 4, Handler: func(context.Context, *client.Job) error {
+		w := client.Worker{Client: c, Queue: "q", Concurrency: 4, Handler: func(context.Context, *client.RawJob) error {
 			<-time.After(9 * time.Second)
 			return nil
 		}}
@@ -325,7 +325,7 @@ func TestIdleAndMax(t *testing.T) {
 // A worker that the server refuses ends with the server's word.
 func TestRefusedWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := client.Worker{Client: start(t, &fake{}), Queue: "missing", Handler: func(context.Context, *client.Job) error { return nil }}
+		w := client.Worker{Client: start(t, &fake{}), Queue: "missing", Handler: func(context.Context, *client.RawJob) error { return nil }}
 		if err := w.Run(t.Context()); !errors.Is(err, client.ErrQueueNotFound) {
 			t.Errorf("got %v", err)
 		}
@@ -339,7 +339,7 @@ func TestRefusedWorker(t *testing.T) {
 func TestExtend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
-		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(ctx context.Context, j *client.Job) error {
+		w := &client.Worker{Client: start(t, f), Concurrency: 1, Handler: func(ctx context.Context, j *client.RawJob) error {
 			if err := j.Extend(ctx, time.Hour); err != nil {
 				return err
 			}
@@ -369,13 +369,13 @@ func TestSettledTellsWhatIsDurable(t *testing.T) {
 		told := map[string]error{}
 		w := &client.Worker{
 			Client: start(t, f), Concurrency: 4,
-			Handler: func(_ context.Context, j *client.Job) error {
+			Handler: func(_ context.Context, j *client.RawJob) error {
 				if string(j.Body()) == "never" {
 					return client.Reject(errors.New("not a pizza"))
 				}
 				return nil
 			},
-			Settled: func(j *client.Job, err error) {
+			Settled: func(j *client.RawJob, err error) {
 				if _, twice := told[string(j.Body())]; twice {
 					t.Errorf("%q was told twice", j.Body())
 				}

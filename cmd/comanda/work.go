@@ -100,7 +100,7 @@ type runner struct {
 
 // handle runs the command for one message. A producer's bytes never reach the
 // shell: they are on standard input and in variables.
-func (r *runner) handle(ctx context.Context, j *client.Job) error {
+func (r *runner) handle(ctx context.Context, j *client.RawJob) error {
 	// The kernel ties the child's life to the thread that started it, so that
 	// thread must stay until the child has ended.
 	runtime.LockOSThread()

@@ -54,7 +54,7 @@ type Kitchen struct {
 	Out    io.Writer // gets the reports
 
 	mu   sync.Mutex
-	pans map[*client.Job]order // made, and not yet known to be delivered
+	pans map[*client.RawJob]order // made, and not yet known to be delivered
 }
 
 // Run bakes until ctx ends, and then what is in the ovens.
@@ -64,12 +64,12 @@ func (k *Kitchen) Run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = c.Close() }() // nothing is under way any more
-	k.pans = map[*client.Job]order{}
+	k.pans = map[*client.RawJob]order{}
 	w := client.Worker{Client: c, Queue: queue, Name: k.Name, Concurrency: ovens, Handler: k.bake, Settled: k.settled}
 	return w.Run(ctx)
 }
 
-func (k *Kitchen) bake(ctx context.Context, j *client.Job) error {
+func (k *Kitchen) bake(ctx context.Context, j *client.RawJob) error {
 	var o order
 	if err := json.Unmarshal(j.Body(), &o); err != nil {
 		return client.Reject(fmt.Errorf("this is no order: %w", err))
@@ -91,7 +91,7 @@ func (k *Kitchen) bake(ctx context.Context, j *client.Job) error {
 	return nil
 }
 
-func (k *Kitchen) settled(j *client.Job, err error) {
+func (k *Kitchen) settled(j *client.RawJob, err error) {
 	k.mu.Lock()
 	o, well := k.pans[j]
 	delete(k.pans, j)
@@ -106,7 +106,7 @@ func (k *Kitchen) settled(j *client.Job, err error) {
 }
 
 // say writes a report in one piece, so that a kill leaves no half of it.
-func (k *Kitchen) say(event string, j *client.Job, o order) {
+func (k *Kitchen) say(event string, j *client.RawJob, o order) {
 	line, err := json.Marshal(report{Event: event, ID: j.ID(), Fence: j.Fence(), order: o})
 	if err != nil {
 		panic(err) // strings and numbers

@@ -97,7 +97,7 @@ func (q *comandaQueue) Consume(ctx context.Context, c Consumer) error {
 	}
 	w := &client.Worker{
 		Client: q.clients[0], Queue: q.name, Concurrency: min(slots, maxSlots), Logger: slog.New(&unsettled),
-		Handler: func(_ context.Context, job *client.Job) error {
+		Handler: func(_ context.Context, job *client.RawJob) error {
 			handlers <- struct{}{}
 			c.Handle(job.Body())
 			if !c.Wait {
@@ -107,7 +107,7 @@ func (q *comandaQueue) Consume(ctx context.Context, c Consumer) error {
 		},
 	}
 	if c.Wait {
-		w.Settled = func(*client.Job, error) { <-handlers }
+		w.Settled = func(*client.RawJob, error) { <-handlers }
 	}
 	return errors.Join(w.Run(ctx), unsettled.err())
 }

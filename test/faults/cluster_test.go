@@ -65,7 +65,7 @@ func TestKillCatalogLeader(t *testing.T) {
 	begun, done := make(chan string, 10*held), make(chan error, 10*held)
 	w := &client.Worker{
 		Client: s.dial(1), Queue: queue, Concurrency: held, MaxMessages: held,
-		Handler: func(ctx context.Context, j *client.Job) error {
+		Handler: func(ctx context.Context, j *client.RawJob) error {
 			begun <- j.ID()
 			select {
 			case <-release:
@@ -74,7 +74,7 @@ func TestKillCatalogLeader(t *testing.T) {
 				return context.Cause(ctx)
 			}
 		},
-		Settled: func(_ *client.Job, err error) { done <- err },
+		Settled: func(_ *client.RawJob, err error) { done <- err },
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()

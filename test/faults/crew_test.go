@@ -71,7 +71,7 @@ func (w crew) run() error {
 		defer c.Close()
 		one := &client.Worker{
 			Client: c, Queue: w.Queue, Concurrency: each, MaxMessages: each, TTL: w.TTL, Name: fmt.Sprint(w.Name, "-", i),
-			Handler: func(ctx context.Context, j *client.Job) error {
+			Handler: func(ctx context.Context, j *client.RawJob) error {
 				say("begun %s", j.ID())
 				stop := ctx.Done()
 				if w.Deaf {
@@ -84,7 +84,7 @@ func (w crew) run() error {
 				}
 				return nil
 			},
-			Settled: func(j *client.Job, err error) { say("settled %s %s", j.ID(), settledAs(err)) },
+			Settled: func(j *client.RawJob, err error) { say("settled %s %s", j.ID(), settledAs(err)) },
 		}
 		go func() { failed <- one.Run(context.Background()) }()
 	}

@@ -81,7 +81,7 @@ func TestWorkerDrains(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	draining := make(chan struct{})
-	w := client.Worker{Client: c, Queue: queue, Concurrency: 8, Handler: func(context.Context, *client.Job) error {
+	w := client.Worker{Client: c, Queue: queue, Concurrency: 8, Handler: func(context.Context, *client.RawJob) error {
 		stop()
 		<-draining
 		return nil

@@ -44,7 +44,7 @@ func TestKillWorker(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		rescuer := &client.Worker{Client: s.dial((round + 1) % 3), Queue: queue, Concurrency: held, Name: "rescuer"}
 		killed := time.Now()
-		rescuer.Handler = func(_ context.Context, j *client.Job) error {
+		rescuer.Handler = func(_ context.Context, j *client.RawJob) error {
 			mu.Lock()
 			defer mu.Unlock()
 			got[j.ID()] = true
@@ -131,13 +131,13 @@ func (s *servers) rescue(messages, concurrency int) {
 	for i := range s.nodes {
 		w := &client.Worker{
 			Client: s.dial(i), Queue: queue, Concurrency: concurrency, Name: "rescuer",
-			Handler: func(_ context.Context, j *client.Job) error {
+			Handler: func(_ context.Context, j *client.RawJob) error {
 				if j.Attempt() != 1 {
 					s.t.Errorf("message %s comes as attempt %d, want 1", j.ID(), j.Attempt())
 				}
 				return nil
 			},
-			Settled: func(j *client.Job, err error) {
+			Settled: func(j *client.RawJob, err error) {
 				if err == nil {
 					done <- j.ID()
 				}
