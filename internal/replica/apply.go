@@ -250,7 +250,7 @@ func (w *worker) apply(t task) []any {
 	}
 	w.row = appendApplied(w.row[:0], e.GetIndex(), e.GetTerm(), w.conf)
 	if len(w.children) > 0 { // before anything of it can be durable
-		w.g.young.CompareAndSwap(nil, &w.children[0])
+		w.g.young.add(w.children...)
 	}
 	w.rows.Commit(w.row)
 	if command {

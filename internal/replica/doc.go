@@ -53,7 +53,9 @@
 //	entry     the spaces, the new replica's first rows and its applied row, and
 //	          a row that leads to it from the old group's root: one batch → flush
 //	          → log record 'created' (or 'reset', if an empty one waits here),
-//	          synced → it takes part → the row that led to it is deleted
+//	          synced → it takes part → it has committed an entry of its own, so
+//	          a majority has its rows: the row that led to it is deleted, and the
+//	          old group's log may forget the entry
 //	start     a row that leads to a replica without a record → the record
 //
 // All replicas of the new group begin where the old one's log stood, with the same

@@ -43,9 +43,7 @@ type Group struct {
 	commit  atomic.Uint64
 	applied atomic.Uint64
 	role    atomic.Pointer[role]
-	// young is the first child of which not yet a majority is known to have its
-	// rows.
-	young atomic.Pointer[child]
+	young   young
 	// patience is for how many ticks nothing is received; see NewReplica.
 	patience atomic.Int64
 	// progress is of the last tick; nil where this replica does not lead.

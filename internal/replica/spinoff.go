@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -22,6 +23,33 @@ type child struct {
 	// rows say of indexes stays true.
 	base raftlog.Position
 	conf *raftpb.ConfState
+}
+
+// young are a group's children of which not yet a majority is known to have their
+// rows. For as long, a row of the parent leads to each, so that a start finds them.
+type young struct {
+	mu  sync.Mutex
+	all []child
+}
+
+func (y *young) add(cs ...child) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.all = append(y.all, cs...)
+}
+
+// remove takes out those that are grown, and returns them.
+func (y *young) remove(grown func(*child) bool) (out []child) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.all = slices.DeleteFunc(y.all, func(c child) bool {
+		if !grown(&c) {
+			return false
+		}
+		out = append(out, c)
+		return true
+	})
+	return out
 }
 
 // applying is the rows of one entry as its machine sees them.
@@ -73,8 +101,8 @@ func (a *applying) SpinOff(group uint64, replicas map[uint64]uint64, spaces []ui
 // bringUp lets the children of an entry take part in their groups, beside the
 // worker. The order is that of trap 7: the rows of parent and child, which
 // commit in one batch, are durable; then the log's record of the child is; then
-// it takes part, and the row that led to it goes. A power cut in between leaves
-// that row, or nothing of all this.
+// it takes part. The row that led to it goes when it has grown, see keptForChild. A
+// power cut in between leaves that row, or nothing of all this.
 func (h *Host) bringUp(parent *Group, children []child) {
 	if err := h.store.Flush(); err != nil {
 		h.fail(fmt.Errorf("replica: group %d: make what is spun off durable: %w", parent.id, err))
@@ -91,9 +119,10 @@ func (h *Host) bringUp(parent *Group, children []child) {
 		}
 		if errors.Is(err, errChildExists) {
 			h.o.Logger.Info("what was spun off is on this node already", "group", c.group)
-			err = h.store.Drop(c.root)
+			parent.young.remove(func(x *child) bool { return x.root == c.root })
+			err = errors.Join(h.store.Drop(c.root), h.store.Taken(parent.rows.Root(), c.group))
 		}
-		if err = errors.Join(err, h.store.Taken(parent.rows.Root(), c.group)); err != nil {
+		if err != nil {
 			h.fail(fmt.Errorf("replica: group %d, spun off group %d: %w", c.group, parent.id, err))
 			return
 		}
@@ -161,38 +190,51 @@ func (h *Host) startChild(parent *Group, c *child) error {
 }
 
 // adoptChildren makes the records of children that a crash left without one,
-// before any handle is swept.
+// before any handle is swept. A row that leads to a child that takes part by it
+// stays: the child may be young.
 func (h *Host) adoptChildren() error {
 	type given struct{ root, child uint64 }
-	var taken []given
+	var unwanted []given
 	for _, r := range h.log.Replicas() {
 		all, err := h.store.Given(r.Root)
 		if err != nil {
 			return err
 		}
 		for _, x := range all {
+			if is, ok := h.log.Replica(x.Child); ok && is.Root == x.Root {
+				continue
+			}
 			c, err := h.readChild(x)
 			if err == nil {
 				err = h.recordChild(&h.batch, c)
 			}
-			if err != nil && !errors.Is(err, errChildExists) {
+			if errors.Is(err, errChildExists) {
+				unwanted = append(unwanted, given{r.Root, x.Child})
+			} else if err != nil {
 				return fmt.Errorf("replica: group %d, spun off group %d: %w", x.Child, r.Group, err)
 			}
-			taken = append(taken, given{r.Root, x.Child})
 		}
-	}
-	if len(taken) == 0 {
-		return nil
 	}
 	if err := h.log.Write(&h.batch); err != nil {
 		return err
 	}
-	for _, x := range taken {
+	for _, x := range unwanted {
 		if err := h.store.Taken(x.root, x.child); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// youngOf finds the children of a replica that may be young.
+func (h *Host) youngOf(r raftlog.Replica) (all []child, err error) {
+	given, err := h.store.Given(r.Root)
+	for _, x := range given {
+		if is, ok := h.log.Replica(x.Child); ok && is.Root == x.Root {
+			all = append(all, child{group: x.Child, replica: is.ID, root: is.Root, base: is.Base})
+		}
+	}
+	return all, err
 }
 
 // readChild reads what the rows say of a child. If it has no record yet it has
@@ -215,20 +257,28 @@ func (h *Host) readChild(x state.Given) (*child, error) {
 	return &child{group: x.Child, replica: binary.BigEndian.Uint64(x.Note), root: x.Root, base: at, conf: conf}, nil
 }
 
-// keptForChild is the index up to which the log may forget, for a child's sake:
-// the entry that makes it stays until the child has committed an entry of its own,
-// and so has its rows on a majority. Else whoever has the entry and has not
+// keptForChild is the index up to which the log may forget, for its children's
+// sake: the entry that makes one stays until the child has committed an entry of
+// its own, and so has its rows on a majority. Else whoever has the entry and has not
 // applied it could be carried over it by a snapshot, and its copy be lost.
 func (g *Group) keptForChild(upTo uint64) uint64 {
-	c := g.young.Load()
-	if c == nil {
-		return upTo
+	h := g.host
+	grown := g.young.remove(func(c *child) bool {
+		own, ok := h.Group(c.group)
+		if destroyed := !ok && h.log.MinReplica(c.group) > c.replica; destroyed || ok && own.commit.Load() > c.base.Index {
+			return true
+		}
+		upTo = min(upTo, c.base.Index-1)
+		return false
+	})
+	if len(grown) > 0 {
+		h.spawn(func() {
+			for _, c := range grown {
+				if err := h.store.Taken(g.rows.Root(), c.group); err != nil {
+					h.fail(fmt.Errorf("replica: group %d, spun off group %d: %w", c.group, g.id, err))
+				}
+			}
+		})
 	}
-	own, ok := g.host.Group(c.group)
-	grown := ok && own.commit.Load() > c.base.Index
-	if destroyed := !ok && g.host.log.MinReplica(c.group) > c.replica; grown || destroyed {
-		g.young.CompareAndSwap(c, nil)
-		return upTo
-	}
-	return min(upTo, c.base.Index-1)
+	return upTo
 }

@@ -462,3 +462,53 @@ func TestLogIsKeptForAChild(t *testing.T) {
 		t.Errorf("the log still begins at %d, and the child was made at %d", first, at)
 	}
 }
+
+// The same for each of several children that are young, also after a restart.
+func TestLogIsKeptForEachChild(t *testing.T) {
+	c := newCluster(t)
+	c.add("a")
+	c.agree()
+	n := c.leader()
+	// On the others what is done beside the workers is kept for later.
+	for _, o := range c.others(n) {
+		o.inLoop(func() { o.host.stepped = true })
+	}
+	var at [2]uint64
+	for i, child := range []uint64{childGroup, childGroup + 1} {
+		if o := <-propose(n.group(), fmt.Sprintf("spin %d 3", child)); o.err != nil || o.result.(*message.Error) != nil {
+			t.Fatal(o)
+		}
+		at[i] = n.group().Status().Applied
+	}
+	c.agree()
+	var later []func()
+	for _, o := range c.others(n) {
+		o.inLoop(func() { later, o.host.stepped, o.host.later = append(later, o.host.later[1]), false, o.host.later[:1] })
+		o.inLoop(func() {
+			for _, f := range o.host.later {
+				o.host.spawn(f)
+			}
+			o.host.later = nil
+		})
+	}
+	kept := func() (upTo uint64) {
+		n.inLoop(func() { upTo = n.group().keptForChild(1 << 20) })
+		return upTo
+	}
+	until(t, "the first child has grown", func() bool { g, ok := n.child(); return ok && g.Status().Commit > at[0] })
+	if got := kept(); got != at[1]-1 {
+		t.Errorf("with the second child alone the log may forget up to %d, and it was made at %d", got, at[1])
+	}
+	n.restart()
+	if got := kept(); got != at[1]-1 {
+		t.Errorf("after a restart the log may forget up to %d, and the second child was made at %d", got, at[1])
+	}
+	for _, f := range later {
+		f()
+	}
+	until(t, "the second child has grown", func() bool { return kept() == 1<<20 })
+	until(t, "no row leads to a child", func() bool {
+		given, err := n.host.store.Given(n.group().rows.Root())
+		return err == nil && len(given) == 0
+	})
+}

@@ -70,7 +70,12 @@ func (h *Host) open(r raftlog.Replica) (*Group, error) {
 	if err := h.fitLog(r, at, conf, hard); err != nil {
 		return nil, err
 	}
-	return h.newGroup(r, rows, at, conf, hard)
+	g, err := h.newGroup(r, rows, at, conf, hard)
+	if err != nil {
+		return nil, err
+	}
+	g.young.all, err = h.youngOf(r)
+	return g, err
 }
 
 // applied says up to where the rows are, and with which configuration.

@@ -15,7 +15,7 @@
 //
 //	root | 0 | 'a'          → the applied row
 //	root | 0 | 's' | space  → handle
-//	root | 0 | 'o' | child  → root of a child that the log does not know yet
+//	root | 0 | 'o' | child  → root of a child that was not taken yet
 //	root | 1 | key          → a row of space 0
 //
 // The rows of an entry, the applied row and the handles of new spaces commit in

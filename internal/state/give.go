@@ -9,8 +9,8 @@ import (
 )
 
 // A replica can give spaces away to a replica to be, the child: a root of its
-// own, which gets their handles, so that none of their rows is touched. Until
-// the log knows the child, a row of the giver leads to its root:
+// own, which gets their handles, so that none of their rows is touched. Until it is
+// taken, a row of the giver leads to its root:
 //
 //	root | 0 | 'o' | child → root of the child (8) | note
 
@@ -84,7 +84,7 @@ func (s *Store) Given(root uint64) (all []Given, err error) {
 	return all, it.Error()
 }
 
-// Taken deletes the row that leads to a child: the log knows it now, or it is
+// Taken deletes the row that leads to a child: nobody needs it any more, or it is
 // not wanted. It is not synced; whoever finds the row again asks the log.
 func (s *Store) Taken(root, child uint64) error {
 	return s.db.Delete(givenKey(root, child), pebble.NoSync)
