@@ -28,6 +28,7 @@ type Call struct {
 	got     []queue.Leased
 	err     *message.Error
 	closed  bool          // takes nothing new
+	left    bool          // Collect has returned: what comes now is nobody's
 	moved   chan struct{} // closed when room may have come back; nil: nobody waits for that
 }
 
@@ -51,8 +52,9 @@ func NewCall(queueNumber uint32, o message.ReceiveOptions, groups int) *Call {
 }
 
 // Collect waits until something came, something went wrong, or ctx ends. It ends
-// the call, and returns when nothing of it is on its way any more: a lease that
-// is in the log is decided soon.
+// the call, and waits for what is on its way: a lease that is in the log is decided
+// soon, if the group has a majority. What comes later than answerWithin is given
+// back.
 func (c *Call) Collect(ctx context.Context) ([]queue.Leased, *message.Error) {
 	select {
 	case <-c.ready:
@@ -62,15 +64,25 @@ func (c *Call) Collect(ctx context.Context) ([]queue.Leased, *message.Error) {
 		at.Leave(c)
 	}
 	c.close()
+	soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
+	defer cancel()
 	for {
-		c.mu.Lock()
-		pending, got, err := c.pending, c.got, c.err
-		c.mu.Unlock()
-		if pending == 0 {
+		if got, err, ended := c.leave(soon.Err() != nil); ended {
 			return got, err
 		}
-		<-c.ready
+		select {
+		case <-c.ready:
+		case <-soon.Done():
+		}
 	}
+}
+
+// leave takes what came, if all has come or now.
+func (c *Call) leave(now bool) (got []queue.Leased, err *message.Error, ended bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = now || c.pending == 0
+	return c.got, c.err, c.left
 }
 
 // close lets the call take nothing new. ready has a value once more when
@@ -143,11 +155,15 @@ func (c *Call) places() []place {
 	return slices.Clone(c.at)
 }
 
-// deliver ends a reservation of n with what became of it.
-func (c *Call) deliver(n int, got []queue.Leased, err *message.Error) {
+// deliver ends a reservation of n with what became of it. taken is false if it
+// came too late for anybody to take it.
+func (c *Call) deliver(n int, got []queue.Leased, err *message.Error) (taken bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pending -= n
+	if c.left {
+		return false
+	}
 	c.room += n - len(got)
 	c.got = append(slices.Clip(c.got), got...)
 	if err != nil {
@@ -160,6 +176,7 @@ func (c *Call) deliver(n int, got []queue.Leased, err *message.Error) {
 	if len(c.got) > 0 || c.err != nil || c.closed {
 		c.signal()
 	}
+	return true
 }
 
 func (c *Call) signal() {

@@ -214,7 +214,9 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 		err = nil // paused meanwhile: it waits on
 	}
 	g.mu.Unlock()
-	c.deliver(len(gr.offers), r.Leased, err)
+	if !c.deliver(len(gr.offers), r.Leased, err) {
+		g.giveBack(c.Lease.Session.ID, r.Leased)
+	}
 	if room, _ := c.wants(); room && current {
 		// Nothing came of it. Other groups may have had something meanwhile, and
 		// saw no room.

@@ -37,9 +37,14 @@ type Group struct {
 	proposed  map[uint32]uint64
 	again     bool    // a proposal of what the catalog says was lost: compare anew
 	resharded bool    // the catalog may lack what became of a shard here
+	recording bool    // it is being told
 	postponed []*line // see postpone
 	leasing   int     // messages in leases that are proposed
 	limit     int     // of messages that are leased or leasing
+	// recordAt is when the catalog may be told again that could not record it all,
+	// recordPause how long it is left alone.
+	recordAt    time.Time
+	recordPause time.Duration
 }
 
 // line is a queue as its leader sees it: what may go out, and who waits for it.
@@ -94,6 +99,7 @@ func (g *Group) forget() {
 	g.timed = map[*timers]bool{}
 	g.proposed = map[uint32]uint64{}
 	g.postponed = nil
+	g.recordAt, g.recordPause = time.Time{}, 0
 }
 
 // Join joins commands to an entry and stamps the time.

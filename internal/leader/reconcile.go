@@ -131,8 +131,13 @@ func (g *Group) proposeAll(settings []setting) {
 	}
 }
 
-// recordWithin is how long the catalog may take to record what became of a shard.
-const recordWithin = 5 * time.Second
+// recordWithin is how long the catalog may take to record what became of a shard,
+// the others after how long it is asked again.
+const (
+	recordWithin   = 5 * time.Second
+	recordAgain    = time.Second
+	maxRecordAgain = time.Minute
+)
 
 // unrecorded are the shards that were spun off into this group, and the splits
 // that were made here, which the catalog lacks, of each shard the first. The
@@ -170,19 +175,34 @@ func (l *line) splitAt(path string) (at int, ok bool) {
 	return 0, false
 }
 
-// record has the catalog record what became of a shard; when that fails, the next
-// Tick tries again.
-func (g *Group) record(c catalog.Command) {
+// record has the catalog record what became of shards, one after the other. What
+// fails is tried again, ever less often: each try is an entry in the catalog's log.
+func (g *Group) record(changes []catalog.Command) {
+	failed := false
+	for _, c := range changes {
+		if err := g.recordOne(c); err != nil {
+			failed = true
+			g.log.Debug("the catalog has not recorded yet what became of a shard", "error", err)
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.recording = false
+	if !failed {
+		g.recordPause = 0
+		return
+	}
+	g.resharded = true
+	g.recordPause = min(max(2*g.recordPause, recordAgain), maxRecordAgain)
+	g.recordAt = g.clock.Now().Add(g.recordPause)
+}
+
+func (g *Group) recordOne(c catalog.Command) error {
 	ctx, cancel := context.WithTimeout(context.Background(), recordWithin)
 	defer cancel()
 	r, err := g.change(ctx, c)
 	if err == nil && r.Err != nil {
 		err = r.Err
 	}
-	if err != nil {
-		g.log.Debug("the catalog has not recorded yet what became of a shard", "error", err)
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.resharded = true
-	}
+	return err
 }

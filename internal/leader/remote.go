@@ -209,10 +209,15 @@ func (r *Remote) peek(c *Call) *message.Error {
 	ctx, cancel := context.WithTimeout(context.Background(), takeFor+answerWithin)
 	defer cancel()
 	b := binary.AppendUvarint(appendRequest(nil, askPeek, r.id), uint64(c.Queue))
-	if _, err := r.at.ask(ctx, r.id, append(b, c.Worker...), c.closing); err != nil {
+	_, err := r.at.ask(ctx, r.id, append(b, c.Worker...), c.closing)
+	switch {
+	case err == nil:
+		return nil
+	case message.CodeOf(err) == message.UnknownOutcome: // of a question, which does nothing
+		return message.Errorf(message.NotLeader, "group %d was asked whether it has messages, and did not answer: %v", r.id, err)
+	default:
 		return asError(err)
 	}
-	return nil
 }
 
 // answerWithin is how long an answer may take besides what it waits for.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,10 +106,16 @@ func TestSpinOffChangesLeaders(t *testing.T) {
 	old := catalog.Queue{Number: 1, Name: "orders", Version: 2, Shards: []catalog.Shard{
 		{To: 7, Path: "0.0", Group: r.ID(), Epoch: 1}, {From: 8, To: 15, Path: "0.1", Group: r.ID(), Epoch: 1},
 	}}
+	// step lets the child's leader tell, when it has told what it had before.
+	step := func() {
+		t.Helper()
+		told(t, child)
+		child.step(0)
+	}
 	r.Learn(viewOf(t, old), nil)
 	child.Learn(viewOf(t, old), nil)
 	r.step(0)
-	child.step(0)
+	step()
 	want := catalog.MoveShard{Queue: 1, Path: "0.1", Epoch: 1, Group: 9}
 	if c := <-changes; c.MoveShard == nil || *c.MoveShard != want {
 		t.Errorf("the catalog hears %+v", c)
@@ -116,7 +124,7 @@ func TestSpinOffChangesLeaders(t *testing.T) {
 	if r := child.propose((&queue.Split{Queue: 1, From: 8, To: 15, Epoch: 2, At: 12}).Command()); r != nil {
 		t.Fatal(r)
 	}
-	child.step(0)
+	step()
 	if c := <-changes; c.MoveShard == nil || *c.MoveShard != want {
 		t.Errorf("after a split the catalog hears %+v", c)
 	}
@@ -125,11 +133,52 @@ func TestSpinOffChangesLeaders(t *testing.T) {
 	r.Learn(viewOf(t, moved), nil)
 	child.Learn(viewOf(t, moved), nil)
 	r.step(0)
-	child.step(0)
+	step()
 	if c := <-changes; c.SplitShard == nil || c.SplitShard.Epoch != 2 {
 		t.Errorf("then it hears %+v", c)
 	}
 	if len(changes) != 0 {
 		t.Errorf("more was recorded: %+v", <-changes)
+	}
+}
+
+// told waits until nobody tells the catalog anything.
+func told(t *testing.T, r *rig) {
+	t.Helper()
+	for busy := true; busy; runtime.Gosched() {
+		r.mu.Lock()
+		busy = r.recording
+		r.mu.Unlock()
+	}
+}
+
+// While the catalog refuses to record what became of a shard, it is asked ever less
+// often, and by one at a time.
+func TestRefusedRecordsAreTriedEverLessOften(t *testing.T) {
+	r := newRig(t)
+	var asked atomic.Int64
+	goOn := make(chan struct{})
+	r.change = func(context.Context, catalog.Command) (catalog.Result, error) {
+		asked.Add(1)
+		<-goOn
+		return catalog.Result{Err: message.Errorf(message.Conflict, "not now")}, nil
+	}
+	r.Learn(viewOf(t, catalog.Queue{Number: 1, Name: "orders", Version: 1, Shards: []catalog.Shard{{Path: "0", Group: 99}}}), nil)
+	for range 20 {
+		r.Learn(r.view, nil)
+		r.step(Every)
+	}
+	if got := asked.Load(); got > 1 {
+		t.Errorf("the catalog was asked %d times at once", got)
+	}
+	close(goOn)
+	for range 3 * time.Minute / Every {
+		told(t, r)
+		r.clock.add(Every)
+		r.Tick()
+	}
+	told(t, r)
+	if got := asked.Load(); got < 6 || got > 10 { // after 1, 2, 4, … s
+		t.Errorf("in three minutes the catalog was asked %d times", got)
 	}
 }

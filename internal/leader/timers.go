@@ -207,9 +207,10 @@ func (g *Group) Tick() {
 		settings, ends = g.reconcileAll(), g.expireSessions(nil)
 	}
 	var records []catalog.Command
-	if g.resharded {
+	if g.resharded && !g.recording && !g.clock.Now().Before(g.recordAt) {
 		g.resharded = false
 		records = g.unrecorded()
+		g.recording = len(records) > 0
 	}
 	expired := g.sessions.sweep() // what was lost on its way the last time
 	for d := g.leases.due(now, sweep); len(d) > 0; d = g.leases.due(now, sweep) {
@@ -224,8 +225,8 @@ func (g *Group) Tick() {
 	g.mu.Unlock()
 	g.proposeAll(settings)
 	g.proposeEnds(ends)
-	for _, c := range records {
-		go g.record(c)
+	if len(records) > 0 {
+		go g.record(records)
 	}
 	for _, d := range expired {
 		g.expire(d)
