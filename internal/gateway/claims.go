@@ -131,7 +131,7 @@ func (a *attachment) Cancelled() <-chan []string { return a.cancelled }
 // claim is all that the worker or this gateway knows that the session holds, and
 // the groups that may have more.
 func (a *attachment) claim(tokens []message.Token) (c leader.Claim, groups []uint64) {
-	c = leader.Claim{Session: a.ref.ID, Incarnation: a.ref.Incarnation, Holds: map[uint32][]queue.LeaseRef{}}
+	c = leader.Claim{Session: a.ref.ID, Incarnation: a.ref.Incarnation, Attachment: a.number, Holds: map[uint32][]queue.LeaseRef{}}
 	hold := func(id message.ID, fence uint64) {
 		c.Holds[id.Queue()] = append(c.Holds[id.Queue()], queue.LeaseRef{Cell: id.Point().Cell(), Seq: id.Seq(), Fence: fence})
 	}

@@ -12,11 +12,13 @@ import (
 )
 
 // Claim is what a worker and its gateway know that its session holds. A lease of
-// the session that two claims in a row lack was lost on its way, with the answer
-// that named it: it is released, without counting.
+// the session that two claims in a row of one attachment lack was lost on its way,
+// with the answer that named it: it is released, without counting. Another
+// attachment's claims say nothing of what is on its way to this one.
 type Claim struct {
 	Session     uint64                      `json:"session"`
 	Incarnation uint64                      `json:"incarnation"`
+	Attachment  uint64                      `json:"attachment"`
 	Holds       map[uint32][]queue.LeaseRef `json:"holds"` // by queue
 }
 
@@ -64,6 +66,8 @@ func (g *Group) unclaimed(c Claim) (lost, cancelling map[uint32][]queue.LeaseRef
 		switch {
 		case claimed[key] == d.fence || d.ending:
 			d.missed = 0
+		case d.missed == 0 || d.missedBy != c.Attachment:
+			d.missed, d.missedBy = 1, c.Attachment
 		case d.missed < missesAllowed:
 			d.missed++
 		default:

@@ -22,9 +22,10 @@ func TestLeaseThatNobodyClaimsIsReleased(t *testing.T) {
 	}
 	kept := queue.LeaseRef{Cell: got[0].Ref.Cell, Seq: got[0].Ref.Seq, Fence: got[0].Fence}
 	lost := queue.LeaseRef{Cell: got[1].Ref.Cell, Seq: got[1].Ref.Seq, Fence: got[1].Fence}
+	attachment := uint64(1)
 	claim := func(leases ...queue.LeaseRef) {
 		t.Helper()
-		if _, err := r.Claim(t.Context(), Claim{Session: 7, Incarnation: 9, Holds: map[uint32][]queue.LeaseRef{1: leases}}); err != nil {
+		if _, err := r.Claim(t.Context(), Claim{Session: 7, Incarnation: 9, Attachment: attachment, Holds: map[uint32][]queue.LeaseRef{1: leases}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -33,6 +34,10 @@ func TestLeaseThatNobodyClaimsIsReleased(t *testing.T) {
 	claim(kept, lost)
 	claim(kept)
 	r.want("claimed in between", 0, 0, 2)
+	attachment = 2
+	claim(kept)
+	r.propose(queue.Tick())
+	r.want("claimed once each by two attachments", 0, 0, 2)
 	claim(kept)
 	r.propose(queue.Tick()) // behind the release
 	r.want("after two in a row", 1, 0, 1)

@@ -31,6 +31,24 @@ type Meta struct {
 	monitor *liveness.Monitor // while this node leads
 	planned time.Time         // when the last plan was made
 	under   int               // commands of the monitor and the plan that are under way
+	refused refusals          // of them
+}
+
+// refusals are what was refused since the last plan, and between that and the one
+// before: a step that is refused again and again is told of once.
+type refusals struct{ now, before map[string]bool }
+
+func (r *refusals) next() { r.before, r.now = r.now, nil }
+
+// news notes a refusal, and says that it is a new one.
+func (r *refusals) news(err error) bool {
+	text := err.Error()
+	known := r.now[text] || r.before[text]
+	if r.now == nil {
+		r.now = map[string]bool{}
+	}
+	r.now[text] = true
+	return !known
 }
 
 // NewMeta makes the machine of a replica of the meta group. learn hears of each
@@ -167,6 +185,7 @@ func (m *Meta) Tick() {
 		commands = m.monitor.Tick(now)
 		if now.Sub(m.planned) >= planEvery {
 			m.planned = now
+			m.refused.next()
 			commands = append(commands, placement.Plan(m.view.Load())...)
 		}
 	}
@@ -174,18 +193,19 @@ func (m *Meta) Tick() {
 	m.mu.Unlock()
 	for _, c := range commands {
 		m.raft.Propose(replica.Command{Head: c.Encode()}, func(result any, err error) {
-			m.mu.Lock()
-			m.under--
-			m.mu.Unlock()
 			r, _ := result.(catalog.Result)
 			if err == nil && r.Err != nil {
 				err = r.Err
 			}
+			m.mu.Lock()
+			m.under--
+			news := err != nil && m.refused.news(err)
+			m.mu.Unlock()
 			if x := r.Session; err == nil && x != nil && x.Why != "goodbye" {
 				m.log.Info("a worker's session has ended: what it held goes to others", "session", x.ID, "worker", x.Worker, "why", x.Why)
 			}
-			if err != nil {
-				m.log.Warn("a change of the catalog was refused; it is looked at again", "error", err)
+			if news {
+				m.log.Warn("a change of the catalog was refused; it is looked at again each second", "error", err)
 			}
 		})
 	}

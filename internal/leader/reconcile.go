@@ -2,6 +2,7 @@ package leader
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,10 +14,9 @@ import (
 // dropProposed stands in Group.proposed for a drop.
 const dropProposed = ^uint64(0)
 
-// setting is a command that brings a queue in this group to what the catalog
-// says.
+// setting is a command that brings this group to what the catalog says.
 type setting struct {
-	queue   uint32
+	queue   uint32 // whose settings it brings; 0: none
 	command queue.Command
 }
 
@@ -34,7 +34,9 @@ func (g *Group) Learn(view *catalog.View, changes []catalog.Change) {
 	case first || changes == nil:
 		settings, ends = g.reconcileAll(), g.expireSessions(nil)
 	default:
-		g.forgetNodes(changes)
+		if leaves(changes) {
+			settings = g.forgetNodes(settings)
+		}
 		ends = g.expireSessions(changes)
 		for _, c := range changes {
 			if c.Queue != nil {
@@ -47,19 +49,30 @@ func (g *Group) Learn(view *catalog.View, changes []catalog.Change) {
 	g.proposeEnds(ends)
 }
 
-// forgetNodes has the group forget what it keeps for the retries of nodes that
-// were removed. If that is lost, no more is lost than its room. The lock is held,
-// and a proposal that is refused answers at once, without taking it.
-func (g *Group) forgetNodes(changes []catalog.Change) {
+// forgetNodes adds what has the group forget what it keeps for the retries of nodes
+// that were removed. The rows say for whom it keeps something.
+func (g *Group) forgetNodes(settings []setting) []setting {
+	view := g.raft.View()
+	if view == nil {
+		return settings // the host ends
+	}
+	defer view.Close()
 	var c queue.Forget
-	for _, x := range changes {
-		if x.Node != nil && x.Node.State == catalog.Removed {
-			c.Nodes = append(c.Nodes, x.Node.ID)
+	for _, id := range queue.Senders(view) {
+		n, ok := g.view.Node(id)
+		if ok && n.State == catalog.Removed || !ok && id < g.view.Cluster.NextNode {
+			c.Nodes = append(c.Nodes, id)
 		}
 	}
 	if len(c.Nodes) > 0 {
-		g.raft.Propose(replica.Command(c.Command()), func(any, error) {})
+		settings = append(settings, setting{command: c.Command()})
 	}
+	return settings
+}
+
+// leaves says that a node is removed by one of the changes.
+func leaves(changes []catalog.Change) bool {
+	return slices.ContainsFunc(changes, func(c catalog.Change) bool { return c.Node != nil && c.Node.State == catalog.Removed })
 }
 
 // reconcileAll compares everything that the group has with the catalog.
@@ -73,7 +86,7 @@ func (g *Group) reconcileAll() (settings []setting) {
 	for _, q := range g.view.Queues("", g.view.Len()) {
 		settings = g.reconcile(settings, q.Number)
 	}
-	return settings
+	return g.forgetNodes(settings)
 }
 
 // reconcile adds what brings a queue in this group to what the catalog says.
@@ -122,7 +135,7 @@ func (g *Group) proposeAll(settings []setting) {
 			if err == nil {
 				return
 			}
-			g.log.Warn("a queue's settings did not reach the group; trying again", "queue", s.queue, "error", err)
+			g.log.Warn("what the catalog says did not reach the group; trying again", "queue", s.queue, "error", err)
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			delete(g.proposed, s.queue)

@@ -33,8 +33,9 @@ type deadline struct {
 	// What it is bound to, and that its end is on its way because that has ended.
 	session, incarnation uint64
 	ending               bool
-	cancelling           bool // its worker is to let it go
-	missed               int  // claims in a row that lacked it
+	cancelling           bool   // its worker is to let it go
+	missed               int    // claims in a row that lacked it,
+	missedBy             uint64 // of this attachment
 }
 
 // leases are all leases of the group, the next deadline first.

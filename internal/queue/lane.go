@@ -96,6 +96,15 @@ func (m *Machine) loadLanes(rows Reader) {
 	})
 }
 
+// Senders lists those for whom the group keeps answers.
+func Senders(rows Reader) (nodes []uint64) {
+	rows.Scan(groupSpace, []byte{rowLane}, []byte{rowLane + 1}, func(k, _ []byte) bool {
+		nodes = append(nodes, beUint64(k[1:]))
+		return true
+	})
+	return nodes
+}
+
 // applyOnce applies a numbered command, unless that was done before.
 func (m *Machine) applyOnce(kind byte, d *decoder, e *entry) any {
 	number := decodeLane(d)
