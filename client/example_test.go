@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -89,4 +90,34 @@ func ExampleWorker() {
 	// Output:
 	// one calzone, attempt 1
 	// one calzone, attempt 2
+}
+
+// Middleware that logs each attempt.
+func ExampleMiddleware() {
+	ctx := context.Background()
+	c, stop := serve(ctx, "orders")
+	defer stop()
+
+	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{} // the output of this example must not change
+		}
+		return a
+	}}))
+	logging := func(next client.Handler) client.Handler {
+		return func(ctx context.Context, job *client.RawJob) error {
+			err := next(ctx, job)
+			log.InfoContext(ctx, "handled", "type", job.Type(), "attempt", job.Attempt(), "error", err)
+			return err
+		}
+	}
+	if _, err := c.Send(ctx, "orders", client.Message{Type: "pizza"}); err != nil {
+		fmt.Println(err)
+	}
+	w := &client.Worker{Client: c, Queue: "orders", MaxMessages: 1, Middleware: []client.Middleware{logging}}
+	w.Handler = func(context.Context, *client.RawJob) error { return client.Reject(errors.New("no dough")) }
+	if err := w.Run(ctx); err != nil {
+		fmt.Println(err)
+	}
+	// Output: level=INFO msg=handled type=pizza attempt=1 error="no dough"
 }

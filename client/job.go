@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 )
 
@@ -43,16 +42,6 @@ func (j *RawJob) Extend(ctx context.Context, lease time.Duration) error {
 		j.timer.Reset(lease / 3)
 	}
 	return nil
-}
-
-// handle runs the handler, and turns its panic into an error with the stack.
-func (j *RawJob) handle() (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return j.shift.w.Handler(j.ctx, j)
 }
 
 // stopped says that the handler was cancelled for the worker's sake, not for a

@@ -8,11 +8,6 @@ import (
 	"strings"
 )
 
-// Handler does the work of one message. What it returns is the only signal: nil
-// acks; RetryAfter, Reject and Release say what they say; any other error, and a
-// panic, is a failed attempt.
-type Handler func(ctx context.Context, job *RawJob) error
-
 // Mux gives each message to the handler of its type: Worker{Handler: mux.Run}. The
 // zero Mux is empty. It is filled before the worker runs.
 type Mux struct {

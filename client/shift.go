@@ -238,7 +238,11 @@ func (s *shift) begin(h held) {
 	if s.idle != nil {
 		s.idle.Stop()
 	}
-	go func() { s.finish(j, j.handle()) }()
+	go func() {
+		err := errors.New("the handler ended its goroutine (runtime.Goexit, as t.FailNow does)")
+		defer func() { s.finish(j, err) }()
+		err = s.w.Handler(j.ctx, j)
+	}()
 }
 
 // finish posts what a handler's error says about its message.

@@ -44,6 +44,8 @@ type Worker struct {
 	// the drain timeout is over, not when Run's ends: a handler must then return
 	// soon.
 	Handler Handler
+	// Middleware goes around the handler of each message, the first outermost.
+	Middleware []Middleware
 	// Settled, if set, is called once for each message whose handler ran, when
 	// nothing more will become of it: with nil what the handler said is durable.
 	// It must return soon, because answers wait for it.
@@ -123,6 +125,7 @@ func (w *Worker) filled() (*Worker, error) {
 	case f.DrainTimeout < 0 || f.IdleTimeout < 0 || f.MaxMessages < 0:
 		return invalid("a timeout or a number of messages is negative")
 	}
+	f.Handler = around(f.Handler, f.Middleware)
 	return &f, nil
 }
 
@@ -133,49 +136,4 @@ func hostPID() string {
 		host = "unknown"
 	}
 	return host + ":" + strconv.Itoa(os.Getpid())
-}
-
-// verdict is what a handler's error says about the message.
-type verdict struct {
-	action Action
-	delay  time.Duration
-	err    error
-}
-
-func (v *verdict) Error() string {
-	if v.err == nil {
-		return "released by the handler"
-	}
-	return v.err.Error()
-}
-
-func (v *verdict) Unwrap() error { return v.err }
-
-// RetryAfter is for a handler to return: it fails the attempt with err and has the
-// message tried again after delay instead of the queue's backoff.
-func RetryAfter(err error, delay time.Duration) error {
-	return &verdict{action: ActionNack, delay: delay, err: err}
-}
-
-// Reject is for a handler to return: it makes the message dead at once.
-func Reject(err error) error { return &verdict{action: ActionReject, err: err} }
-
-// Release is for a handler to return: it gives the message back after delay without
-// counting an attempt.
-func Release(delay time.Duration) error { return &verdict{action: ActionRelease, delay: delay} }
-
-// settlementOf puts a handler's error into a settlement.
-func settlementOf(token string, err error) Settlement {
-	if err == nil {
-		return Settlement{Token: token, Action: ActionAck}
-	}
-	s := Settlement{Token: token, Action: ActionNack, Error: err.Error()}
-	var v *verdict
-	if errors.As(err, &v) {
-		s.Action, s.Delay = v.action, v.delay
-	}
-	if s.Action == ActionRelease {
-		s.Error = ""
-	}
-	return s
 }
