@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/comanda-mq/comanda/internal/clock"
 	"github.com/comanda-mq/comanda/internal/node"
 )
 
@@ -31,6 +32,11 @@ func WithDiskReserve(bytes uint64) Option { return func(c *node.Config) { c.Disk
 // WithMemoryLimit sets how many bytes the process may use before sends are
 // refused with RESOURCE_EXHAUSTED.
 func WithMemoryLimit(bytes uint64) Option { return func(c *node.Config) { c.MemoryLimit = bytes } }
+
+// WithClock sets the clock by which leases end, delays are over, and all else happens to
+// messages; the default is the machine's. Package comandatest brings one that a test
+// advances.
+func WithClock(clk clock.Clock) Option { return func(c *node.Config) { c.GroupClock = clk } }
 
 // Server is a running server.
 type Server struct{ n *node.Node }
@@ -55,6 +61,10 @@ func (s *Server) Addr() string { return s.n.Addr().String() }
 
 // Done is closed when the server has ended, by Close or because its disk failed.
 func (s *Server) Done() <-chan struct{} { return s.n.Ended() }
+
+// CatchUp waits until all that is due by the server's clock has happened: until leases
+// whose time has come have ended, and delayed messages are ready.
+func (s *Server) CatchUp(ctx context.Context) error { return s.n.CatchUp(ctx) }
 
 // Close lets calls in flight end until ctx does, and stops the server. What was
 // confirmed is on disk.

@@ -2,7 +2,10 @@
 // own.
 package clock
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
 // Clock tells and measures time.
 type Clock interface {
@@ -22,4 +25,29 @@ func (system) Now() time.Time { return time.Now() }
 func (system) Tick(d time.Duration) (<-chan time.Time, func()) {
 	t := time.NewTicker(d)
 	return t.C, t.Stop
+}
+
+// Manual is a clock that stands still until it is told to go on, at once and however
+// far. Its ticks are the machine's: who waits for one does not wait for ever.
+type Manual struct {
+	system
+	mu  sync.Mutex
+	now time.Time
+}
+
+// NewManual makes a clock that shows the machine's time of now.
+func NewManual() *Manual { return &Manual{now: time.Now()} }
+
+// Now is the time that the clock shows.
+func (m *Manual) Now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.now
+}
+
+// Advance makes the clock go on by d, which is not below 0.
+func (m *Manual) Advance(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now = m.now.Add(d)
 }

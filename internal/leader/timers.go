@@ -191,6 +191,26 @@ func (g *Group) wakeable(now int64) (wake []wakeJob, counts bool) {
 	return wake, counts || len(g.leases.by) > 0
 }
 
+// Overdue says that the time of a lease or a timer has come and that its end is not
+// applied yet.
+func (g *Group) Overdue() bool {
+	now, _ := g.stamps.now()
+	wall := g.clock.Now().UnixMilli()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for t := range g.timed {
+		if t.waking || t.next <= now && !t.kind.Wall() || t.next <= wall && t.kind.Wall() {
+			return true
+		}
+	}
+	for _, d := range g.leases.by {
+		if d.at > 0 && d.at <= now {
+			return true
+		}
+	}
+	return false
+}
+
 // Tick ends leases whose deadline has passed, wakes what is due, hands out what
 // was postponed, and stamps the time if something counts on it: often enough
 // that no step is cut (maxStep). It is called each Every.

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/comanda-mq/comanda/internal/clock"
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
@@ -76,6 +77,20 @@ func TestPauseExpiresNobody(t *testing.T) {
 	r.want("after two pauses", 0, 0, 1)
 	r.step(time.Second)
 	r.want("after the third second", 1, 0, 0)
+}
+
+// A clock that is advanced by hand was meant to go as far as it went.
+func TestStampsOfAManualClock(t *testing.T) {
+	c := clock.NewManual()
+	s := stamps{clock: c}
+	s.begin(5_000)
+	c.Advance(time.Hour)
+	if got, _ := s.next(); got != 3_605_000 {
+		t.Errorf("an hour later it is %d", got)
+	}
+	if got, _ := s.next(); got != 3_605_000 {
+		t.Errorf("then it stands still at %d", got)
+	}
 }
 
 // Group time grows by the clock, a second a stamp at the most, without losing

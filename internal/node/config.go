@@ -62,6 +62,9 @@ type Config struct {
 	LogSegment int64
 	FS         vfs.FS
 	Clock      clock.Clock
+	// GroupClock is the clock of leases, delays and all that happens to messages; default
+	// Clock. Workers and nodes are watched by Clock in any case.
+	GroupClock clock.Clock
 	Auth       auth.Authorizer
 	// Listener to serve on, instead of Listen; ClusterListener instead of
 	// ClusterListen.
@@ -109,6 +112,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System()
+	}
+	if c.GroupClock == nil {
+		c.GroupClock = c.Clock
 	}
 	if c.Auth == nil {
 		c.Auth = auth.AllowAll{}

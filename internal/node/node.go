@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,7 +141,7 @@ func (n *Node) machine(g *replica.Group) replica.StateMachine {
 		n.meta.Store(m)
 		return n.config.watch(g, m)
 	}
-	l := leader.New(g, n.config.Clock, n.change, n.config.Logger)
+	l := leader.New(g, n.config.GroupClock, n.change, n.config.Logger)
 	if v := n.view.Load(); v != nil {
 		l.Learn(v, nil)
 	}
@@ -307,6 +308,22 @@ func (n *Node) led(ctx context.Context) error {
 				return fmt.Errorf("group %d has no leader: %w", g.ID(), err)
 			}
 			n.config.Logger.WarnContext(ctx, "a group has no leader yet", "group", g.ID(), "error", err)
+		}
+	}
+	return nil
+}
+
+// CatchUp waits until all has happened here whose time has come.
+func (n *Node) CatchUp(ctx context.Context) error {
+	ticks, end := n.config.Clock.Tick(leader.Every)
+	defer end()
+	for slices.ContainsFunc(n.groups(), (*leader.Group).Overdue) {
+		select {
+		case <-ticks:
+		case <-n.ended:
+			return errors.Join(errors.New("the replica host has ended"), n.err)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return nil
