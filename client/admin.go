@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -205,7 +204,7 @@ type CancelOptions struct {
 // CancelResult tells what became of one message that was to be cancelled.
 type CancelResult struct {
 	ID    string
-	State string // cancelled, or leased: its worker has been asked
+	State string // cancelled, or leased: its worker has been asked; with Err: what it is, if known
 	Err   error
 }
 
@@ -222,8 +221,7 @@ func (c *Client) Cancel(ctx context.Context, ids []string, o CancelOptions) (res
 		if err == nil {
 			err = failed
 		}
-		state := strings.ToLower(strings.TrimPrefix(r.GetState().String(), "MESSAGE_STATE_"))
-		results = append(results, CancelResult{ID: r.GetId(), State: state, Err: failed})
+		results = append(results, CancelResult{ID: r.GetId(), State: stateName(r.GetState()), Err: failed})
 	}
 	return results, err
 }

@@ -42,6 +42,8 @@ type fake struct {
 	// mute leaves heartbeats unanswered, shut refuses streams.
 	mute, shut atomic.Bool
 	lag        time.Duration // of answers to heartbeats
+	// cancels are the tokens that it answers each claim with.
+	cancels []string
 
 	// onGoodbye, if set, is called before a goodbye is answered.
 	onGoodbye func()
@@ -275,6 +277,7 @@ func (f *fake) hear(req *comandav1.WorkRequest, resp *comandav1.WorkResponse) {
 			resp.Beat = n
 		}
 		if n%2 == 0 {
+			resp.Cancelled = f.cancels
 			f.claims = append(f.claims, strings.Join(slices.Sorted(slices.Values(req.GetHolds())), " "))
 		}
 	}

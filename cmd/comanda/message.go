@@ -102,7 +102,7 @@ func newMessageList(a *app) *cobra.Command {
 	})
 	addStale(cmd, &o.Stale)
 	f := cmd.Flags()
-	f.StringVar(&o.State, "state", "ready", "ready, scheduled, leased, dead, finished or expired")
+	f.StringVar(&o.State, "state", "ready", "ready, scheduled, leased, dead, finished, expired or cancelled")
 	f.IntVar(&o.Max, "max", 0, "at most so many: 1 to 1000 (default 100)")
 	f.StringVar(&o.Page, "page", "", "go on from where a list before ended")
 	return cmd

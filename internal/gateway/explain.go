@@ -66,6 +66,9 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 		case "rate":
 			return fmt.Sprintf("the queue hands out no more than %d messages in %s (rate)", q.Settings.Rate.Count, q.Settings.Rate.Per)
 		}
+		if q.Settings.Assign == message.AssignSingle {
+			return "ready: it waits for the one worker that gets the queue's messages; others stand by (assign single)"
+		}
 		return "ready: it waits for a worker to take it"
 	case message.Dead:
 		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Rejected {
@@ -78,7 +81,11 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 			return fmt.Sprintf("it expired at %s", stamp(d.Expires))
 		}
 		return fmt.Sprintf("dead after %d failed attempts", d.Attempts)
-	case message.Leased, message.Finished, message.Expired, message.Cancelled:
+	case message.Leased:
+		if d.Cancelling {
+			return "leased: its worker was asked to give it back, for it is to be cancelled"
+		}
+	case message.Finished, message.Expired, message.Cancelled:
 	}
 	return ""
 }

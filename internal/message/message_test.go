@@ -144,6 +144,18 @@ func TestSettings(t *testing.T) {
 		"kind":             {Settings{Backoff: Backoff{Kind: 9}}, false},
 		"long list":        {Settings{Backoff: Backoff{Kind: BackoffList, List: make([]time.Duration, MaxBackoffList+1)}}, false},
 		"huge message":     {Settings{MaxMessageBytes: MaxBody + 1}, false},
+		"limits":           {Settings{MaxInFlight: MaxInFlightLimit, Rate: Rate{MaxRate, MaxRatePer}, Assign: AssignSingle, OnFailure: SkipKey}, true},
+		"a second":         {Settings{Rate: Rate{Count: 1}}, true},
+		"fast":             {Settings{Rate: Rate{MaxRate + 1, time.Second}}, false},
+		"negative rate":    {Settings{Rate: Rate{-1, time.Second}}, false},
+		"time of no rate":  {Settings{Rate: Rate{0, time.Second}}, false},
+		"negative time":    {Settings{Rate: Rate{1, -time.Second}}, false},
+		"long time":        {Settings{Rate: Rate{1, MaxRatePer + time.Millisecond}}, false},
+		"part of a ms":     {Settings{Rate: Rate{1, time.Microsecond}}, false},
+		"negative flight":  {Settings{MaxInFlight: -1}, false},
+		"many in flight":   {Settings{MaxInFlight: MaxInFlightLimit + 1}, false},
+		"assign":           {Settings{Assign: AssignSingle + 1}, false},
+		"on failure":       {Settings{OnFailure: SkipKey + 1}, false},
 	} {
 		if err := c.s.Check(); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)

@@ -230,6 +230,7 @@ type Detail struct {
 	Worker     string // leased: who holds it
 	LeasedAt   int64  // leased: since when, wall time, ms
 	FinishedAt int64
+	Cancelling bool // leased: its worker is to let it go
 	Paused     bool
 	Limit      string // of the queue, that a ready message waits for: max_in_flight, rate; only from Show
 	// Blocker is why a ready message with a key may not go out: the key's
@@ -286,6 +287,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 		d.DueWall = x.DueWall
 		if x.st != nil {
 			d.Attempts, d.Deliveries, d.Deaths, d.History, d.DueWall = x.st.attempts, x.st.deliveries, x.st.deaths, x.st.history, x.st.dueWall
+			d.Cancelling = x.st.cancelling
 		}
 		if l, _, ok := currentLease(rows, &k, c, seq); ok {
 			d.Worker, d.LeasedAt, d.Deliveries = l.worker, l.at, max(d.Deliveries, 1)
