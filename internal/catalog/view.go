@@ -65,6 +65,14 @@ func (v *View) Len() int { return v.queues.len }
 // Node finds a node, also one that was removed.
 func (v *View) Node(id uint64) (*Node, bool) { return v.nodes.get(id) }
 
+// Gone says that a node was removed, also if that was forgotten since.
+func (v *View) Gone(id uint64) bool {
+	if n, ok := v.Node(id); ok {
+		return n.State == Removed
+	}
+	return id != 0 && id < v.Cluster.NextNode
+}
+
 // Nodes returns all nodes by id, removed ones as well.
 func (v *View) Nodes() []*Node { return v.nodes.sorted() }
 

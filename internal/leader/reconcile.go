@@ -59,8 +59,7 @@ func (g *Group) forgetNodes(settings []setting) []setting {
 	defer view.Close()
 	var c queue.Forget
 	for _, id := range queue.Senders(view) {
-		n, ok := g.view.Node(id)
-		if ok && n.State == catalog.Removed || !ok && id < g.view.Cluster.NextNode {
+		if g.view.Gone(id) {
 			c.Nodes = append(c.Nodes, id)
 		}
 	}

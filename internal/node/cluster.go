@@ -88,10 +88,8 @@ func (n *Node) admit(who peer.Identity) error {
 // removed is the refusal of a node that the catalog has as removed; nil: it has
 // not.
 func (n *Node) removed(node uint64) error {
-	if v := n.view.Load(); v != nil {
-		if x, ok := v.Node(node); ok && x.State == catalog.Removed {
-			return message.Errorf(message.NodeRemoved, "node %d was removed from the cluster: it comes back as a new node, with an empty --data-dir", node)
-		}
+	if v := n.view.Load(); v != nil && v.Gone(node) {
+		return message.Errorf(message.NodeRemoved, "node %d was removed from the cluster: it comes back as a new node, with an empty --data-dir", node)
 	}
 	return nil
 }
@@ -158,7 +156,7 @@ func (n *Node) reconcile() error {
 			addresses[x.ID] = x.Peer
 		}
 	}
-	errs := n.membership.note(addresses)
+	errs := errors.Join(n.membership.note(addresses), n.membership.forget(v))
 	for _, g := range v.Groups() {
 		want, wanted := g.On(n.id)
 		here, is := n.host.Group(g.ID)
@@ -252,37 +250,35 @@ func (n *Node) watchNext(ctx context.Context) error {
 
 // watchOnce asks another node for a newer catalog: for what was confirmed by now,
 // or for whatever comes next.
-func (n *Node) watchOnce(ctx context.Context, fresh bool) (err error) {
-	var version uint64
-	old := n.view.Load()
-	if old != nil {
-		version = old.Version
-	}
-	request := encodeNode(nodeRequest{Watch: &watchRequest{Version: version, Fresh: fresh}})
+func (n *Node) watchOnce(ctx context.Context, fresh bool) error {
+	err := error(message.Errorf(message.Unavailable, "no node is known that holds the catalog"))
 	for _, node := range n.catalogNodes() {
-		var b []byte
-		if b, err = (caller{n.transport}).Call(ctx, node, request, nil); err != nil {
-			continue
+		var newer *catalog.View
+		var changes []catalog.Change
+		newer, changes, err = follow(n.view.Load(), func(version uint64) ([]byte, error) {
+			return n.updateOf(ctx, node, watchRequest{Version: version, Fresh: fresh})
+		})
+		if newer != nil {
+			n.learn(newer, changes)
 		}
-		var a nodeAnswer
-		if a, err = decodeNodeAnswer(b); err != nil || len(a.Update) == 0 {
-			return err
+		if err == nil {
+			return nil
 		}
-		update, err := unpackUpdate(a.Update)
-		if err != nil {
-			return err
-		}
-		newer, changes, err := catalog.Follow(old, update)
-		if err != nil {
-			return err
-		}
-		n.learn(newer, changes)
-		return nil
-	}
-	if err == nil {
-		err = message.Errorf(message.Unavailable, "no node is known that holds the catalog")
 	}
 	return err
+}
+
+// updateOf asks a node for what is newer; it has nothing by now if that is nil.
+func (n *Node) updateOf(ctx context.Context, node uint64, w watchRequest) ([]byte, error) {
+	b, err := (caller{n.transport}).Call(ctx, node, encodeNode(nodeRequest{Watch: &w}), nil)
+	if err != nil {
+		return nil, err
+	}
+	a, err := decodeNodeAnswer(b)
+	if err != nil || len(a.Update) == 0 {
+		return nil, err
+	}
+	return unpackUpdate(a.Update)
 }
 
 // catalogNodes are the nodes that may have the catalog.

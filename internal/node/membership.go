@@ -41,6 +41,10 @@ type peerRecord struct {
 	Boot    uint64 `json:"boot,omitempty"`
 }
 
+// maxPeers bounds what is remembered: the nodes that the catalog may know, removed
+// ones as well, and as many that it does not know yet.
+const maxPeers = 4 * catalog.MaxNodes
+
 func (d *directory) membership() (*membership, error) {
 	m := &membership{dir: d}
 	b, err := readFile(d.fs, d.file(clusterFile))
@@ -100,6 +104,21 @@ func (m *membership) nodes() (nodes []uint64) {
 	return nodes
 }
 
+// forget forgets those nodes that the catalog has forgotten.
+func (m *membership) forget(v *catalog.View) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := len(m.record.Peers)
+	m.record.Peers = slices.DeleteFunc(m.record.Peers, func(p peerRecord) bool {
+		_, ok := v.Node(p.Node)
+		return !ok && v.Gone(p.Node)
+	})
+	if len(m.record.Peers) == before {
+		return nil
+	}
+	return m.write()
+}
+
 // note remembers where nodes are.
 func (m *membership) note(addresses map[uint64]string) error {
 	m.mu.Lock()
@@ -137,6 +156,9 @@ func (m *membership) admit(who peer.Identity) error {
 		return nil
 	case who.Boot>>catalog.BootBits <= p.Boot>>catalog.BootBits:
 		return message.Errorf(message.Conflict, "node %d comes with boot number %d, and was seen with %d: its data directory is an old copy, or two servers run on copies of it; stop it, and let it join anew with an empty --data-dir", who.Node, who.Boot>>catalog.BootBits, p.Boot>>catalog.BootBits)
+	}
+	if _, known := m.find(who.Node); !known && len(m.record.Peers) >= maxPeers {
+		return message.Errorf(message.Unavailable, "node %d is not known here, and %d others are, more than a cluster can have: try again when this node has heard of it", who.Node, maxPeers)
 	}
 	p.Boot = who.Boot
 	m.set(p)

@@ -21,15 +21,33 @@ import (
 type transport struct {
 	peers atomic.Pointer[peer.Peers] // nil while the node is of no cluster
 	view  func() *catalog.View
-	seen  sync.Map // replicaID → node that it wrote from: newer than any catalog
+
+	mu   sync.Mutex
+	seen map[replicaID]uint64 // node that it wrote from: newer than any catalog
+}
+
+// maxSeen bounds seen. Beyond it all is forgotten: who lives writes again.
+const maxSeen = 64 << 10
+
+// saw notes where a replica wrote from.
+func (t *transport) saw(group, id, node uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.seen == nil || len(t.seen) >= maxSeen {
+		t.seen = map[replicaID]uint64{}
+	}
+	t.seen[replicaID{group, id}] = node
 }
 
 type replicaID struct{ group, replica uint64 }
 
 // nodeOf is where a replica is; 0: not known.
 func (t *transport) nodeOf(group, id uint64) uint64 {
-	if node, ok := t.seen.Load(replicaID{group, id}); ok {
-		return node.(uint64)
+	t.mu.Lock()
+	node, ok := t.seen[replicaID{group, id}]
+	t.mu.Unlock()
+	if ok {
+		return node
 	}
 	v := t.view()
 	if v == nil {
@@ -95,7 +113,7 @@ func (a answers) Messages(from uint64, batch []peer.Message) {
 			a.n.config.Logger.Error("a message of another node can't be read: is it of another version?", "node", from, "error", err)
 			continue
 		}
-		a.n.transport.seen.Store(replicaID{x.Group, m.GetFrom()}, from)
+		a.n.transport.saw(x.Group, m.GetFrom(), from)
 		a.n.host.Receive(x.Group, m)
 	}
 }
@@ -113,7 +131,7 @@ func (a answers) Stream(ctx context.Context, from uint64, header []byte, body io
 	if err := proto.Unmarshal(header[n:], m); err != nil {
 		return errRequest
 	}
-	a.n.transport.seen.Store(replicaID{group, m.GetFrom()}, from)
+	a.n.transport.saw(group, m.GetFrom(), from)
 	return a.n.host.ReceiveSnapshot(ctx, group, m, body)
 }
 

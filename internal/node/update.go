@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
@@ -43,4 +44,25 @@ func unpackUpdate(packed []byte) ([]byte, error) {
 		return nil, message.Errorf(message.TooLarge, "an update of the catalog has more than %d bytes", maxUpdate)
 	}
 	return update, nil
+}
+
+// follow asks for what is newer than a View and returns the View that it leads to;
+// nil: there was nothing. What does not fit is asked for anew, as a whole.
+func follow(old *catalog.View, ask func(version uint64) ([]byte, error)) (*catalog.View, []catalog.Change, error) {
+	var version uint64
+	if old != nil {
+		version = old.Version
+	}
+	update, err := ask(version)
+	if err != nil || len(update) == 0 {
+		return nil, nil, err
+	}
+	newer, changes, err := catalog.Follow(old, update)
+	if err == nil {
+		return newer, changes, nil
+	}
+	if update, err = ask(0); err != nil {
+		return nil, nil, err
+	}
+	return catalog.Follow(nil, update)
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
@@ -69,5 +70,23 @@ func TestLargestCatalogFitsAnAnswer(t *testing.T) {
 	}
 	if _, err := unpackUpdate(a.Update[:len(a.Update)/2]); err == nil {
 		t.Error("half an update was taken")
+	}
+}
+
+// An update that does not fit is asked for anew, as a whole.
+func TestFollowAsksAnew(t *testing.T) {
+	m := catalog.New()
+	m.Apply(catalogRows{}, 1, catalog.AppendEntry(nil, []replica.Command{{Head: (catalog.Command{Found: &catalog.Found{ClusterID: newID(), Secret: newSecret(), Node: catalog.Node{ID: 1, Name: "a"}, Groups: dataGroups}}).Encode()}}))
+	v := m.View()
+	var asked []uint64
+	newer, changes, err := follow(&catalog.View{Version: 7}, func(version uint64) ([]byte, error) {
+		asked = append(asked, version)
+		if version > 0 {
+			return []byte("of another time"), nil
+		}
+		return v.Since(0), nil
+	})
+	if err != nil || newer.Version != v.Version || changes != nil || !slices.Equal(asked, []uint64{7, 0}) {
+		t.Errorf("asked for what is newer than %v: %v", asked, err)
 	}
 }
