@@ -105,7 +105,9 @@ func Senders(rows Reader) (nodes []uint64) {
 	return nodes
 }
 
-// applyOnce applies a numbered command, unless that was done before.
+// applyOnce applies a numbered command, unless that was done before. Leases are
+// not numbered: they are the leader's own, and of those whose answer is lost claims
+// tell.
 func (m *Machine) applyOnce(kind byte, d *decoder, e *entry) any {
 	number := decodeLane(d)
 	l, err := m.enter(number)
@@ -118,7 +120,10 @@ func (m *Machine) applyOnce(kind byte, d *decoder, e *entry) any {
 	case done:
 		skip(kind, d, e)
 		row, _ := m.rows.Get(groupSpace, m.keys.executed(l.node, number.Seq))
-		return m.recall(row)
+		kept := decoder{b: row}
+		result := decodeResult(&kept)
+		must(kept.end("a kept result"))
+		return result
 	case len(l.executed) >= maxExecuted || l.bytes >= maxExecutedBytes:
 		skip(kind, d, e)
 		return message.Errorf(message.ResourceExhausted, "%d answers to node %d, with %d bytes, are kept until it has heard them", len(l.executed), l.node, l.bytes)
@@ -127,7 +132,7 @@ func (m *Machine) applyOnce(kind byte, d *decoder, e *entry) any {
 	if m.lanes[l.node] != l {
 		return result // the command was to forget its sender
 	}
-	m.buf = appendKept(m.buf[:0], result)
+	m.buf = AppendResult(m.buf[:0], result)
 	m.rows.Set(groupSpace, m.keys.executed(l.node, number.Seq), m.buf)
 	l.insert(at, executed{seq: number.Seq, size: len(m.buf)})
 	return result
@@ -211,53 +216,4 @@ func skip(kind byte, d *decoder, e *entry) {
 		e.bodies = e.bodies[n:]
 	}
 	d.b = nil
-}
-
-// resultKept is a LeaseResult as it is kept: which leases it gave, because
-// their messages are there as long as the leases are.
-const resultKept = 6
-
-func appendKept(b []byte, result any) []byte {
-	r, ok := result.(LeaseResult)
-	if !ok {
-		return AppendResult(b, result)
-	}
-	b = appendError(append(b, resultKept), r.Err)
-	b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(r.Looked)), uint64(len(r.Leased)))
-	for i := range r.Leased {
-		b = binary.AppendUvarint(append(b, r.Leased[i].ID[:]...), r.Leased[i].Fence)
-	}
-	return b
-}
-
-// recall gives a result again. Of leases it gives those that still stand, as
-// they are now.
-func (m *Machine) recall(row []byte) any {
-	d := decoder{b: row}
-	if row[0] != resultKept {
-		r := decodeResult(&d)
-		must(d.end("a kept result"))
-		return r
-	}
-	d.byte()
-	r := LeaseResult{Err: decodeError(&d), Looked: int(d.uint())}
-	for range d.count(17) {
-		var id message.ID
-		copy(id[:], d.take(16))
-		fence := d.uint()
-		c := m.cell(id.Queue(), id.Point().Cell())
-		if c == nil {
-			continue
-		}
-		h, ok := m.held(c, id.Seq(), fence)
-		if !ok || (h.lease.session != 0 && !m.live(&h.lease)) {
-			continue
-		}
-		// What is held in memory has no body.
-		if x, ok := m.load(c, id.Seq()); ok {
-			r.Leased = append(r.Leased, m.leased(&held{stored: x, lease: h.lease, fence: fence}))
-		}
-	}
-	must(d.end("a kept result"))
-	return r
 }

@@ -16,7 +16,7 @@ const (
 	resultSettle  = 3
 	resultRedrive = 4
 	resultRefusal = 5
-	resultRepeats = 7 // as resultSend, and each says whether its id is an earlier message's; 6 is resultKept
+	resultRepeats = 7 // as resultSend, and each says whether its id is an earlier message's; 6 was a kept lease
 )
 
 // AppendResult writes what Apply answered to one command, for another node.
