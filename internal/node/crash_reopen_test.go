@@ -41,7 +41,7 @@ func reopen(ctx context.Context, disk vfs.FS) (map[uint64]leftover, error) {
 				rows := dump(g)
 				mu.Lock()
 				defer mu.Unlock()
-				left[g.ID()] = leftover{index: g.Status().Applied - 1, rows: rows} // the last entry is the new term's own
+				left[g.ID()] = leftover{index: g.Status().Applied, rows: rows} // the new term's own entry is told of after this
 				replayed <- struct{}{}
 			}}
 		},
