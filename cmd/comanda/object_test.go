@@ -39,7 +39,7 @@ func TestObjectsAsJSON(t *testing.T) {
 			[]proto.Message{&comandav1.NewMessage{Body: []byte("hi"), Attributes: map[string]*comandav1.Attribute{
 				"b": client.Bytes([]byte{0xff}), "n": client.Number("12.50"), "s": client.String("x"), "odd": client.Number("1_0"),
 			}}},
-			`{"body":"aGk=","key":"","type":"","attributes":{"b":{"bytes":"/w=="},"n":12.50,"odd":"1_0","s":"x"},"tenant":"","priority":0,"dedup_id":"","unique_key":""}`,
+			`{"body":"aGk=","key":"","type":"","attributes":{"b":{"bytes":"/w=="},"n":12.50,"odd":"1_0","s":"x"},"tenant":"","priority":0,"dedup_id":"","unique_key":"","on_conflict":"unspecified"}`,
 		},
 		{[]proto.Message{&comandav1.SettleResult{State: comandav1.MessageState_MESSAGE_STATE_DEAD}}, `{"already_done":false,"state":"dead"}`},
 		{[]proto.Message{&comandav1.SettleResult{State: 99}}, `{"already_done":false,"state":99}`},

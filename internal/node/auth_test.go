@@ -110,6 +110,8 @@ func validRequests(leased message.Delivery, dead message.ID, node string) map[pr
 		"ShowMessage":     &comandav1.ShowMessageRequest{Id: leased.ID.String()},
 		"ListMessages":    &comandav1.ListMessagesRequest{Queue: "q"},
 		"RedriveMessages": &comandav1.RedriveMessagesRequest{Ids: []string{dead.String()}},
+		"CancelMessages":  &comandav1.CancelMessagesRequest{Ids: []string{leased.ID.String()}},
+		"PurgeQueue":      &comandav1.PurgeQueueRequest{Queue: "q"},
 		"CreateQueue":     &comandav1.CreateQueueRequest{Queue: "new"},
 		"UpdateQueue":     &comandav1.UpdateQueueRequest{Queue: "q", Settings: &comandav1.QueueSettings{MaxAttempts: 7}},
 		"GetQueue":        &comandav1.GetQueueRequest{Queue: "q"},
