@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -274,6 +275,67 @@ func TestSpinOffKeepsPromises(t *testing.T) {
 	if after := pictureOf(child.rows, nil).Counts; before.Scheduled < 3 || after.Scheduled != 0 || after.Ready != before.Ready+before.Scheduled {
 		t.Errorf("before the timers %+v, after %+v", before, after)
 	}
+}
+
+// Dedup ids and unique keys lie in their cell's rows, and go along: a repeat is
+// answered where the first message is now, with its id, until its window ends
+// there. Elsewhere it is told to go on.
+func TestSpinOffKeepsDedupIDsAndUniqueKeys(t *testing.T) {
+	p := newParty(t)
+	once := func(i int) (msgs [2]queue.Sent) {
+		msgs[0].New = message.New{DedupID: fmt.Sprint("d", i)}
+		msgs[1].New = message.New{UniqueKey: fmt.Sprint("u", i), OnConflict: message.ConflictExisting}
+		for i := range msgs {
+			mark(&msgs[i])
+			msgs[i].Cell = placedAt(&msgs[i]).Point().Cell()
+		}
+		return msgs
+	}
+	send := func(w *world, m queue.Sent) message.SendResult {
+		return w.apply((&queue.Send{Queue: 1, Messages: []queue.Sent{m}}).Command())[0].([]message.SendResult)[0]
+	}
+	var sent []queue.Sent
+	var first []message.SendResult
+	for i := range 16 {
+		for _, m := range once(i) {
+			sent, first = append(sent, m), append(first, send(p.world, m))
+		}
+	}
+	child, _ := p.divide(t)
+	moved := 0
+	for i, m := range sent {
+		right, wrong := p.world, child
+		if there(first[i].ID) {
+			right, wrong = child, p.world
+			moved++
+		}
+		if r := send(right, m); r.Err != nil || !r.Existing || r.ID != first[i].ID {
+			t.Errorf("%+v: first %+v, then %+v", m.New, first[i], r)
+		}
+		if r := send(wrong, m); r.Err == nil || r.Err.Code != message.WrongShard {
+			t.Errorf("%+v in the wrong group: %+v", m.New, r)
+		}
+	}
+	if moved == 0 || moved == len(sent) {
+		t.Fatalf("%d of %d messages were spun off", moved, len(sent))
+	}
+	child.now += message.DefaultDedupWindow.Milliseconds()
+	for cell := range message.Cells {
+		child.apply((&queue.Wake{Queue: 1, Timers: everyTimer(child.rows, cell)}).Command())
+	}
+	for i, m := range sent {
+		if r := send(child, m); there(first[i].ID) && (r.Err != nil || r.Existing != (m.UniqueKey != "")) {
+			t.Errorf("%+v after the window: %+v", m.New, r)
+		}
+	}
+}
+
+// placedAt is where a message without a key stands.
+func placedAt(m *queue.Sent) message.KeyHash {
+	if m.UniqueKey != "" {
+		return m.UniqueHash
+	}
+	return m.DedupHash
 }
 
 // The sessions and the senders' answers are in both groups.

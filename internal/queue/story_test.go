@@ -208,6 +208,8 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		for n := range message.Cells {
 			w.apply((&queue.Wake{Queue: 1, Timers: everyTimer(w.rows, n)}).Command())
 		}
+	case "late": // time passes, and no timer is woken yet
+		w.now += seconds("s").Milliseconds()
 	case "clock": // the wall clock jumps
 		w.skew += seconds("s").Milliseconds()
 	case "redrive":

@@ -1,0 +1,7 @@
+package queue
+
+// MaxDedups is how many dedup ids a cell remembers.
+const MaxDedups = maxDedups
+
+// CountDedups lets a cell count n dedup ids, which would take long to send.
+func (m *Machine) CountDedups(queue uint32, cell int, n uint64) { m.cell(queue, cell).dedups = n }
