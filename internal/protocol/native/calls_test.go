@@ -231,6 +231,10 @@ func TestRefusals(t *testing.T) {
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Assign: -1}), "INVALID_ARGUMENT", "assign -1"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Rate: &comandav1.Rate{Count: 1, Per: broken}}), "INVALID_ARGUMENT", "rate per"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Backoff: &comandav1.Backoff{Kind: 9}}), "INVALID_ARGUMENT", "backoff kind"},
+		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{OnExpired: 258}), "INVALID_ARGUMENT", "on_expired 258"},
+		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{OnExpired: -1}), "INVALID_ARGUMENT", "on_expired -1"},
+		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{DedupWindow: broken}), "INVALID_ARGUMENT", "dedup_window"},
+		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{DedupWindow: durationpb.New(-time.Second)}), "INVALID_ARGUMENT", "dedup_window is -1s"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{KeepFinishedFor: broken}), "INVALID_ARGUMENT", "keep_finished_for"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Backoff: &comandav1.Backoff{List: []*durationpb.Duration{broken}}}), "INVALID_ARGUMENT", "backoff list"},
 	} {
