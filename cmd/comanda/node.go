@@ -107,7 +107,7 @@ func drained(ctx context.Context, c *client.Client, name string, end <-chan time
 func undrained(n *comandav1.Node, name string, others int) error {
 	why := fmt.Sprintf("node %s still leads %d groups and holds %d replicas; it goes on, look with 'comanda node list'", name, n.GetLeads(), n.GetReplicas())
 	if n.GetReplicas() > 0 && others < groupVoters {
-		why += fmt.Sprintf(": %d other nodes can take something, and groups keep as many voters as they have, so let another node join, or take the drain back with --undo", others)
+		why += fmt.Sprintf(": %d of the others can take something, and groups keep as many voters as they have, so let another node join, or take the drain back with --undo", others)
 	}
 	return fmt.Errorf("%s", why)
 }

@@ -121,7 +121,8 @@ func (b *backoffFlags) add(cmd *cobra.Command, unset string) {
 	f.StringVar(&b.kind, "backoff", "", "exponential, fixed or list ("+unset+")")
 	f.DurationVar(&b.initial, "backoff-initial", 0, "first delay, or the fixed one (default 1s)")
 	f.DurationVar(&b.max, "backoff-max", 0, "largest delay of an exponential backoff (default 1h)")
-	f.DurationSliceVar(&b.list, "backoff-list", nil, "the delays of a list, with commas")
+	f.DurationSliceVar(&b.list, "backoff-list", nil, "the delays of a list, as `1s,5s`")
+	f.Lookup("backoff-list").DefValue = "" // else the help shows []
 }
 
 // backoff is nil if no flag is given.

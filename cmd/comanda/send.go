@@ -66,7 +66,8 @@ func newSend(a *app) *cobra.Command {
 	f.IntVar(&m.Priority, "priority", 0, "0 to 9: higher ones go first")
 	f.Int32Var(&maxAttempts, "max-attempts", 0, "failed attempts before the message is dead (default: as its queue says)")
 	backoff.add(cmd, "default: as its queue says")
-	f.StringToStringVar(&attrs, "attr", nil, "an attribute NAME=TEXT; may be given again")
+	f.StringToStringVar(&attrs, "attr", nil, "an attribute `NAME=TEXT`; may be given again")
+	f.Lookup("attr").DefValue = "" // else the help shows []
 	return cmd
 }
 

@@ -77,11 +77,14 @@ func (g *Gateway) Nodes(ctx context.Context) ([]message.NodeInfo, error) {
 	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
 		return nil, err
 	}
+	return g.nodes(ctx), nil
+}
+
+func (g *Gateway) nodes(ctx context.Context) (out []message.NodeInfo) {
 	fresh, cancel := context.WithTimeout(ctx, freshWithin)
 	defer cancel()
 	_ = g.o.Refresh(fresh)
 	v := g.newest.Load()
-	var out []message.NodeInfo
 	at := map[uint64]int{}
 	for _, n := range v.Nodes() {
 		if n.State != catalog.Removed {
@@ -105,7 +108,7 @@ func (g *Gateway) Nodes(ctx context.Context) ([]message.NodeInfo, error) {
 			}
 		}
 	}
-	return out, nil
+	return out
 }
 
 func nodeInfo(n *catalog.Node) message.NodeInfo {
@@ -145,7 +148,13 @@ func (g *Gateway) DrainNode(ctx context.Context, name string, undo bool) (messag
 	if err != nil {
 		return message.NodeInfo{}, err
 	}
-	return nodeInfo(r.Node), nil
+	info := nodeInfo(r.Node)
+	for _, now := range g.nodes(ctx) {
+		if now.ID == n.ID {
+			info.Leads, info.Replicas = now.Leads, now.Replicas
+		}
+	}
+	return info, nil
 }
 
 // RemoveNode takes a node out of the cluster for good; a repeat is fine. With acceptOneDisk the

@@ -64,10 +64,12 @@ func (n *Node) listenPeers(ctx context.Context) (net.Listener, error) {
 	return l, nil
 }
 
-// address is where a node listens for others.
+// address is where a node listens for others; there is no way to a removed one.
 func (n *Node) address(node uint64) (string, bool) {
 	if v := n.view.Load(); v != nil {
-		if x, ok := v.Node(node); ok && x.Peer != "" {
+		if x, ok := v.Node(node); ok && x.State == catalog.Removed {
+			return "", false
+		} else if ok && x.Peer != "" {
 			return x.Peer, true
 		}
 	}

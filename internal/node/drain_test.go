@@ -109,6 +109,10 @@ func TestDrainUnderLoad(t *testing.T) {
 	if err := ms[2].Gateway().RemoveNode(ctx, "node-1", false); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "nobody has a way to the removed node", func() bool {
+		_, known := ms[2].address(ms[0].id)
+		return !known && !ms[2].transport.peers.Load().Connected(ms[0].id)
+	})
 	stop()
 	sending.Wait()
 	for i := 0; len(sent) > 0; i++ {

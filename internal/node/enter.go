@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -148,7 +147,7 @@ func (n *Node) joinAt(ctx context.Context, guest *peer.Peers, addrs []string) er
 			n.config.Logger.WarnContext(ctx, "no node of the cluster lets this one in yet; trying again", "error", last)
 		}
 		if err := n.pause(ctx, joinEvery); err != nil {
-			return fmt.Errorf("join the cluster at %w", errors.Join(last, err))
+			return fmt.Errorf("join the cluster at %w; this server was stopped meanwhile: %w", last, err)
 		}
 	}
 }
@@ -251,7 +250,7 @@ func (n *Node) gather(ctx context.Context, guest *peer.Peers, others []string) (
 			n.config.Logger.WarnContext(ctx, "not all initial members are there yet; trying again", "error", absent)
 		}
 		if err := n.pause(ctx, joinEvery); err != nil {
-			return false, fmt.Errorf("wait for the initial member %w", errors.Join(absent, err))
+			return false, fmt.Errorf("wait for the initial member %w; this server was stopped meanwhile: %w", absent, err)
 		}
 	}
 }

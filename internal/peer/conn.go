@@ -119,7 +119,7 @@ func (c *conn) tick() {
 	}
 }
 
-// watch ticks every connection until Run ends.
+// watch ticks every connection, and lets links go, until Run ends.
 func (p *Peers) watch() {
 	ticks, stop := p.o.Clock.Tick(tickEvery)
 	defer stop()
@@ -132,6 +132,7 @@ func (p *Peers) watch() {
 		for _, c := range p.open() {
 			c.tick()
 		}
+		p.dropUnknown()
 	}
 }
 

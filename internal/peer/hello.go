@@ -165,7 +165,7 @@ func (p *Peers) connect(ctx context.Context, addr string, h hello, out *outbox) 
 		c.cut(errStopped)
 		return nil, Identity{}, errStopped
 	}
-	unhurried := context.AfterFunc(ctx, func() { c.cut(ctx.Err()) })
+	unhurried := context.AfterFunc(ctx, func() { c.cut(unanswered(ctx.Err())) })
 	h.Identity = p.o.Self
 	answer, err := p.greet(c, h)
 	if !unhurried() && err == nil {
@@ -177,6 +177,14 @@ func (p *Peers) connect(ctx context.Context, addr string, h hello, out *outbox) 
 	}
 	c.shaken.Store(true)
 	return c, answer.Identity, nil
+}
+
+// unanswered says what it means that ctx ended after the connection was taken.
+func unanswered(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("it took the connection and did not answer; is that the --cluster-listen address of a node? (%w)", err)
+	}
+	return err
 }
 
 // greet is the dialer's half of the handshake.

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"hash/fnv"
@@ -19,6 +20,8 @@ import (
 type link struct {
 	p      *Peers
 	node   uint64
+	ctx    context.Context // ends with Run, or when the node is not known any more
+	drop   context.CancelCauseFunc
 	wanted chan struct{} // one slot: there is a line to connect
 	rested chan struct{} // one slot: the node is there again, rest no longer
 	said   string        // the refusal that was told last; run's
@@ -30,7 +33,8 @@ type link struct {
 }
 
 func newLink(p *Peers, node uint64) *link {
-	return &link{p: p, node: node, wanted: make(chan struct{}, 1), rested: make(chan struct{}, 1)}
+	ctx, drop := context.WithCancelCause(p.ctx)
+	return &link{p: p, node: node, ctx: ctx, drop: drop, wanted: make(chan struct{}, 1), rested: make(chan struct{}, 1)}
 }
 
 // demand returns the line, which may still have to be connected.
@@ -61,13 +65,13 @@ func (l *link) current(ln *line, open bool, down error) {
 	l.line, l.open, l.down = ln, open, down
 }
 
-// run connects and connects again, until Run ends.
+// run connects and connects again, until ctx ends.
 func (l *link) run() {
 	failures := 0
 	for {
 		select {
 		case <-l.wanted:
-		case <-l.p.ctx.Done():
+		case <-l.ctx.Done():
 			l.shut()
 			return
 		}
@@ -91,7 +95,9 @@ func (l *link) talk(first bool) (connected bool) {
 	if connected = err == nil; connected {
 		log.Info("connected")
 		l.current(ln, true, nil)
+		kept := context.AfterFunc(l.ctx, func() { c.cut(context.Cause(l.ctx)) })
 		l.p.converse(c, ln)
+		kept()
 		err = ln.reason()
 	}
 	said := l.said
@@ -113,7 +119,7 @@ func (l *link) connect(ln *line) (*conn, error) {
 	if !ok {
 		return nil, errUnknown
 	}
-	c, _, err := l.p.connect(l.p.ctx, addr, hello{purpose: forCalls, expects: l.node}, &ln.outbox)
+	c, _, err := l.p.connect(l.ctx, addr, hello{purpose: forCalls, expects: l.node}, &ln.outbox)
 	return c, err
 }
 
@@ -124,7 +130,7 @@ func (l *link) rest(d time.Duration) {
 	select {
 	case <-ticks:
 	case <-l.rested:
-	case <-l.p.ctx.Done():
+	case <-l.ctx.Done():
 		return // down stays: run shuts the link
 	}
 	l.current(nil, false, nil)
@@ -140,12 +146,13 @@ func (l *link) wake() {
 
 // shut turns away everybody for good.
 func (l *link) shut() {
+	why := context.Cause(l.ctx)
 	l.mu.Lock()
 	ln := l.line
-	l.line, l.open, l.down = nil, false, errStopped
+	l.line, l.open, l.down = nil, false, why
 	l.mu.Unlock()
 	if ln != nil {
-		l.p.end(ln, errStopped)
+		l.p.end(ln, why)
 	}
 }
 

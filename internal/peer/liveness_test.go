@@ -3,7 +3,10 @@ package peer
 import (
 	"context"
 	"net"
+	"runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,4 +177,52 @@ func TestRestsDiffer(t *testing.T) {
 	if d := restFor(1, 2, 1<<40); d > maxRest*6/5 {
 		t.Fatalf("rests %v", d)
 	}
+}
+
+// What is kept for a node ends when it is not known any more: its goroutines, its
+// connection, and what waits for it.
+func TestLinksToUnknownNodesEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork()
+		var removed atomic.Bool
+		o := n.options(1, funcs{})
+		o.Address = func(node uint64) (string, bool) { return address(node), node < 5 && !removed.Load() }
+		a, _ := run(t, o)
+		n.run(t, 2, funcs{call: waitForEnd(make(chan time.Time, 1))})
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := a.Call(t.Context(), 2, nil)
+			waiting <- err
+		}()
+		a.Send(3, []Message{{Group: 1}}) // nobody listens there: this link rests, or is idle
+		synctest.Wait()
+		if got := linksRunning(); got != 2 || !a.Connected(2) {
+			t.Fatalf("%d links run, want 2", got)
+		}
+		removed.Store(true)
+		select {
+		case err := <-waiting:
+			wantCode(t, err, message.UnknownOutcome)
+		case <-time.After(2 * tickEvery):
+			t.Error("a call to a removed node still waits")
+		}
+		synctest.Wait()
+		if got := linksRunning(); got != 0 || a.Connected(2) || len(a.links) != 0 {
+			t.Fatalf("%d links run, %d are kept, connected: %v", got, len(a.links), a.Connected(2))
+		}
+		_, err := a.Call(t.Context(), 2, nil)
+		wantCode(t, err, message.Unavailable)
+		removed.Store(false)
+		a.Send(2, []Message{{Group: 1}})
+		synctest.Wait()
+		if !a.Connected(2) {
+			t.Fatal("a node that is known again is not connected")
+		}
+	})
+}
+
+// linksRunning counts the goroutines of links, in all of the process.
+func linksRunning() int {
+	stacks := make([]byte, 1<<20)
+	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "peer.(*link).run(")
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -171,6 +173,19 @@ func TestNotSentWithoutAConnection(t *testing.T) {
 		wantCode(t, err, message.Unavailable)
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != connectTimeout+maxRest+connectTimeout/2 {
 			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+
+		silent := n.listen(address(4)) // takes the connection, as another server would, and does not answer
+		go func() {
+			c, err := silent.Accept()
+			if err == nil {
+				_, _ = io.Copy(io.Discard, c) // until it is cut
+			}
+		}()
+		_, _, err = a.CallAddress(t.Context(), address(4), nil)
+		wantCode(t, err, message.Unavailable)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "is that the --cluster-listen address") {
+			t.Fatalf("the error does not say what is wrong: %v", err)
 		}
 	})
 }

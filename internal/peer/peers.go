@@ -51,7 +51,8 @@ type Options struct {
 	// Dial opens a connection. It ends with its ctx.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Address is where a node listens; false: no such node is known. It must not
-	// block, and is asked at each attempt to connect.
+	// block, and is asked at each attempt to connect, and now and then: what is
+	// connected to a node that is not known any more is cut.
 	Address func(node uint64) (addr string, ok bool)
 	// Admit says whether this process talks to that one, at both ends of each
 	// connection: a removed node and an outdated boot number are its to refuse.
@@ -89,7 +90,7 @@ type Peers struct {
 
 	mu      sync.Mutex
 	running bool
-	links   map[uint64]*link   // by node, from the first use on
+	links   map[uint64]*link   // by node, from the first use on, while the node is known
 	conns   map[*conn]struct{} // all that are open, for the watch and for the end
 	guests  int                // of those, the accepted ones that no node calls on
 }
@@ -228,6 +229,18 @@ func (p *Peers) link(to uint64) (*link, error) {
 	}
 	p.links[to] = l
 	return l, nil
+}
+
+// dropUnknown ends the links to nodes that are not known any more.
+func (p *Peers) dropUnknown() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for node, l := range p.links {
+		if _, ok := p.o.Address(node); !ok {
+			delete(p.links, node)
+			l.drop(errUnknown)
+		}
+	}
 }
 
 // spawn runs f in a goroutine that Run waits for; false: Run is ending.
