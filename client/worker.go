@@ -84,6 +84,9 @@ type Worker struct {
 // meanwhile. It returns an error when the server refuses the worker (as for an
 // unknown queue), when nothing was to do for IdleTimeout because no server
 // answered, or when the last settlements could not be delivered.
+//
+// Run leaves signals to the program: to drain at SIGTERM, give it the context of
+// signal.NotifyContext(ctx, syscall.SIGTERM).
 func (w *Worker) Run(ctx context.Context) error {
 	filled, err := w.filled()
 	if err != nil {

@@ -54,7 +54,7 @@ func (s *Server) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	if s.Client != nil {
-		if err := s.Client.Close(); err != nil {
+		if err := s.Close(); err != nil {
 			s.t.Errorf("close the client: %v", err)
 		}
 	}

@@ -5,6 +5,7 @@ package faults
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 func TestMove(t *testing.T) {
 	s, r, random := startServers(t), &record{}, newRand()
 	s.peers = append(s.peers, freeAddr(t))
+	s.data = append(s.data, filepath.Join(t.TempDir(), nodeName(3)))
 	s.nodes = append(s.nodes, nil)
 	s.launch(3)
 	s.ready(3)

@@ -38,7 +38,7 @@ func TestControls(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			for seed := uint64(1); seed <= 20; seed++ {
+			for seed := uint64(1); seed <= 100; seed++ {
 				out := one(t, quick(seed, name), nil)
 				if out.violation == nil {
 					continue
