@@ -73,7 +73,10 @@ func (w *world) operationsEnded() bool {
 			continue
 		}
 		p := n.process()
-		if p == nil || slices.ContainsFunc(p.view.Load().Operations(), func(o *catalog.Operation) bool { return !o.Ended() }) {
+		if p == nil || p.view.Load() == nil {
+			return false // it has just been started
+		}
+		if slices.ContainsFunc(p.view.Load().Operations(), func(o *catalog.Operation) bool { return !o.Ended() }) {
 			return false
 		}
 	}
