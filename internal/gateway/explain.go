@@ -92,11 +92,6 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 
 func stamp(wall int64) string { return time.UnixMilli(wall).UTC().Format("2006-01-02T15:04:05.000Z") }
 
-var outcomes = map[queue.Outcome]string{
-	queue.Acked: "acked", queue.Nacked: "nacked", queue.Rejected: "rejected",
-	queue.Released: "released", queue.Expired: "expired", queue.Redriven: "redriven", queue.WorkerLost: "worker_lost", queue.Lapsed: "lapsed", queue.Cancelled: "cancelled",
-}
-
 // timeline unrolls the history: sent, then each lease and how it ended.
 func timeline(d *queue.Detail) []message.Event {
 	events := []message.Event{{At: time.UnixMilli(d.SentAt), Event: "sent"}}
@@ -104,7 +99,7 @@ func timeline(d *queue.Detail) []message.Event {
 		if a.LeasedAt > 0 {
 			events = append(events, message.Event{At: time.UnixMilli(a.LeasedAt), Event: "leased", Worker: a.Worker, Attempt: a.Number})
 		}
-		events = append(events, message.Event{At: time.UnixMilli(a.EndedAt), Event: outcomes[a.Outcome], Worker: a.Worker, Attempt: a.Number, Error: a.Error})
+		events = append(events, message.Event{At: time.UnixMilli(a.EndedAt), Event: a.Outcome.String(), Worker: a.Worker, Attempt: a.Number, Error: a.Error})
 	}
 	switch d.State {
 	case message.Leased:

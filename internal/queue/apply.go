@@ -132,7 +132,7 @@ func (m *Machine) Load(rows Reader) {
 
 // Apply applies one entry and returns an answer for each of its commands, in
 // order: []message.SendResult, LeaseResult, []message.SettleResult,
-// []RedriveResult, nil, or a *message.Error that refuses the command as a whole
+// []RedriveResult, Progress, nil, or a *message.Error that refuses the command as a whole
 // (Split, SpinOff; any command with a Lane: CONFLICT, a late copy; RESOURCE_EXHAUSTED).
 // It panics with an error if the entry is of a newer format: going on without
 // it would make this replica differ from the others.
@@ -184,6 +184,8 @@ func (m *Machine) apply(kind byte, d *decoder, e *entry) any {
 		m.wake(d)
 	case cmdRedrive:
 		return m.redrive(d)
+	case cmdRedriveSome:
+		return m.redriveSome(d)
 	case cmdConfigure:
 		m.configure(d)
 	case cmdDrop:

@@ -67,6 +67,9 @@ func Describe(space uint64, key, value []byte) (s string) {
 		return where + fmt.Sprintf("in line of key %x seq=%d", key[1:17], beUint64(key[17:]))
 	case rowDead:
 		return where + fmt.Sprintf("dead seq=%d", beUint64(key[1:]))
+	case rowRedrive:
+		operation, p := decodeProgress(value)
+		return where + fmt.Sprintf("redrive of operation %d after seq=%d redriven=%d skipped=%d", operation, p.After, p.Redriven, p.Skipped)
 	case rowFinished:
 		f := decodeFinished(value)
 		return where + fmt.Sprintf("finished seq=%d key=%q at=%s attempts=%d", beUint64(key[1:]), f.key, wallTime(f.at), f.attempts)

@@ -48,6 +48,7 @@ const (
 	cmdSpinOff       = 14
 	cmdPurge         = 15
 	cmdCancel        = 16
+	cmdRedriveSome   = 17
 )
 
 // AppendEntry joins commands to one entry. groupTime and wall are milliseconds.
@@ -175,6 +176,8 @@ func (c Command) check() error {
 		(&Wake{}).decode(&d)
 	case cmdRedrive:
 		(&Redrive{}).decode(&d)
+	case cmdRedriveSome:
+		(&RedriveSome{}).decode(&d)
 	case cmdCancel:
 		(&Cancel{}).decode(&d)
 	case cmdConfigure:

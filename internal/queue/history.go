@@ -25,6 +25,19 @@ const (
 	Cancelled Outcome = 9
 )
 
+var outcomes = [...]string{
+	Acked: "acked", Nacked: "nacked", Rejected: "rejected", Released: "released", Expired: "expired",
+	Redriven: "redriven", WorkerLost: "worker_lost", Lapsed: "lapsed", Cancelled: "cancelled",
+}
+
+// String is the outcome's word, as timelines and filters have it.
+func (o Outcome) String() string {
+	if int(o) < len(outcomes) {
+		return outcomes[o]
+	}
+	return ""
+}
+
 // Attempt is one line of a message's history. Times are wall time, ms.
 type Attempt struct {
 	Outcome  Outcome

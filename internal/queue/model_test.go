@@ -35,6 +35,7 @@ func TestModel(t *testing.T) {
 			"settles":   w.settle,
 			"time":      w.time,
 			"redrive":   w.redrive,
+			"operation": w.redriveSome,
 			"release":   w.release,
 			"session":   w.endSession,
 			"forget":    w.forget,
@@ -94,6 +95,7 @@ type trial struct {
 	sessions map[uint64]*life // by id
 	catalog  uint64           // version that the group has heard of
 	lanes    lanes
+	redrives redrives
 }
 
 func newTrial(t *rapid.T) *trial {

@@ -13,6 +13,7 @@ import (
 type Query struct {
 	Show  *message.ID `json:"show,omitempty"`
 	List  *ListQuery  `json:"list,omitempty"`
+	Dead  *DeadQuery  `json:"dead,omitempty"`
 	Queue uint32      `json:"queue,omitempty"` // with counts
 	// Cells are those of the queue that List and Queue look for in this group, a bit
 	// each; Show looks for its message's.
@@ -37,6 +38,7 @@ type Answer struct {
 
 	Message *Detail `json:"message,omitempty"` // to Show; nil: not known here, or forgotten
 	Queue   *Info   `json:"queue,omitempty"`   // to Queue; nil: not in this group
+	Dead    *Dead   `json:"dead,omitempty"`    // to Dead
 	// To List. More: the next page begins at Next; that can be so although fewer
 	// were found than asked for.
 	Messages []*Detail `json:"messages,omitempty"`
@@ -56,6 +58,8 @@ func (q *Query) Run(rows Reader) (a Answer) {
 		l := q.List
 		info, _ := Queue(rows, l.Queue)
 		a.Messages, a.Next, a.More = List(rows, &info, l.State, l.From, min(l.Limit, message.MaxBatch))
+	case q.Dead != nil:
+		a.Dead = q.Dead.run(rows)
 	default:
 		if info, ok := Queue(rows, q.Queue); ok {
 			a.Queue = &info
@@ -73,6 +77,8 @@ func (q *Query) moved(rows Reader) bool {
 		number, cells = q.Show.Queue(), 1<<q.Show.Point().Cell()
 	case q.List != nil:
 		number = q.List.Queue
+	case q.Dead != nil:
+		number, cells = q.Dead.Queue, 1<<q.Dead.Cell
 	}
 	var k keys
 	if !rows.Has(groupSpace, k.queue(number)) {
@@ -98,6 +104,9 @@ func (q *Query) Encode() []byte { return encode(q) }
 func DecodeQuery(b []byte) (q Query, err error) {
 	if err := decodeStrictly(b, &q, "query"); err != nil {
 		return Query{}, err
+	}
+	if c := q.Dead; c != nil && (c.Cell < 0 || c.Cell >= message.Cells) {
+		return Query{}, fmt.Errorf("queue: a query asks for the dead of cell %d, which does not exist", c.Cell)
 	}
 	if l := q.List; l != nil && (l.From.Cell < 0 || l.From.Cell >= message.Cells) {
 		return Query{}, fmt.Errorf("queue: a query lists from cell %d, which does not exist", l.From.Cell)

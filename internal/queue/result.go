@@ -10,13 +10,14 @@ import (
 // Kinds of results. The numbers are on the wire and in rows: they are never
 // used again.
 const (
-	resultNone    = 0
-	resultSend    = 1
-	resultLease   = 2
-	resultSettle  = 3
-	resultRedrive = 4
-	resultRefusal = 5
-	resultRepeats = 7 // as resultSend, and each says whether its id is an earlier message's; 6 was a kept lease
+	resultNone        = 0
+	resultSend        = 1
+	resultLease       = 2
+	resultSettle      = 3
+	resultRedrive     = 4
+	resultRefusal     = 5
+	resultRedriveSome = 8
+	resultRepeats     = 7 // as resultSend, and each says whether its id is an earlier message's; 6 was a kept lease
 )
 
 // AppendResult writes what Apply answered to one command, for another node.
@@ -49,6 +50,10 @@ func AppendResult(b []byte, result any) []byte {
 			b = appendError(b, err)
 		}
 		return b
+	case Progress:
+		b = binary.AppendUvarint(append(b, resultRedriveSome), r.After)
+		b = binary.AppendUvarint(binary.AppendUvarint(b, r.Redriven), r.Skipped)
+		return appendError(b, r.Err)
 	case *message.Error:
 		return appendError(append(b, resultRefusal), r)
 	}
@@ -92,6 +97,8 @@ func decodeResult(d *decoder) any {
 			r[i] = decodeError(d)
 		}
 		return r
+	case resultRedriveSome:
+		return Progress{After: d.uint(), Redriven: d.uint(), Skipped: d.uint(), Err: decodeError(d)}
 	case resultRefusal:
 		if err := decodeError(d); err != nil {
 			return err

@@ -119,9 +119,15 @@ func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
 	if x.st == nil || x.st.state != message.Dead {
 		return message.Errorf(message.NotDead, "message %s is %s: only dead messages are redriven", id, x.state(m.rows, &m.keys))
 	}
+	return m.revive(x, reset)
+}
+
+// revive makes a dead message ready, in its old place in the line of its key.
+func (m *Machine) revive(x *stored, reset bool) *message.Error {
 	if err := m.takeUnique(x); err != nil {
 		return err
 	}
+	c := x.cell
 	m.rows.SingleDelete(c.space, m.keys.seq(rowDead, x.Seq))
 	c.counts.Dead--
 	x.st.unexpiring = x.Expires > 0 // whoever revives it wants it done

@@ -69,6 +69,7 @@ const (
 	rowDead     = 'x' // | seq
 	rowFinished = 'f' // | seq → header with outcome and history
 	rowRing     = 'o' // | n → what finished in one entry, in that order
+	rowRedrive  = 'z' // the last operation that redrives here, and how far it is
 )
 
 // spaceOf is the space of a cell. Queue numbers begin at 1 and are never used

@@ -224,6 +224,30 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 				fmt.Fprintln(&out, w.nameAll(err.Error()))
 			}
 		}
+	case "redrive-some": // a step of an operation in each cell
+		ask := queue.DeadQuery{Queue: 1, Limit: 2}
+		d.ScanArgs(t, "operation", &ask.Operation)
+		d.MaybeScanArgs(t, "limit", &ask.Limit)
+		d.MaybeScanArgs(t, "reason", &ask.Filter.Reason)
+		d.MaybeScanArgs(t, "key", &ask.Filter.Key)
+		for ask.Cell = range message.Cells {
+			dead := (&queue.Query{Dead: &ask}).Run(w.rows).Dead
+			if dead.Through == 0 {
+				continue
+			}
+			c := queue.RedriveSome{Queue: 1, Cell: ask.Cell, Operation: ask.Operation, After: dead.Progress.After, Through: dead.Through, Messages: dead.Messages}
+			c.ResetAttempts = d.HasArg("reset")
+			r := w.apply(c.Command(), c.Command()) // the second does nothing
+			p := r[0].(queue.Progress)
+			if p.Err != nil {
+				fmt.Fprintln(&out, p.Err)
+				continue
+			}
+			if r[0] != r[1] {
+				d.Fatalf(t, "%+v, and once more %+v", r[0], r[1])
+			}
+			fmt.Fprintf(&out, "redriven=%d skipped=%d\n", p.Redriven, p.Skipped)
+		}
 	case "restart": // what is kept in memory is loaded from the rows again
 		w.m = queue.New()
 	case "show":
@@ -292,9 +316,8 @@ func (w *world) show(name string) string {
 	if b := x.Blocker; b != nil {
 		fmt.Fprintf(&out, " behind %s (%s)", w.name(b.ID), b.State)
 	}
-	outcomes := []string{"", "acked", "nacked", "rejected", "released", "expired", "redriven", "worker_lost", "lapsed", "cancelled"}
 	for _, a := range x.History {
-		fmt.Fprintf(&out, "\n  %d-%d attempt %d on %s: %s %s", a.LeasedAt, a.EndedAt, a.Number, a.Worker, outcomes[a.Outcome], a.Error)
+		fmt.Fprintf(&out, "\n  %d-%d attempt %d on %s: %s %s", a.LeasedAt, a.EndedAt, a.Number, a.Worker, a.Outcome, a.Error)
 	}
 	return out.String() + "\n"
 }

@@ -32,6 +32,7 @@ func everyCommand() map[string]queue.Command {
 		"release leases": (&queue.ReleaseLeases{Queue: 1, Leases: refs}).Command(),
 		"wake":           (&queue.Wake{Queue: 1, Timers: []queue.TimerRef{{Due: 1001, Seq: 1}, {Cell: 15, Kind: queue.TimerWindow, Due: 1002, Seq: 2}}}).Command(),
 		"redrive":        (&queue.Redrive{IDs: []message.ID{id}, ResetAttempts: true}).Command(),
+		"redrive some":   (&queue.RedriveSome{Queue: 1, Cell: 1, Operation: 7, Through: 2, ResetAttempts: true, Messages: []queue.DeadRef{{Seq: 2, Counter: 1}}}).Command(),
 		"drop":           (&queue.Drop{Queue: 2}).Command(),
 		"expire session": (&queue.ExpireSession{Session: queue.Session{ID: 7, Incarnation: 8, CatalogVersion: 10}}).Command(),
 		"forget":         (&queue.Forget{Sessions: 10, Nodes: []uint64{3}}).Command(),
@@ -104,6 +105,8 @@ func everyResult() []any {
 		}},
 		[]message.SettleResult{{AlreadyDone: true, State: message.Finished}, {State: message.Leased}, {State: message.Ready, Err: refused}},
 		[]queue.RedriveResult{nil, refused},
+		queue.Progress{After: 1, Redriven: 2, Skipped: 3},
+		queue.Progress{Err: refused},
 		message.Errorf(message.Conflict, "it was split"),
 	}
 }
@@ -177,7 +180,7 @@ func TestQueries(t *testing.T) {
 }
 
 func TestQueriesOfOtherVersions(t *testing.T) {
-	for _, bad := range []string{``, `{`, `[]`, `{"count":1}`, `{"list":{"queue":1,"from":{"Cell":-1}}}`, `{"list":{"queue":1,"from":{"Cell":16}}}`} {
+	for _, bad := range []string{``, `{`, `[]`, `{"count":1}`, `{"list":{"queue":1,"from":{"Cell":-1}}}`, `{"list":{"queue":1,"from":{"Cell":16}}}`, `{"dead":{"queue":1,"cell":16}}`} {
 		if q, err := queue.DecodeQuery([]byte(bad)); err == nil {
 			t.Errorf("%s is taken for the query %+v", bad, q)
 		}
