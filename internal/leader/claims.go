@@ -51,10 +51,16 @@ func (g *Group) unclaimed(c Claim) (lost, cancelling map[uint32][]queue.LeaseRef
 	if b == nil || b.incarnation != c.Incarnation {
 		return nil, nil, nil
 	}
-	claimed := map[leaseKey]uint64{}
+	// Two leases of one message may be claimed: the gateway doesn't know yet that the
+	// first has ended.
+	type claim struct {
+		leaseKey
+		fence uint64
+	}
+	claimed := map[claim]bool{}
 	for number, leases := range c.Holds {
 		for _, l := range leases {
-			claimed[leaseKey{number, l.Cell, l.Seq}] = l.Fence
+			claimed[claim{leaseKey{number, l.Cell, l.Seq}, l.Fence}] = true
 		}
 	}
 	lost, cancelling = map[uint32][]queue.LeaseRef{}, map[uint32][]queue.LeaseRef{}
@@ -64,7 +70,7 @@ func (g *Group) unclaimed(c Claim) (lost, cancelling map[uint32][]queue.LeaseRef
 			cancelling[key.queue] = append(cancelling[key.queue], ref)
 		}
 		switch {
-		case claimed[key] == d.fence || d.ending:
+		case claimed[claim{key, d.fence}] || d.ending:
 			d.missed = 0
 		case d.missed == 0 || d.missedBy != c.Attachment:
 			d.missed, d.missedBy = 1, c.Attachment

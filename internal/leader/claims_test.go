@@ -41,6 +41,13 @@ func TestLeaseThatNobodyClaimsIsReleased(t *testing.T) {
 	claim(kept)
 	r.propose(queue.Tick()) // behind the release
 	r.want("after two in a row", 1, 0, 1)
+	ended := kept
+	ended.Fence--
+	for range 2 {
+		claim(kept, ended)
+		r.propose(queue.Tick())
+	}
+	r.want("claimed together with a lease of the message that has ended", 1, 0, 1)
 }
 
 // A worker is told with each of its claims which of its messages are to be

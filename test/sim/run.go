@@ -22,12 +22,15 @@ type options struct {
 	control  string
 	duration time.Duration // simulated, with faults
 	pace     time.Duration // the longest pause of a sender between two calls
+	keep     bool          // the lines of the history
+	loose    bool          // it uses all processors
 }
 
 // outcome is what came of a run.
 type outcome struct {
 	history   uint64
 	entries   int
+	lines     []string // of the history, if they were to be kept
 	counts    counts
 	violation error
 }
@@ -48,7 +51,7 @@ func run(t *testing.T, o options, trace io.Writer) (out outcome) {
 	var w *world
 	defer func() {
 		r := recover()
-		out = outcome{w.history, w.entries, w.tally.counts, w.failed()}
+		out = outcome{w.history, w.entries, w.lines, w.tally.counts, w.failed()}
 		if r != nil && out.violation == nil {
 			out.violation = fmt.Errorf("%v", r)
 		}

@@ -39,6 +39,7 @@ type world struct {
 	rngs      map[string]*rand.Rand
 	history   uint64     // hash of all that happened, in order
 	entries   int        // of the history
+	lines     []string   // of the history, if they are kept
 	violation error      // the first
 	sessions  []*session // of workers
 	drained   *node      // nil: none
@@ -159,6 +160,9 @@ func (w *world) note(format string, args ...any) {
 	w.mu.Lock()
 	w.history = w.history*1099511628211 ^ h.Sum64()
 	w.entries++
+	if w.o.keep {
+		w.lines = append(w.lines, fmt.Sprint(w.now(), " ", line))
+	}
 	w.mu.Unlock()
 	w.log.Debug("history", "line", line, "at", w.now())
 }
