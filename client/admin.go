@@ -66,8 +66,8 @@ func (c *Client) Queue(ctx context.Context, queue string, opts ...ReadOption) (*
 
 // Queues lists queues by name: up to limit (default 100, at most 1,000), from the
 // page that the answer before named as its next; "" is the first.
-func (c *Client) Queues(ctx context.Context, limit int, page string) (*comandav1.ListQueuesResponse, error) {
-	return c.queues.ListQueues(ctx, &comandav1.ListQueuesRequest{Max: int32(limit), Page: page})
+func (c *Client) Queues(ctx context.Context, limit int, page string, opts ...ReadOption) (*comandav1.ListQueuesResponse, error) {
+	return c.queues.ListQueues(ctx, &comandav1.ListQueuesRequest{Max: int32(limit), Page: page, Stale: stale(opts)})
 }
 
 // DeleteQueue deletes a queue and every message in it.

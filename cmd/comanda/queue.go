@@ -243,23 +243,26 @@ func overlay(settings, given *client.QueueSettings, flags *pflag.FlagSet) (some 
 func newQueueList(a *app) *cobra.Command {
 	var limit int
 	var page string
+	var stale time.Duration
 	cmd := &cobra.Command{
 		Use: "list", Short: "List queues", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
-				r, err := c.Queues(cmd.Context(), limit, page)
+				r, err := c.Queues(cmd.Context(), limit, page, client.Stale(stale))
 				if err != nil {
 					return err
 				}
-				if err := p.many(objectsOf(r.GetQueues()), "name", "shards", "paused"); err != nil {
+				if err := p.many(objectsOf(r.GetQueues(), r.GetFreshness()), "name", "shards", "paused"); err != nil {
 					return err
 				}
+				sayAge(cmd, p, stale, r.GetFreshness())
 				return sayMore(cmd, r.GetNextPage())
 			})
 		},
 	}
 	cmd.Flags().IntVar(&limit, "max", 0, "at most so many: 1 to 1000 (default 100)")
 	cmd.Flags().StringVar(&page, "page", "", "go on from where a list before ended")
+	addStale(cmd, &stale)
 	return cmd
 }
 

@@ -37,6 +37,9 @@ type Options struct {
 	Change func(context.Context, catalog.Command) (catalog.Result, error)
 	// Refresh brings the catalog here up to what was confirmed before the call.
 	Refresh func(context.Context) error
+	// Freshen is Refresh or, with within > 0, lets the catalog here be no older than
+	// that. It tells how fresh it is.
+	Freshen func(ctx context.Context, within time.Duration) (message.Freshness, error)
 	// Status tells of a group what a replica of it knows, the one here if there is
 	// one.
 	Status func(ctx context.Context, id uint64) (replica.Status, bool)
@@ -230,6 +233,22 @@ func (g *Gateway) read(ctx context.Context, group uint64, q queue.Query, within 
 		}
 		if !r.again() {
 			return a, f, stuck(asError(err))
+		}
+	}
+}
+
+// freshen makes the catalog here as new as a read wants it.
+func (g *Gateway) freshen(ctx context.Context, o message.ReadOptions) (message.Freshness, error) {
+	ctx, cancel := context.WithTimeout(ctx, retryFor)
+	defer cancel()
+	r := g.retry(ctx)
+	for {
+		f, err := g.o.Freshen(ctx, o.Stale)
+		if err == nil || !repeatable(err) {
+			return f, err
+		}
+		if !r.again() {
+			return f, message.Errorf(message.Unavailable, "the catalog here can't be told to be new enough just now: try again, ask another node, or allow for more age with --stale (%s)", asError(err).Text)
 		}
 	}
 }

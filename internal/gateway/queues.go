@@ -226,19 +226,23 @@ func (g *Gateway) readShardsOnce(ctx context.Context, q *catalog.Queue, o messag
 }
 
 // Queues lists queues by name, after page.
-func (g *Gateway) Queues(ctx context.Context, limit int, page string) ([]message.QueueInfo, string, error) {
+func (g *Gateway) Queues(ctx context.Context, limit int, page string, o message.ReadOptions) ([]message.QueueInfo, string, message.Freshness, error) {
+	var none message.Freshness
 	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
-		return nil, "", err
+		return nil, "", none, err
 	}
 	if err := checkLimit(limit); err != nil {
-		return nil, "", err
+		return nil, "", none, err
 	}
-	qs, next := g.page(limit, page)
+	qs, next, fresh, err := g.page(ctx, limit, page, o)
+	if err != nil {
+		return nil, "", none, err
+	}
 	out := make([]message.QueueInfo, len(qs))
 	for i, q := range qs {
 		out[i] = queueInfo(q)
 	}
-	return out, next, nil
+	return out, next, fresh, nil
 }
 
 func checkLimit(limit int) error {
@@ -248,15 +252,19 @@ func checkLimit(limit int) error {
 	return nil
 }
 
-// page is up to limit queues whose names come after the given one, and where the
-// next page begins; empty at the end.
-func (g *Gateway) page(limit int, after string) (qs []*catalog.Queue, next string) {
+// page is up to limit queues whose names come after the given one, in a catalog
+// that is as new as the read wants it, and where the next page begins; empty at the
+// end.
+func (g *Gateway) page(ctx context.Context, limit int, after string, o message.ReadOptions) (qs []*catalog.Queue, next string, fresh message.Freshness, err error) {
+	if fresh, err = g.freshen(ctx, o); err != nil {
+		return nil, "", fresh, err
+	}
 	qs = g.newest.Load().Queues(after, limit+1)
 	if len(qs) > limit {
 		qs = qs[:limit]
 		next = qs[limit-1].Name
 	}
-	return qs, next
+	return qs, next, fresh, nil
 }
 
 func queueInfo(q *catalog.Queue) message.QueueInfo {
@@ -296,17 +304,18 @@ func (g *Gateway) Shards(ctx context.Context, name string, limit int, page strin
 	}
 	var qs []*catalog.Queue
 	var next string
+	var fresh message.Freshness
+	var err error
 	if name == "" {
-		qs, next = g.page(limit, page)
+		qs, next, fresh, err = g.page(ctx, limit, page, o)
 	} else {
-		q, err := g.queue(ctx, name)
-		if err != nil {
-			return nil, "", none, err
-		}
-		qs = []*catalog.Queue{q}
+		qs = make([]*catalog.Queue, 1)
+		qs[0], err = g.queue(ctx, name)
+	}
+	if err != nil {
+		return nil, "", none, err
 	}
 	var out []message.ShardInfo
-	var fresh message.Freshness
 	for _, q := range qs {
 		f, err := g.readShards(ctx, q, o, func(s *catalog.Shard, info queue.ShardInfo) {
 			leading, followers := g.members(ctx, s.Group)

@@ -253,7 +253,7 @@ func (n *Node) watchNext(ctx context.Context) error {
 // watchOnce asks another node for a newer catalog: for what was confirmed by now,
 // or for whatever comes next.
 func (n *Node) watchOnce(ctx context.Context, fresh bool) error {
-	err := error(message.Errorf(message.Unavailable, "no node is known that holds the catalog"))
+	err, asked := error(message.Errorf(message.Unavailable, "no node is known that holds the catalog")), n.config.Clock.Now()
 	for _, node := range n.catalogNodes() {
 		var newer *catalog.View
 		var changes []catalog.Change
@@ -264,6 +264,9 @@ func (n *Node) watchOnce(ctx context.Context, fresh bool) error {
 			n.learn(newer, changes)
 		}
 		if err == nil {
+			if fresh {
+				n.copied.Store(&asked)
+			}
 			return nil
 		}
 	}

@@ -19,6 +19,7 @@ type member struct {
 	name string
 	fs   vfs.FS
 	join []string
+	wire *wires // to the others; nil: it is never cut
 	*Node
 }
 
@@ -32,14 +33,21 @@ func (m *member) start() {
 	if m.Node != nil {
 		listen = m.ClusterAddr()
 	}
-	n, err := Start(m.t.Context(), Config{
+	c := Config{
 		FS: m.fs, DataDir: "data", NodeName: m.name, Join: m.join, LogSegment: 4 << 20, DiskReserve: 1, Logger: log,
 		Listen: "127.0.0.1:0", ClusterListen: listen,
-	})
+	}
+	if m.wire != nil {
+		c.Dial = m.wire.dial(m)
+	}
+	n, err := Start(m.t.Context(), c)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	m.Node = n
+	if m.wire != nil {
+		m.wire.knows(m)
+	}
 }
 
 func (m *member) stop() {
@@ -52,11 +60,13 @@ func (m *member) stop() {
 }
 
 // startCluster starts n nodes, of which the first founds the cluster.
-func startCluster(t *testing.T, n int) []*member {
+func startCluster(t *testing.T, n int) []*member { return startWired(t, n, nil) }
+
+func startWired(t *testing.T, n int, w *wires) []*member {
 	t.Helper()
 	var ms []*member
 	for i := range n {
-		m := &member{t: t, name: fmt.Sprintf("node-%d", i+1), fs: vfs.NewMem()}
+		m := &member{t: t, name: fmt.Sprintf("node-%d", i+1), fs: vfs.NewMem(), wire: w}
 		if i > 0 {
 			m.join = []string{ms[0].ClusterAddr()}
 		}

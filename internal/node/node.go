@@ -41,11 +41,14 @@ type Node struct {
 	metrics    *metrics.Metrics
 	started    time.Time
 
-	meta  atomic.Pointer[leader.Meta]
-	view  atomic.Pointer[catalog.View]
-	news  chan struct{} // one slot: the catalog has changed
-	mu    sync.Mutex
-	group map[uint64]*leader.Group
+	meta atomic.Pointer[leader.Meta]
+	view atomic.Pointer[catalog.View]
+	// copied is when another node was last asked for all that is new in the catalog,
+	// and gave it.
+	copied atomic.Pointer[time.Time]
+	news   chan struct{} // one slot: the catalog has changed
+	mu     sync.Mutex
+	group  map[uint64]*leader.Group
 	// membersBy are the groups whose configuration was looked at here.
 	membersBy map[uint64]*leader.Members
 	changing  chan struct{} // closed and replaced at each change of the catalog
@@ -101,7 +104,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	n.metrics = metrics.New(c.Clock, n.report)
 	n.gateway = gateway.New(gateway.Options{
 		Node: c.NodeName, NodeID: func() uint64 { return n.id }, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
-		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Status: n.ask,
+		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Freshen: n.freshen, Status: n.ask,
 		Admit: n.admitSend, Server: n.info, Metrics: n.metrics,
 	})
 	// From here on everything ends with the host.

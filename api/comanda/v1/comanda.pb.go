@@ -4137,8 +4137,11 @@ func (x *GetQueueResponse) GetFreshness() *Freshness {
 type ListQueuesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1–1,000, default 100.
-	Max           int32  `protobuf:"varint,1,opt,name=max,proto3" json:"max,omitempty"`
-	Page          string `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	Max  int32  `protobuf:"varint,1,opt,name=max,proto3" json:"max,omitempty"`
+	Page string `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	// How old the answer may be: 0–60 s. Any node answers, and refuses when it
+	// can't keep that. Default: it holds all that was confirmed before the call.
+	Stale         *durationpb.Duration `protobuf:"bytes,3,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4187,10 +4190,19 @@ func (x *ListQueuesRequest) GetPage() string {
 	return ""
 }
 
+func (x *ListQueuesRequest) GetStale() *durationpb.Duration {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
+}
+
 type ListQueuesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Queues        []*Queue               `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
-	NextPage      string                 `protobuf:"bytes,2,opt,name=next_page,json=nextPage,proto3" json:"next_page,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Queues   []*Queue               `protobuf:"bytes,1,rep,name=queues,proto3" json:"queues,omitempty"`
+	NextPage string                 `protobuf:"bytes,2,opt,name=next_page,json=nextPage,proto3" json:"next_page,omitempty"`
+	// Role is that in the group of the catalog.
+	Freshness     *Freshness `protobuf:"bytes,3,opt,name=freshness,proto3" json:"freshness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4237,6 +4249,13 @@ func (x *ListQueuesResponse) GetNextPage() string {
 		return x.NextPage
 	}
 	return ""
+}
+
+func (x *ListQueuesResponse) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
 }
 
 type DeleteQueueRequest struct {
@@ -6861,13 +6880,15 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05stale\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05stale\"p\n" +
 	"\x10GetQueueResponse\x12'\n" +
 	"\x05queue\x18\x01 \x01(\v2\x11.comanda.v1.QueueR\x05queue\x123\n" +
-	"\tfreshness\x18\x02 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"9\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"j\n" +
 	"\x11ListQueuesRequest\x12\x10\n" +
 	"\x03max\x18\x01 \x01(\x05R\x03max\x12\x12\n" +
-	"\x04page\x18\x02 \x01(\tR\x04page\"\\\n" +
+	"\x04page\x18\x02 \x01(\tR\x04page\x12/\n" +
+	"\x05stale\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05stale\"\x91\x01\n" +
 	"\x12ListQueuesResponse\x12)\n" +
 	"\x06queues\x18\x01 \x03(\v2\x11.comanda.v1.QueueR\x06queues\x12\x1b\n" +
-	"\tnext_page\x18\x02 \x01(\tR\bnextPage\"*\n" +
+	"\tnext_page\x18\x02 \x01(\tR\bnextPage\x123\n" +
+	"\tfreshness\x18\x03 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"*\n" +
 	"\x12DeleteQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\"\x15\n" +
 	"\x13DeleteQueueResponse\")\n" +
@@ -7329,103 +7350,105 @@ var file_comanda_v1_comanda_proto_depIdxs = []int32{
 	107, // 76: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
 	54,  // 77: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
 	37,  // 78: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	54,  // 79: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	108, // 80: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	108, // 81: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	75,  // 82: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	76,  // 83: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	77,  // 84: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	107, // 85: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	53,  // 86: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	79,  // 87: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	37,  // 88: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	79,  // 89: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	106, // 90: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	83,  // 91: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	83,  // 92: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	92,  // 93: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	12,  // 94: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	108, // 95: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	108, // 96: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	92,  // 97: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	92,  // 98: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	92,  // 99: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	101, // 100: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	100, // 101: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	8,   // 102: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 103: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 104: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	11,  // 105: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	15,  // 106: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	19,  // 107: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	22,  // 108: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	24,  // 109: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	26,  // 110: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	28,  // 111: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	30,  // 112: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	32,  // 113: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	38,  // 114: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	42,  // 115: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	44,  // 116: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
-	47,  // 117: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	55,  // 118: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	56,  // 119: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	59,  // 120: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	61,  // 121: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	63,  // 122: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	65,  // 123: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	67,  // 124: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	69,  // 125: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	71,  // 126: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	99,  // 127: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	73,  // 128: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	78,  // 129: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	81,  // 130: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	90,  // 131: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	93,  // 132: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	95,  // 133: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	97,  // 134: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	84,  // 135: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	86,  // 136: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	88,  // 137: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	14,  // 138: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	17,  // 139: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	21,  // 140: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	23,  // 141: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	25,  // 142: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	27,  // 143: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	29,  // 144: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	31,  // 145: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	36,  // 146: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	41,  // 147: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	43,  // 148: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	46,  // 149: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
-	49,  // 150: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	58,  // 151: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	57,  // 152: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	60,  // 153: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	62,  // 154: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	64,  // 155: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	66,  // 156: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	68,  // 157: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	70,  // 158: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	72,  // 159: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	102, // 160: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	74,  // 161: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	80,  // 162: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	82,  // 163: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	91,  // 164: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	94,  // 165: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	96,  // 166: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	98,  // 167: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	85,  // 168: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	87,  // 169: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	89,  // 170: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	138, // [138:171] is the sub-list for method output_type
-	105, // [105:138] is the sub-list for method input_type
-	105, // [105:105] is the sub-list for extension type_name
-	105, // [105:105] is the sub-list for extension extendee
-	0,   // [0:105] is the sub-list for field type_name
+	107, // 79: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
+	54,  // 80: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	37,  // 81: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
+	108, // 82: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	108, // 83: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	75,  // 84: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	76,  // 85: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	77,  // 86: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	107, // 87: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	53,  // 88: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	79,  // 89: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	37,  // 90: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	79,  // 91: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	106, // 92: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	83,  // 93: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	83,  // 94: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	92,  // 95: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	12,  // 96: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	108, // 97: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	108, // 98: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	92,  // 99: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	92,  // 100: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	92,  // 101: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	101, // 102: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	100, // 103: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 104: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 105: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 106: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 107: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	15,  // 108: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	19,  // 109: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	22,  // 110: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	24,  // 111: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	26,  // 112: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	28,  // 113: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	30,  // 114: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	32,  // 115: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	38,  // 116: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	42,  // 117: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	44,  // 118: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
+	47,  // 119: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	55,  // 120: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	56,  // 121: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	59,  // 122: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	61,  // 123: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	63,  // 124: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	65,  // 125: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	67,  // 126: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	69,  // 127: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	71,  // 128: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	99,  // 129: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	73,  // 130: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	78,  // 131: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	81,  // 132: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	90,  // 133: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	93,  // 134: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	95,  // 135: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	97,  // 136: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	84,  // 137: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	86,  // 138: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	88,  // 139: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	14,  // 140: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	17,  // 141: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	21,  // 142: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	23,  // 143: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	25,  // 144: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	27,  // 145: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	29,  // 146: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	31,  // 147: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	36,  // 148: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	41,  // 149: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	43,  // 150: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	46,  // 151: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
+	49,  // 152: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	58,  // 153: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	57,  // 154: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	60,  // 155: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	62,  // 156: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	64,  // 157: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	66,  // 158: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	68,  // 159: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	70,  // 160: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	72,  // 161: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	102, // 162: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	74,  // 163: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	80,  // 164: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	82,  // 165: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	91,  // 166: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	94,  // 167: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	96,  // 168: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	98,  // 169: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	85,  // 170: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	87,  // 171: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	89,  // 172: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	140, // [140:173] is the sub-list for method output_type
+	107, // [107:140] is the sub-list for method input_type
+	107, // [107:107] is the sub-list for extension type_name
+	107, // [107:107] is the sub-list for extension extendee
+	0,   // [0:107] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }

@@ -226,8 +226,8 @@ func (f *fake) Queue(_ context.Context, name string, _ message.ReadOptions) (mes
 	return f.info(name), fresh, f.called("queue %s", name)
 }
 
-func (f *fake) Queues(_ context.Context, n int, page string) ([]message.QueueInfo, string, error) {
-	return []message.QueueInfo{f.info("q")}, "next", f.called("queues max=%d page=%s", n, page)
+func (f *fake) Queues(_ context.Context, n int, page string, o message.ReadOptions) ([]message.QueueInfo, string, message.Freshness, error) {
+	return []message.QueueInfo{f.info("q")}, "next", fresh, f.called("queues max=%d page=%s stale=%s", n, page, o.Stale)
 }
 
 func (f *fake) DeleteQueue(_ context.Context, name string) error { return f.called("delete %s", name) }

@@ -54,11 +54,15 @@ func (s queues) GetQueue(ctx context.Context, req *comandav1.GetQueueRequest) (*
 
 // ListQueues lists queues, page by page.
 func (s queues) ListQueues(ctx context.Context, req *comandav1.ListQueuesRequest) (*comandav1.ListQueuesResponse, error) {
-	infos, next, err := s.verbs.Queues(ctx, orDefault(req.GetMax(), defaultPage), req.GetPage())
+	o, err := readOptions(req.GetStale())
 	if err != nil {
 		return nil, err
 	}
-	resp := &comandav1.ListQueuesResponse{Queues: make([]*comandav1.Queue, len(infos)), NextPage: next}
+	infos, next, fresh, err := s.verbs.Queues(ctx, orDefault(req.GetMax(), defaultPage), req.GetPage(), o)
+	if err != nil {
+		return nil, err
+	}
+	resp := &comandav1.ListQueuesResponse{Queues: make([]*comandav1.Queue, len(infos)), NextPage: next, Freshness: freshnessTo(fresh)}
 	for i := range infos {
 		resp.Queues[i] = queueTo(&infos[i])
 	}

@@ -36,7 +36,7 @@ type Verbs interface {
 	CreateQueue(ctx context.Context, name string, s message.Settings, shards int) (info message.QueueInfo, created bool, err error)
 	Queue(ctx context.Context, name string, o message.ReadOptions) (message.QueueInfo, message.Freshness, error)
 	// Queues answers with at most n queues from page on, and the next page.
-	Queues(ctx context.Context, n int, page string) ([]message.QueueInfo, string, error)
+	Queues(ctx context.Context, n int, page string, o message.ReadOptions) ([]message.QueueInfo, string, message.Freshness, error)
 	UpdateQueue(ctx context.Context, name string, s message.Settings, version uint64, dryRun bool) (message.QueueInfo, error)
 	DeleteQueue(ctx context.Context, name string) error
 	PurgeQueue(ctx context.Context, name string) error
