@@ -93,6 +93,8 @@ func (m *Machine) apply(c *Command) Result {
 		return m.updateNode(c.SetNode)
 	case c.SetNodeState != nil:
 		return m.setNodeState(c.SetNodeState)
+	case c.SetNodeClock != nil:
+		return m.setNodeClock(c.SetNodeClock)
 	case c.DrainNode != nil:
 		return m.drainNode(c.DrainNode)
 	case c.AddGroup != nil:

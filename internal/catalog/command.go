@@ -24,6 +24,7 @@ type Command struct {
 	AddNode      *AddNode      `json:"add_node,omitempty"`
 	SetNode      *SetNode      `json:"set_node,omitempty"`
 	SetNodeState *SetNodeState `json:"set_node_state,omitempty"`
+	SetNodeClock *SetNodeClock `json:"set_node_clock,omitempty"`
 	DrainNode    *DrainNode    `json:"drain_node,omitempty"`
 
 	AddGroup    *AddGroup    `json:"add_group,omitempty"`

@@ -29,6 +29,7 @@ func FuzzCommand(f *testing.F) {
 		{AddNode: &AddNode{Node: Node{Name: "b", StoreID: 2, Labels: map[string]string{"zone": "a"}}}},
 		{SetNode: &SetNode{Node: Node{ID: 1, Name: "c", Boot: 7}}},
 		{SetNodeState: &SetNodeState{ID: 1, State: Down}},
+		{SetNodeClock: &SetNodeClock{ID: 1, Off: true}},
 		{DrainNode: &DrainNode{ID: 1, Draining: true}},
 		{AddGroup: &AddGroup{Origin: Origin{Queue: 1, Path: "0.0", Epoch: 1}, Seats: []Seat{{Node: 1}}}},
 		{SetReplicas: &SetReplicas{Group: 2, Epoch: 1, Want: []Seat{{Node: 1}}, Pin: new(uint64(1))}},

@@ -29,6 +29,9 @@ type Node struct {
 	// that it holds nothing.
 	State    NodeState `json:"state,omitempty"`
 	Draining bool      `json:"draining,omitempty"`
+	// ClockOff: its wall clock is far from the median of the nodes', as the monitor
+	// saw it.
+	ClockOff bool `json:"clock_off,omitempty"`
 }
 
 // BootBits is how many bits of Node.Boot each process draws: two processes that
@@ -60,17 +63,21 @@ func (s *NodeState) UnmarshalText(b []byte) error { return parseWord(nodeStates,
 // Holds says whether the node may get new replicas, leaders and workers' calls.
 func (n *Node) Holds() bool { return n.State == Alive && !n.Draining }
 
+// Leads says whether the node may lead groups: a leader's wall clock decides when
+// what has a time of day is due.
+func (n *Node) Leads() bool { return n.Holds() && !n.ClockOff }
+
 // AddNode lets a node join; the answer has its id. A store that joined before
 // gets its id again, and one that was removed is refused with NODE_REMOVED.
 type AddNode struct {
-	Node Node `json:"node"` // without ID, State and Draining
+	Node Node `json:"node"` // without ID, State, Draining and ClockOff
 }
 
 // SetNode updates what a node says of itself: name, addresses, labels, binary
 // and boot number. A boot number below the known one is refused with CONFLICT:
 // an old copy of the directory was started.
 type SetNode struct {
-	Node Node `json:"node"` // State and Draining are not looked at
+	Node Node `json:"node"` // State, Draining and ClockOff are not looked at
 }
 
 // SetNodeState is the monitor's verdict, or an operator's removal. It is
@@ -79,6 +86,12 @@ type SetNode struct {
 type SetNodeState struct {
 	ID    uint64    `json:"id"`
 	State NodeState `json:"state"`
+}
+
+// SetNodeClock is the monitor's verdict on a node's wall clock.
+type SetNodeClock struct {
+	ID  uint64 `json:"id"`
+	Off bool   `json:"off"`
 }
 
 // DrainNode asks that a node holds nothing, or takes that back.
@@ -121,7 +134,7 @@ func (m *Machine) addNode(c *AddNode) Result {
 	}
 	cluster := m.view.Cluster
 	n := c.Node
-	n.ID, n.State, n.Draining = cluster.NextNode, Alive, false
+	n.ID, n.State, n.Draining, n.ClockOff = cluster.NextNode, Alive, false, false
 	cluster.NextNode++
 	m.set(cluster)
 	m.set(&n)
@@ -134,7 +147,7 @@ func (m *Machine) updateNode(c *SetNode) Result {
 		return Result{Node: old, Err: err}
 	}
 	n := c.Node
-	n.State, n.Draining = old.State, old.Draining
+	n.State, n.Draining, n.ClockOff = old.State, old.Draining, old.ClockOff
 	if n.StoreID == 0 {
 		n.StoreID = old.StoreID
 	}
@@ -207,6 +220,16 @@ func (m *Machine) checkRemoval(id uint64) *message.Error {
 		}
 	}
 	return nil
+}
+
+func (m *Machine) setNodeClock(c *SetNodeClock) Result {
+	old, err := m.member(c.ID)
+	if err != nil {
+		return Result{Node: old, Err: err}
+	}
+	n := *old
+	n.ClockOff = c.Off
+	return m.changeNode(old, n)
 }
 
 func (m *Machine) drainNode(c *DrainNode) Result {

@@ -64,8 +64,9 @@ func TestSetNodeKeepsVerdicts(t *testing.T) {
 	w := towns(2)
 	w.do(Command{SetNodeState: &SetNodeState{ID: 2, State: Suspect}})
 	w.do(Command{DrainNode: &DrainNode{ID: 2, Draining: true}})
+	w.do(Command{SetNodeClock: &SetNodeClock{ID: 2, Off: true}})
 	n := w.do(Command{SetNode: &SetNode{Node: Node{ID: 2, Name: "n2", Boot: 5, Labels: map[string]string{"zone": "b"}}}}).Node
-	if n.State != Suspect || !n.Draining || n.Boot != 5 || n.StoreID != 2 || n.Labels["zone"] != "b" || n.Holds() {
+	if n.State != Suspect || !n.Draining || !n.ClockOff || n.Boot != 5 || n.StoreID != 2 || n.Labels["zone"] != "b" || n.Holds() {
 		t.Fatalf("%+v", n)
 	}
 	before := w.m.View()

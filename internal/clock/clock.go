@@ -9,8 +9,10 @@ import (
 
 // Clock tells and measures time.
 type Clock interface {
-	// Now has a monotonic reading for durations, and wall time for people.
+	// Now is for durations: it has a monotonic reading.
 	Now() time.Time
+	// Wall is the time of day. It may jump, forwards and backwards.
+	Wall() time.Time
 	// Tick sends the time each d until stop is called; a slow reader loses some.
 	Tick(d time.Duration) (ticks <-chan time.Time, stop func())
 }
@@ -20,7 +22,8 @@ func System() Clock { return system{} }
 
 type system struct{}
 
-func (system) Now() time.Time { return time.Now() }
+func (system) Now() time.Time  { return time.Now() }
+func (system) Wall() time.Time { return time.Now() }
 
 func (system) Tick(d time.Duration) (<-chan time.Time, func()) {
 	t := time.NewTicker(d)
@@ -44,6 +47,9 @@ func (m *Manual) Now() time.Time {
 	defer m.mu.Unlock()
 	return m.now
 }
+
+// Wall is the same.
+func (m *Manual) Wall() time.Time { return m.Now() }
 
 // Advance makes the clock go on by d, which is not below 0.
 func (m *Manual) Advance(d time.Duration) {

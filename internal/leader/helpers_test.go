@@ -17,8 +17,9 @@ import (
 
 // hand is a clock that goes on when it is told.
 type hand struct {
-	mu  sync.Mutex
-	now time.Time
+	mu    sync.Mutex
+	now   time.Time
+	ahead time.Duration // the time of day is, of now
 }
 
 func newHand() *hand { return &hand{now: time.Unix(1_000_000, 0)} }
@@ -27,6 +28,19 @@ func (h *hand) Now() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.now
+}
+
+func (h *hand) Wall() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now.Add(h.ahead)
+}
+
+// jump lets the time of day jump, and nothing else.
+func (h *hand) jump(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ahead += d
 }
 
 func (h *hand) Tick(time.Duration) (<-chan time.Time, func()) { return nil, func() {} }

@@ -52,7 +52,7 @@ func (m *Members) Step(ctx context.Context, v *catalog.View, prefer uint64, now 
 	defer m.busy.Store(false)
 	voters, learners := wanted(g)
 	if same(voters, st.Voters) && same(learners, st.Learners) {
-		m.giveUpLead(st, prefer, now)
+		m.giveUpLead(v, g, st, prefer, now)
 		return m.confirm(ctx, g, st)
 	}
 	var newcomers []uint64
@@ -73,19 +73,33 @@ func (m *Members) Step(ctx context.Context, v *catalog.View, prefer uint64, now 
 // askAgain is how long after another was asked to lead it is asked again.
 const askAgain = 5 * time.Second
 
-// giveUpLead lets the preferred replica lead, if it is near enough.
-func (m *Members) giveUpLead(st replica.Status, prefer uint64, now time.Time) {
+// giveUpLead lets the preferred replica lead, if it is near enough. If it is not, a
+// node whose wall clock is off lets another lead whose clock is right.
+func (m *Members) giveUpLead(v *catalog.View, g *catalog.Group, st replica.Status, prefer uint64, now time.Time) {
 	if prefer == 0 || prefer == st.Replica || now.Sub(m.handed) < askAgain {
 		return
 	}
 	progress := m.raft.Progress()
-	last := ownMatch(progress, st.Replica)
-	for _, p := range progress {
-		if p.Replica == prefer && p.Near(last) {
-			m.handed = now
-			m.raft.TransferLeader(prefer)
-		}
+	heir := uint64(0)
+	if i := slices.IndexFunc(progress, func(p replica.Progress) bool { return p.Replica == prefer }); i >= 0 && progress[i].Near(ownMatch(progress, st.Replica)) {
+		heir = prefer
+	} else if clockOff(v, g, st.Replica) {
+		heir = nearest(progress, st, func(id uint64) bool { return !clockOff(v, g, id) })
 	}
+	if heir != 0 {
+		m.handed = now
+		m.raft.TransferLeader(heir)
+	}
+}
+
+// clockOff says that the wall clock of a replica's node is off.
+func clockOff(v *catalog.View, g *catalog.Group, id uint64) bool {
+	i := slices.IndexFunc(g.Replicas, func(r catalog.Replica) bool { return r.ID == id })
+	if i < 0 {
+		return false
+	}
+	n, ok := v.Node(g.Replicas[i].Node)
+	return ok && n.ClockOff
 }
 
 // HandOver lets another voter lead that is near enough, because this node stops.
@@ -94,15 +108,20 @@ func (m *Members) HandOver() {
 	if !st.Leading {
 		return
 	}
+	if heir := nearest(m.raft.Progress(), st, func(uint64) bool { return true }); heir != 0 {
+		m.raft.TransferLeader(heir)
+	}
+}
+
+// nearest is the other voter that is heard of and has the most of the log; 0: none.
+func nearest(progress []replica.Progress, st replica.Status, may func(replica uint64) bool) uint64 {
 	var best replica.Progress
-	for _, p := range m.raft.Progress() {
-		if p.Replica != st.Replica && slices.Contains(st.Voters, p.Replica) && p.Active && p.Match >= best.Match {
+	for _, p := range progress {
+		if p.Replica != st.Replica && slices.Contains(st.Voters, p.Replica) && p.Active && p.Match >= best.Match && may(p.Replica) {
 			best = p
 		}
 	}
-	if best.Replica != 0 {
-		m.raft.TransferLeader(best.Replica)
-	}
+	return best.Replica
 }
 
 // ownMatch is how far the leader itself was when it looked at the others. To

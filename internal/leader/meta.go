@@ -153,6 +153,7 @@ func (m *Meta) Beat(ctx context.Context, b liveness.Bundle) ([]liveness.Report, 
 	var heard []liveness.Report
 	if monitor != nil {
 		heard = monitor.Beat(b, m.clock.Now())
+		monitor.Compare(b, m.clock.Wall())
 	}
 	m.mu.Unlock()
 	if monitor == nil {
@@ -192,6 +193,9 @@ func (m *Meta) Tick() {
 	m.under += len(commands)
 	m.mu.Unlock()
 	for _, c := range commands {
+		if x := c.SetNodeClock; x != nil && x.Off {
+			m.log.Warn("a node's wall clock is more than 500 ms from the median of the nodes': it leads nothing until it is right; look at its time service", "node", x.ID)
+		}
 		m.raft.Propose(replica.Command{Head: c.Encode()}, func(result any, err error) {
 			r, _ := result.(catalog.Result)
 			if err == nil && r.Err != nil {

@@ -46,7 +46,7 @@ func (s *stamps) next() (groupTime, wall int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.led {
-		return 0, now.UnixMilli()
+		return 0, s.clock.Wall().UnixMilli()
 	}
 	step := s.step(now)
 	s.groupTime += step.Milliseconds()
@@ -55,7 +55,7 @@ func (s *stamps) next() (groupTime, wall int64) {
 	} else {
 		s.at = s.at.Add(step.Truncate(time.Millisecond)) // keep what is below 1 ms
 	}
-	return s.groupTime, now.UnixMilli()
+	return s.groupTime, s.clock.Wall().UnixMilli()
 }
 
 // now is what next would say, without a stamp, and how long ago the last was.

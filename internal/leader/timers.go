@@ -171,7 +171,7 @@ func (g *Group) unschedule(c *cell) {
 // wakeable takes those timers that are due, and says whether anything counts on
 // group time.
 func (g *Group) wakeable(now int64) (wake []wakeJob, counts bool) {
-	wall := g.clock.Now().UnixMilli()
+	wall := g.clock.Wall().UnixMilli()
 	for t := range g.timed {
 		until := now
 		if t.kind.Wall() {
@@ -195,7 +195,7 @@ func (g *Group) wakeable(now int64) (wake []wakeJob, counts bool) {
 // applied yet.
 func (g *Group) Overdue() bool {
 	now, _ := g.stamps.now()
-	wall := g.clock.Now().UnixMilli()
+	wall := g.clock.Wall().UnixMilli()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for t := range g.timed {

@@ -49,6 +49,7 @@ func SuspectAfter(ttl time.Duration) time.Duration { return ttl / 2 }
 type Bundle struct {
 	Node    uint64   `json:"node"`
 	Boot    uint64   `json:"boot"`
+	Wall    int64    `json:"wall,omitempty"` // its time of day, Unix ms; 0: not told
 	Reports []Report `json:"reports,omitempty"`
 }
 
@@ -95,6 +96,7 @@ type node struct {
 	seen     time.Duration // its last beat, or when the watch began
 	heard    bool          // it has beaten since the watch began
 	proposed verdict
+	clock    wallClock
 }
 
 type session struct {
@@ -159,6 +161,7 @@ func (m *Monitor) learnNode(n *catalog.Node) {
 		w.state, w.proposed = n.State, verdict{}
 	}
 	w.boot = n.Boot
+	w.clock.learn(n.ClockOff)
 }
 
 func (m *Monitor) learnSession(s *catalog.Session) {
@@ -246,6 +249,10 @@ func (m *Monitor) Tick(now time.Time) []catalog.Command {
 		if state := m.judge(n); state != n.state && n.proposed.due(m.now) && len(verdicts) < maxVerdicts {
 			n.proposed = verdict{true, m.now}
 			verdicts = append(verdicts, catalog.Command{SetNodeState: &catalog.SetNodeState{ID: id, State: state}})
+		}
+		if c := &n.clock; c.against >= clockBeats && c.proposed.due(m.now) && len(verdicts) < maxVerdicts {
+			c.proposed = verdict{true, m.now}
+			verdicts = append(verdicts, catalog.Command{SetNodeClock: &catalog.SetNodeClock{ID: id, Off: !c.off}})
 		}
 	}
 	for _, id := range m.deaths(maxVerdicts - len(verdicts)) {

@@ -104,6 +104,8 @@ func (w *world) tick() []catalog.Command {
 			w.verdict = append(w.verdict, fmt.Sprintf("%s session %d: %s", w.now, c.EndSession.ID, c.EndSession.Why))
 		case c.SetNodeState != nil:
 			w.verdict = append(w.verdict, fmt.Sprintf("%s node %d: %s", w.now, c.SetNodeState.ID, c.SetNodeState.State))
+		case c.SetNodeClock != nil:
+			w.verdict = append(w.verdict, fmt.Sprintf("%s node %d: clock off %t", w.now, c.SetNodeClock.ID, c.SetNodeClock.Off))
 		}
 		if !w.deaf {
 			w.propose(c)

@@ -205,7 +205,7 @@ func (n *Node) membersOf(g *replica.Group) *leader.Members {
 // beat carries what the gateway has heard from its workers to the leader of the
 // catalog, with this node's own beat.
 func (n *Node) beat(ctx context.Context, reports []liveness.Report) ([]liveness.Report, error) {
-	b := liveness.Bundle{Node: n.id, Boot: n.boot, Reports: reports}
+	b := liveness.Bundle{Node: n.id, Boot: n.boot, Wall: n.config.Clock.Wall().UnixMilli(), Reports: reports}
 	if m := n.meta.Load(); m != nil {
 		heard, err := m.Beat(ctx, b)
 		if message.CodeOf(err) != message.NotLeader {

@@ -7,13 +7,13 @@ import (
 )
 
 // Leaders names for each group the replica that should lead it: a voter that its
-// leader has confirmed, on a node that is alive and not draining: the one that the
-// group is pinned to, else so that every node leads about as many groups. A group
-// without such a voter is missing.
+// leader has confirmed, on a node that is alive, not draining, and whose wall clock is
+// right: the one that the group is pinned to, else so that every node leads about as
+// many groups. A group without such a voter is missing.
 func Leaders(view *catalog.View) map[uint64]uint64 {
 	var able []Member
 	for _, n := range view.Nodes() {
-		if n.Holds() {
+		if n.Leads() {
 			able = append(able, Member{ID: n.ID, Weight: 1})
 		}
 	}
@@ -21,7 +21,7 @@ func Leaders(view *catalog.View) map[uint64]uint64 {
 	share := (len(groups) + len(able) - 1) / max(len(able), 1)
 	load, leaders := map[uint64]int{}, map[uint64]uint64{}
 	for _, g := range groups {
-		if n, ok := view.Node(g.Pin); ok && n.Holds() {
+		if n, ok := view.Node(g.Pin); ok && n.Leads() {
 			if r, ok := votes(g, g.Pin); ok {
 				load[g.Pin]++
 				leaders[g.ID] = r.ID

@@ -55,6 +55,16 @@ func TestPinnedGroupsStay(t *testing.T) {
 		}
 	}
 	w.state(away, catalog.Alive)
+	w.do(catalog.Command{SetNodeClock: &catalog.SetNodeClock{ID: away, Off: true}})
+	if w.step() {
+		t.Error("a node whose clock is off lost its seats")
+	}
+	for id, lead := range Leaders(w.view()) {
+		if r, _ := w.group(id).On(away); r.ID == lead {
+			t.Errorf("group %d is to be led by a node whose clock is off", id)
+		}
+	}
+	w.do(catalog.Command{SetNodeClock: &catalog.SetNodeClock{ID: away}})
 	w.drain(away)
 	w.settle()
 	for id, pin := range pins {

@@ -256,6 +256,10 @@ func TestLeadersAreSpread(t *testing.T) {
 	w.settle()
 	w.state(2, catalog.Suspect)
 	check(1, 3, 4)
+	w.do(catalog.Command{SetNodeClock: &catalog.SetNodeClock{ID: 1, Off: true}})
+	check(3, 4)
+	w.do(catalog.Command{SetNodeClock: &catalog.SetNodeClock{ID: 1}})
+	check(1, 3, 4)
 	w.drain(3)
 	leads := Leaders(w.view())
 	for _, g := range w.view().Groups() {

@@ -131,7 +131,7 @@ func (p *process) catalogHere() (*replica.Group, *leader.Meta, bool) {
 }
 
 func (p *process) beat(ctx context.Context, reports []liveness.Report) ([]liveness.Report, error) {
-	b := liveness.Bundle{Node: p.node.number, Boot: p.host.Boot() << catalog.BootBits, Reports: reports}
+	b := liveness.Bundle{Node: p.node.number, Boot: p.host.Boot() << catalog.BootBits, Wall: nodeClock{p}.Wall().UnixMilli(), Reports: reports}
 	if m := p.meta.Load(); m != nil {
 		heard, err := m.Beat(ctx, b)
 		p.takeTurn(ctx)

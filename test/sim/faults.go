@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math/rand/v2"
 	"time"
 )
 
@@ -13,7 +14,9 @@ func (w *world) faults(end time.Duration) {
 		n := w.nodes[r.IntN(len(w.nodes))]
 		keep := []int{0, 0, 1, 50, 99}[r.IntN(5)]
 		lasts := 200*time.Millisecond + time.Duration(r.Int64N(int64(4*time.Second)))
-		switch x := r.IntN(23); {
+		switch x := r.IntN(25); {
+		case x >= 23:
+			w.jump(r, n, keep, lasts)
 		case x >= 20:
 			w.happen(func() { w.change(r, lasts) })
 		case x < 4:
@@ -84,6 +87,27 @@ func (w *world) cut(l link, lasts time.Duration) {
 	w.after(lasts, func() { w.net.set(l, false) })
 }
 
+// jump lets a node's wall clock jump; after a while it is right again, or the node
+// dies and comes back with one that is.
+func (w *world) jump(r *rand.Rand, n *node, keep int, lasts time.Duration) {
+	by := time.Duration(1+r.Int64N(48)) * 30 * time.Minute
+	if r.IntN(2) == 0 {
+		by = -by
+	}
+	dies := r.IntN(2) == 0
+	w.note("node %d's wall clock jumps by %v for %v", n.number, by, lasts)
+	w.tally.jump()
+	n.jumped.Store(int64(by))
+	w.after(lasts, func() {
+		n.jumped.Store(0)
+		if dies && n.process() != nil {
+			n.keep = keep
+			n.die()
+			w.restart(n, lasts)
+		}
+	})
+}
+
 // isolate cuts a node off from all others.
 func (w *world) isolate(n *node, lasts time.Duration) {
 	for _, o := range w.nodes {
@@ -123,6 +147,7 @@ func (w *world) heal() {
 	w.net.heal()
 	for _, n := range w.nodes {
 		n.stalled.Store(0)
+		n.jumped.Store(0)
 		n.disk.cutAfter.Store(0)
 		if n.born {
 			w.happen(n.restart)

@@ -166,4 +166,5 @@ func (c *counts) add(o counts) {
 	c.faults += o.faults
 	c.moves += o.moves
 	c.stale += o.stale
+	c.jumps += o.jumps
 }

@@ -28,7 +28,8 @@ type node struct {
 	w       *world
 	number  uint64
 	disk    *disk
-	drift   float64 // of its clock
+	drift   float64      // of its clock
+	jumped  atomic.Int64 // how far its time of day is from that of the world
 	cut     *vfs.MemFS
 	keep    int  // percent of what was not synced that a power cut leaves
 	born    bool // it was started
@@ -89,6 +90,9 @@ func (n *node) Now() time.Time {
 type nodeClock struct{ p *process }
 
 func (c nodeClock) Now() time.Time { return c.p.node.Now() }
+
+// Wall does not drift, because something sets it again and again; but it jumps.
+func (c nodeClock) Wall() time.Time { return time.Now().Add(time.Duration(c.p.node.jumped.Load())) }
 
 // Tick has no buffer: a tick comes only to one who waits for it. So he never finds
 // it together with something else, between which Go would choose at random.

@@ -43,6 +43,11 @@ const (
 
 // run runs one seed, in a bubble of its own with a clock of its own.
 func run(t *testing.T, o options, trace io.Writer) (out outcome) {
+	return play(t, o, trace, (*world).live)
+}
+
+// play runs one life.
+func play(t *testing.T, o options, trace io.Writer, live func(*world) (stop func())) (out outcome) {
 	var seed [32]byte
 	copy(seed[:], fmt.Sprintf("%d", o.seed))
 	was := rand.Reader
@@ -58,16 +63,15 @@ func run(t *testing.T, o options, trace io.Writer) (out outcome) {
 	}()
 	synctest.Test(t, func(*testing.T) {
 		w = newWorld(o, trace)
-		w.live()()
+		live(w)()
 	})
 	return out
 }
 
-// live is the life of a world: three nodes become a cluster, clients and workers
-// come, faults happen and end, and all comes to rest. stop ends it.
-func (w *world) live() (stop func()) {
+// rise makes three nodes a cluster with queues. stop ends all.
+func (w *world) rise() (stop func(), ok bool) {
 	ctx, cancel := context.WithCancel(context.Background())
-	w.ctx = ctx
+	w.ctx, w.quiet = ctx, cancel
 	stop = func() {
 		cancel()
 		w.over.Store(true)
@@ -85,11 +89,18 @@ func (w *world) live() (stop func()) {
 	for _, n := range w.nodes[:founders] {
 		w.happen(n.start)
 		if !w.expect("a node comes up", func() bool { return n.member.Load() }, 30*time.Second) {
-			return stop
+			return stop, false
 		}
 	}
-	if !w.expect("three voters in each group", w.settled, 60*time.Second) || !w.createQueues() {
-		return stop
+	return stop, w.expect("three voters in each group", w.settled, 60*time.Second) && w.createQueues()
+}
+
+// live is the life of a world: three nodes become a cluster, clients and workers
+// come, faults happen and end, and all comes to rest. stop ends it.
+func (w *world) live() (stop func()) {
+	end, ok := w.rise()
+	if !ok {
+		return end
 	}
 	for i := range producers {
 		w.spawn(func() { w.produce(i) })
@@ -98,11 +109,10 @@ func (w *world) live() (stop func()) {
 	for i := range workers {
 		w.spawn(func() { w.work(working, i) })
 	}
-	end := stop
 	stop = func() { endWork(); end() }
 	w.faults(w.now() + w.o.duration)
 	w.heal()
-	cancel() // nobody sends any more
+	w.quiet() // nobody sends any more
 	w.drain()
 	return stop
 }

@@ -18,15 +18,15 @@ func quick(seed uint64, control string) options {
 // Some seeds pass, and something happened in them.
 func TestSeeds(t *testing.T) {
 	var sum counts
-	for seed := range uint64(6) {
-		o := quick(seed+1, "")
+	for seed := range uint64(8) {
+		o := quick(seed+13, "")
 		out := one(t, o, nil)
 		if out.violation != nil {
 			t.Errorf("%v\nagain: %s", out.violation, o.line())
 		}
 		sum.add(out.counts)
 	}
-	if sum.confirmed < 500 || sum.acked < 300 || sum.crashes < 10 || sum.faults < 30 || sum.deaths < 5 || sum.moves < 1 || sum.stale < 20 {
+	if sum.confirmed < 500 || sum.acked < 300 || sum.crashes < 10 || sum.faults < 30 || sum.deaths < 5 || sum.moves < 1 || sum.stale < 20 || sum.jumps < 3 {
 		t.Errorf("too little happened: %+v", sum)
 	}
 }

@@ -27,7 +27,7 @@ type tally struct {
 
 // counts says how much happened, so that a run in which nothing did is seen.
 type counts struct {
-	confirmed, refused, unknown, delivered, acked, fenced, nacked, deaths, crashes, faults, moves, stale int
+	confirmed, refused, unknown, delivered, acked, fenced, nacked, deaths, crashes, faults, moves, stale, jumps int
 }
 
 // sending is a message on its way.
@@ -290,6 +290,12 @@ func (t *tally) fault() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.counts.faults++
+}
+
+func (t *tally) jump() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.jumps++
 }
 
 func (t *tally) crash() {

@@ -47,6 +47,7 @@ type world struct {
 	running   sync.WaitGroup
 	over      atomic.Bool     // nothing starts any more
 	ctx       context.Context // of clients
+	quiet     func()          // ends it
 }
 
 // event is something that happens at a time. No two happen at the same instant,
