@@ -178,20 +178,32 @@ func (c *Client) Show(ctx context.Context, id string, wait time.Duration, opts .
 	return c.messages.ShowMessage(ctx, &comandav1.ShowMessageRequest{Id: id, Wait: optional(wait), Stale: stale(opts)})
 }
 
+// AllQueues is the queue to name for a list of every queue.
+const AllQueues = "*"
+
 // ListOptions say which messages to list.
 type ListOptions struct {
-	State string // ready (default), scheduled, leased, dead, finished or expired
-	Max   int    // 1–1,000; default 100
-	Page  string // the next page that the answer before named; "" is the first
+	// State is ready, scheduled, leased, dead, finished, expired or cancelled;
+	// default ready or, with a key, all that have not ended.
+	State string
+	Key   string    // "": any, and messages without one
+	Type  string    // "": any
+	Since time.Time // sent then or later; zero: at any time
+	Until time.Time // sent before then; zero: at any time
+	Max   int       // 1–1,000; default 100
+	Page  string    // the next page that the answer before named; "" is the first
 	// Stale lets any replica answer with what is at most so old, as the option of
 	// that name does.
 	Stale time.Duration
 }
 
-// List lists messages of one state. It changes nothing.
+// List lists messages of a queue, or of AllQueues. It changes nothing. An answer
+// ends after 10,000 rows, which its plan counts: it may have fewer messages than
+// asked for, or none, and a next page.
 func (c *Client) List(ctx context.Context, queue string, o ListOptions) (*comandav1.ListMessagesResponse, error) {
 	return c.messages.ListMessages(ctx, &comandav1.ListMessagesRequest{
-		Queue: queue, State: o.State, Max: int32(o.Max), Page: o.Page, Stale: optional(o.Stale),
+		Queue: queue, State: o.State, Key: o.Key, Type: o.Type, Since: timestamp(o.Since), Until: timestamp(o.Until),
+		Max: int32(o.Max), Page: o.Page, Stale: optional(o.Stale),
 	})
 }
 

@@ -158,18 +158,21 @@ func (c *Client) sending(m *Message) (*sending, error) {
 	if m.Delay != 0 {
 		e.in.Delay = durationpb.New(m.Delay)
 	}
-	if !m.DeliverAt.IsZero() {
-		e.in.DeliverAt = timestamppb.New(m.DeliverAt)
-	}
-	if !m.Expires.IsZero() {
-		e.in.Expires = timestamppb.New(m.Expires)
-	}
+	e.in.DeliverAt, e.in.Expires = timestamp(m.DeliverAt), timestamp(m.Expires)
 	e.in.DedupId, e.in.UniqueKey = m.DedupID, m.UniqueKey
 	if m.Existing {
 		e.in.OnConflict = comandav1.OnConflict_ON_CONFLICT_EXISTING
 	}
 	e.in.Priority, e.in.Retry = int32(m.Priority), m.Retry
 	return e, nil
+}
+
+// timestamp is nil for the zero time.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
 }
 
 // recycle keeps an answered entry for the next message. One that was not

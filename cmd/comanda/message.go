@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/base64"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -89,24 +91,78 @@ func newMessageShow(a *app) *cobra.Command {
 
 func newMessageList(a *app) *cobra.Command {
 	var o client.ListOptions
-	cmd := a.queueVerb("list QUEUE", "List messages of one state; it changes nothing", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
-		r, err := c.List(cmd.Context(), queue, o)
-		if err != nil {
-			return err
-		}
-		if err := p.many(objectsOf(r.GetMessages(), r.GetFreshness()), "id", "state", "key", "type", "attempts", "sent_at", "worker", "reason"); err != nil {
-			return err
-		}
-		sayAge(cmd, p, o.Stale, r.GetFreshness())
-		return sayMore(cmd, r.GetNextPage())
-	})
+	var every, plan bool
+	var since, until pastFlag
+	cmd := &cobra.Command{
+		Use:     "list QUEUE | list --all-queues",
+		Short:   "List messages by state, key, type and time; it changes nothing",
+		Example: "  comanda message list orders --state dead --since 1h\n  comanda message list --all-queues --key customer-7",
+		Args:    args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			queue := client.AllQueues
+			switch {
+			case every == (len(given) == 1):
+				return usageError(errors.New("want: a QUEUE, or --all-queues"))
+			case !every:
+				queue = given[0]
+			}
+			o.Since, o.Until = time.Time(since), time.Time(until)
+			return a.call(cmd, func(c *client.Client, p printer) error {
+				r, err := c.List(cmd.Context(), queue, o)
+				if err != nil {
+					return err
+				}
+				if plan {
+					return p.one(append(objectOf(r.GetPlan()), field{"messages", len(r.GetMessages())}, field{"next_page", r.GetNextPage()}), "index")
+				}
+				columns := []string{"id", "state", "key", "type", "attempts", "sent_at", "worker", "reason"}
+				if every {
+					columns = slices.Insert(columns, 1, "queue")
+				}
+				if err := p.many(objectsOf(r.GetMessages(), r.GetFreshness()), columns...); err != nil {
+					return err
+				}
+				sayAge(cmd, p, o.Stale, r.GetFreshness())
+				if r.GetNextPage() != "" {
+					cmd.PrintErrf("%d rows were looked at, %d of them are meant. There is more: --page %s\n", r.GetPlan().GetRows(), len(r.GetMessages()), r.GetNextPage())
+				}
+				return nil
+			})
+		},
+	}
 	addStale(cmd, &o.Stale)
 	f := cmd.Flags()
-	f.StringVar(&o.State, "state", "ready", "ready, scheduled, leased, dead, finished, expired or cancelled")
+	f.StringVar(&o.State, "state", "", "ready, scheduled, leased, dead, finished, expired or cancelled (default ready or, with --key, all that have not ended)")
+	f.StringVar(&o.Key, "key", "", "only messages of this key")
+	f.StringVar(&o.Type, "type", "", "only messages of this type; there is no index, so rows are looked at and left out")
+	f.Var(&since, "since", "sent then or later: a time as 2026-01-31T18:00:00Z, or how long ago as 90s")
+	f.Var(&until, "until", "sent before then: a time, or how long ago")
+	f.BoolVar(&every, "all-queues", false, "of every queue")
+	f.BoolVar(&plan, "plan", false, "print the index that it goes by and the rows that it looked at instead")
 	f.IntVar(&o.Max, "max", 0, "at most so many: 1 to 1000 (default 100)")
 	f.StringVar(&o.Page, "page", "", "go on from where a list before ended")
 	return cmd
 }
+
+// pastFlag is a time in a flag: RFC 3339, or a duration before now.
+type pastFlag time.Time
+
+func (t *pastFlag) Set(text string) error {
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		*t = pastFlag(time.Now().Add(-d))
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return errors.New("want a time as 2026-01-31T18:00:00Z, or how long ago as 90s")
+	}
+	*t = pastFlag(at)
+	return nil
+}
+
+func (t *pastFlag) String() string { return (*timeFlag)(t).String() }
+
+func (*pastFlag) Type() string { return "time" }
 
 func newMessageCancel(a *app) *cobra.Command {
 	var o client.CancelOptions

@@ -33,6 +33,8 @@ const (
 	MaxKeepFinished   = 1_000_000
 	MaxKeepFor        = 30 * 24 * time.Hour
 	MaxBackoffList    = 32
+	MaxExamined       = 10_000  // rows that one call of a list looks at
+	MaxListedQueues   = 100     // and queues
 	MaxHistory        = 20      // attempts of one message that are remembered
 	MaxQueues         = 1 << 18 // in one cluster; the catalog of so many fits one answer between nodes
 	Cells             = 16      // equal ranges of points that a queue starts with (design 3)

@@ -202,18 +202,49 @@ type Shown struct {
 	Timeline     []Event // only from show
 }
 
+// AllQueues is the name under which a list asks every queue. No queue can have it.
+const AllQueues = "*"
+
 // ListOptions say which messages to list.
 type ListOptions struct {
-	State State
-	Max   int    // 1 to MaxBatch
-	Page  string // from the answer before
+	State State     // 0: ready ones or, with a key, all that have not ended
+	Key   string    // empty: any, and messages without one
+	Type  string    // empty: any
+	Since time.Time // sent then or later; zero: at any time
+	Until time.Time // sent before then; zero: at any time
+	Max   int       // 1 to MaxBatch
+	Page  string    // from the answer before
 	ReadOptions
 }
 
-// Listed is a page of a list.
+// Check refuses options that can't be meant.
+func (o *ListOptions) Check() error {
+	switch {
+	case o.Max < 1 || o.Max > MaxBatch:
+		return Errorf(InvalidArgument, "max is %d: want 1 to %d", o.Max, MaxBatch)
+	case !o.Until.IsZero() && !o.Since.Before(o.Until):
+		return Errorf(InvalidArgument, "until is %s, which is not after since: no message can be meant", o.Until.UTC().Format(time.RFC3339))
+	}
+	if err := CheckKey(o.Key); err != nil {
+		return err
+	}
+	return checkText("type", o.Type, MaxType)
+}
+
+// ListPlan tells what a list cost.
+type ListPlan struct {
+	Index  string // what it went by: arrival, time, lease, dead, finished or key
+	Rows   int    // of the index, that were looked at: MaxExamined at the most
+	Queues int    // that were asked
+	Reads  int    // of groups
+}
+
+// Listed is a page of a list. It may have fewer messages than were asked for, or
+// none, and another page, when so many rows were looked at that it had to end.
 type Listed struct {
 	Messages []Shown
 	NextPage string // empty at the end
+	Plan     ListPlan
 	Freshness
 }
 

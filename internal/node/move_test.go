@@ -135,6 +135,10 @@ func TestShardMovesUnderLoad(t *testing.T) {
 	dead := take()
 	settle(dead, message.Settlement{Action: message.Reject, Error: "burnt"})
 	scheduled := special(5 * time.Minute)
+	first, err := gw.List(ctx, orders, message.ListOptions{State: message.Scheduled, Max: 1})
+	if err != nil || len(first.Messages) != 1 || first.NextPage == "" {
+		t.Fatal(first, err)
+	}
 
 	stop := make(chan struct{})
 	var load sync.WaitGroup
@@ -253,6 +257,12 @@ func TestShardMovesUnderLoad(t *testing.T) {
 			}
 			return true
 		})
+	}
+	// A list that began before the move goes on after it.
+	remaining, err := gw.List(ctx, orders, message.ListOptions{State: message.Scheduled, Max: 10, Page: first.NextPage})
+	if ids := []message.ID{retrying.ID, scheduled}; err != nil || len(remaining.Messages) != 1 || remaining.NextPage != "" ||
+		!slices.Contains(ids, remaining.Messages[0].ID) || remaining.Messages[0].ID == first.Messages[0].ID {
+		t.Errorf("after %s came %+v, %v; want the other of %s", first.Messages[0].ID, remaining, err, ids)
 	}
 	settle(leased, message.Settlement{Action: message.Ack})
 	if errs, err := gw.Redrive(ctx, []message.ID{dead.ID}, false); err != nil || errs[0] != nil {

@@ -20,16 +20,6 @@ type Query struct {
 	Cells uint32 `json:"cells,omitempty"`
 }
 
-// ListQuery asks for up to Limit (at most message.MaxBatch) messages of a queue
-// in a state, from where an answer before it stopped (the zero Cursor: from the
-// first).
-type ListQuery struct {
-	Queue uint32        `json:"queue"`
-	State message.State `json:"state"`
-	From  Cursor        `json:"from"`
-	Limit int           `json:"limit"`
-}
-
 // Answer is what a Query found.
 type Answer struct {
 	// Moved says that the group gave some of the cells away, so the question has to
@@ -40,10 +30,11 @@ type Answer struct {
 	Queue   *Info   `json:"queue,omitempty"`   // to Queue; nil: not in this group
 	Dead    *Dead   `json:"dead,omitempty"`    // to Dead
 	// To List. More: the next page begins at Next; that can be so although fewer
-	// were found than asked for.
+	// were found than asked for. Rows: of the index, that were examined.
 	Messages []*Detail `json:"messages,omitempty"`
 	Next     Cursor    `json:"next"`
 	More     bool      `json:"more,omitempty"`
+	Rows     int       `json:"rows,omitempty"`
 }
 
 // Run answers the query from the rows of one replica.
@@ -55,9 +46,8 @@ func (q *Query) Run(rows Reader) (a Answer) {
 	case q.Show != nil:
 		a.Message, _ = Show(rows, *q.Show)
 	case q.List != nil:
-		l := q.List
-		info, _ := Queue(rows, l.Queue)
-		a.Messages, a.Next, a.More = List(rows, &info, l.State, l.From, min(l.Limit, message.MaxBatch))
+		info, _ := Queue(rows, q.List.Queue)
+		a.Messages, a.Next, a.More, a.Rows = List(rows, &info, q.List, q.Cells)
 	case q.Dead != nil:
 		a.Dead = q.Dead.run(rows)
 	default:

@@ -231,8 +231,9 @@ type Detail struct {
 	LeasedAt   int64  // leased: since when, wall time, ms
 	FinishedAt int64
 	Cancelling bool // leased: its worker is to let it go
+	aside      bool // scheduled: outside the line of its key
 	Paused     bool
-	Limit      string // of the queue, that a ready message waits for: max_in_flight, rate; only from Show
+	Limit      string // of the queue, that a ready message waits for: max_in_flight, rate
 	// Blocker is why a ready message with a key may not go out: the key's
 	// message that goes first.
 	Blocker *Blocker
@@ -261,12 +262,7 @@ func Show(rows Reader, id message.ID) (*Detail, bool) {
 	if x, ok := load(rows, &k, c, id.Seq()); ok {
 		d.Body = x.fullBody(rows, &k)
 	}
-	if d.State == message.Ready && d.keyed() {
-		d.Blocker = blocker(rows, c, d)
-	}
-	if d.State == message.Ready {
-		d.Limit = q.limit(rows)
-	}
+	d.explain(rows, &q, c)
 	return d, true
 }
 
@@ -287,7 +283,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 		d.DueWall = x.DueWall
 		if x.st != nil {
 			d.Attempts, d.Deliveries, d.Deaths, d.History, d.DueWall = x.st.attempts, x.st.deliveries, x.st.deaths, x.st.history, x.st.dueWall
-			d.Cancelling = x.st.cancelling
+			d.Cancelling, d.aside = x.st.cancelling, x.st.aside
 		}
 		if l, _, ok := currentLease(rows, &k, c, seq); ok {
 			d.Worker, d.LeasedAt, d.Deliveries = l.worker, l.at, max(d.Deliveries, 1)
@@ -295,6 +291,17 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 	}
 	d.ID = (&stored{Head: d.Head, cell: c}).id()
 	return d, true
+}
+
+// explain finds what a ready message waits for.
+func (d *Detail) explain(rows Reader, q *Info, c *cell) {
+	if d.State != message.Ready {
+		return
+	}
+	if d.keyed() {
+		d.Blocker = blocker(rows, c, d)
+	}
+	d.Limit = q.limit(rows)
 }
 
 // blocker finds the message of d's key that goes before it; nil if d has the
@@ -318,113 +325,4 @@ func blocker(rows Reader, c *cell, d *Detail) *Blocker {
 		b.Worker = l.worker
 	}
 	return b
-}
-
-// Cursor is a place in a list: everything up to this row was seen.
-type Cursor struct {
-	Cell int
-	Key  []byte // nil: before the first row of the cell
-}
-
-// maxExamined bounds how many rows one List reads to find those of a state, and
-// maxListed how many bytes it answers with.
-const (
-	maxExamined = 10_000
-	maxListed   = 4 << 20
-)
-
-// List reads up to limit messages of a state from the queue's cells in this
-// group, cell by cell in the order of the state's indexes: by arrival, scheduled
-// ones by their time, first those that go by group time. more says that next goes on where it stopped; that can
-// be so although fewer than limit were found.
-func List(rows Reader, q *Info, state message.State, from Cursor, limit int) (out []*Detail, next Cursor, more bool) {
-	l := listing{rows: rows, queue: q, state: state, limit: limit}
-	for n := from.Cell; n < message.Cells; n++ {
-		if _, ok := q.shardOf(n); !ok {
-			continue
-		}
-		kinds, lo := indexes[state], []byte(nil)
-		if n == from.Cell && len(from.Key) > 0 && len(from.Key) == rowKeyLen[from.Key[0]] {
-			if at := slices.Index(kinds, from.Key[0]); at >= 0 {
-				kinds, lo = kinds[at:], append(slices.Clone(from.Key), 0)
-			}
-		}
-		for _, kind := range kinds {
-			if lo == nil {
-				lo = []byte{kind}
-			}
-			if l.index(n, kind, lo) {
-				return l.out, l.next, true
-			}
-			lo = nil
-		}
-	}
-	return l.out, Cursor{}, false
-}
-
-// listing is a List under way.
-type listing struct {
-	rows     Reader
-	queue    *Info
-	state    message.State
-	limit    int
-	examined int
-	size     int64
-	out      []*Detail
-	next     Cursor
-}
-
-// index goes through one index of a cell; full: the list ends here.
-func (l *listing) index(n int, kind byte, lo []byte) (full bool) {
-	c := &cell{queue: &queue{number: l.queue.Number}, number: n, space: spaceOf(l.queue.Number, n)}
-	for {
-		found := scanSeqs(l.rows, c.space, kind, lo, min(l.limit-len(l.out), maxExamined-l.examined))
-		for _, f := range found {
-			if d, ok := detail(l.rows, l.queue, c, f.seq); ok && d.State == l.state {
-				l.out = append(l.out, d)
-				l.size += d.size()
-			}
-			lo = append(slices.Clone(f.key), 0)
-			l.next = Cursor{Cell: n, Key: f.key}
-			if l.size >= maxListed {
-				return true
-			}
-		}
-		l.examined += len(found)
-		if len(l.out) >= l.limit || l.examined >= maxExamined {
-			return true
-		}
-		if len(found) == 0 {
-			return false
-		}
-	}
-}
-
-// indexes are the kinds of rows that a list of a state goes by.
-var indexes = map[message.State][]byte{
-	message.Ready: {rowData}, message.Scheduled: {rowTimer, rowDeliver}, message.Leased: {rowLease}, message.Dead: {rowDead},
-	message.Finished: {rowFinished}, message.Expired: {rowFinished}, message.Cancelled: {rowFinished},
-}
-
-// rowKeyLen is the length of the keys that a list goes by: a cursor that is not
-// such a key is as good as none.
-var rowKeyLen = map[byte]int{rowData: 9, rowTimer: 21, rowDeliver: 21, rowLease: 17, rowDead: 9, rowFinished: 9}
-
-type seqRow struct {
-	key []byte
-	seq uint64
-}
-
-// scanSeqs reads up to limit rows of one kind, each with the sequence number in
-// its key.
-func scanSeqs(rows Reader, space uint64, kind byte, lo []byte, limit int) (out []seqRow) {
-	at := 1
-	if kind == rowTimer || kind == rowDeliver {
-		at = 9 // behind the due time
-	}
-	rows.Scan(space, lo, []byte{kind + 1}, func(key, _ []byte) bool {
-		out = append(out, seqRow{key: slices.Clone(key), seq: beUint64(key[at:])})
-		return len(out) < limit
-	})
-	return out
 }

@@ -153,8 +153,8 @@ func (q *DeadQuery) run(rows Reader) *Dead {
 		_, a.Progress = redriveProgress(rows, &k, c.space, q.Operation)
 		after = a.Progress.After
 	}
-	found := scanSeqs(rows, c.space, rowDead, slices.Clone(k.seq(rowDead, after+1)), maxExamined)
-	a.More = len(found) == maxExamined
+	found := scanSeqs(rows, c.space, rowDead, slices.Clone(k.seq(rowDead, after+1)), []byte{rowDead + 1}, message.MaxExamined)
+	a.More = len(found) == message.MaxExamined
 	for _, f := range found {
 		if q.Through > 0 && f.seq > q.Through {
 			a.More = false

@@ -114,6 +114,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		for line := range strings.Lines(d.Input) {
 			m := queue.Sent{Cell: 3, New: message.New{Body: []byte(strings.TrimSpace(line)), Delay: seconds("delay")}}
 			d.MaybeScanArgs(t, "key", &m.Key)
+			d.MaybeScanArgs(t, "type", &m.Type)
 			d.MaybeScanArgs(t, "priority", &m.Priority)
 			if d.HasArg("max-attempts") || d.HasArg("fixed") {
 				m.Retry = &message.Retry{}
@@ -253,17 +254,35 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "show":
 		return w.show(d.CmdArgs[0].Key)
 	case "list":
-		state, err := message.ParseState(d.CmdArgs[0].Key)
-		if err != nil {
-			d.Fatalf(t, "%v", err)
+		ask := queue.ListQuery{Queue: 1, Limit: 2}
+		if d.CmdArgs[0].Vals == nil {
+			var err error
+			if ask.State, err = message.ParseState(d.CmdArgs[0].Key); err != nil {
+				d.Fatalf(t, "%v", err)
+			}
+		}
+		d.MaybeScanArgs(t, "key", &ask.Key)
+		d.MaybeScanArgs(t, "type", &ask.Type)
+		d.MaybeScanArgs(t, "rows", &ask.Rows)
+		ask.Hash = hashOf(ask.Key)
+		for name, at := range map[string]*int64{"since": &ask.Since, "until": &ask.Until} {
+			if d.HasArg(name) {
+				*at = 1_000_000 + seconds(name).Milliseconds()
+			}
 		}
 		q, _ := queue.Queue(w.rows, 1)
-		for from, more := (queue.Cursor{}), true; more; {
+		pages, examined := 0, 0
+		for more := true; more; pages++ {
 			var page []*queue.Detail
-			page, from, more = queue.List(w.rows, &q, state, from, 2)
+			var rows int
+			page, ask.From, more, rows = queue.List(w.rows, &q, &ask, 0)
 			for _, x := range page {
 				fmt.Fprintf(&out, "%s ", w.name(x.ID))
 			}
+			examined += rows
+		}
+		if d.HasArg("plan") {
+			fmt.Fprintf(&out, "by %s, %d rows in %d pages", ask.Index(), examined, pages)
 		}
 		return out.String() + "\n"
 	default:

@@ -2863,20 +2863,26 @@ func (x *ShowMessageResponse) GetFreshness() *Freshness {
 
 type ListMessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
-	// ready (default), scheduled, leased, dead, finished or expired.
+	// "*": every queue.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// ready, scheduled, leased, dead, finished, expired or cancelled. Default: ready
+	// or, with a key, all that have not ended.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// 1–1,000, default 100.
 	Max int32 `protobuf:"varint,3,opt,name=max,proto3" json:"max,omitempty"`
-	// From next_page of the answer before.
+	// From next_page of the answer before. It outlives splits and moves of shards.
 	Page string `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
+	Key  string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	Type string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
 	// Not built yet: refused with UNIMPLEMENTED.
-	Key    string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
-	Type   string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
 	Tenant string `protobuf:"bytes,7,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// How old the answer may be: 0–60 s. Any replica answers, and refuses when it
 	// can't keep that. Default: it holds all that was confirmed before the call.
-	Stale         *durationpb.Duration `protobuf:"bytes,8,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale *durationpb.Duration `protobuf:"bytes,8,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Sent then or later.
+	Since *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=since,proto3" json:"since,omitempty"`
+	// Sent before then.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2967,19 +2973,108 @@ func (x *ListMessagesRequest) GetStale() *durationpb.Duration {
 	return nil
 }
 
+func (x *ListMessagesRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListMessagesRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// ListPlan tells what a list cost.
+type ListPlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it went by: arrival, time, lease, dead, finished or key. Type and time of
+	// sending have no index: rows are looked at and left out.
+	Index string `protobuf:"bytes,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Rows of it that were looked at.
+	Rows int32 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Queues that were asked.
+	Queues int32 `protobuf:"varint,3,opt,name=queues,proto3" json:"queues,omitempty"`
+	// Reads of replica sets.
+	Reads         int32 `protobuf:"varint,4,opt,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlan) Reset() {
+	*x = ListPlan{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlan) ProtoMessage() {}
+
+func (x *ListPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlan.ProtoReflect.Descriptor instead.
+func (*ListPlan) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListPlan) GetIndex() string {
+	if x != nil {
+		return x.Index
+	}
+	return ""
+}
+
+func (x *ListPlan) GetRows() int32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *ListPlan) GetQueues() int32 {
+	if x != nil {
+		return x.Queues
+	}
+	return 0
+}
+
+func (x *ListPlan) GetReads() int32 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
 type ListMessagesResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Messages []*Message             `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
 	// Empty at the end.
 	NextPage      string     `protobuf:"bytes,2,opt,name=next_page,json=nextPage,proto3" json:"next_page,omitempty"`
 	Freshness     *Freshness `protobuf:"bytes,3,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	Plan          *ListPlan  `protobuf:"bytes,4,opt,name=plan,proto3" json:"plan,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListMessagesResponse) Reset() {
 	*x = ListMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +3086,7 @@ func (x *ListMessagesResponse) String() string {
 func (*ListMessagesResponse) ProtoMessage() {}
 
 func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +3099,7 @@ func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{35}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListMessagesResponse) GetMessages() []*Message {
@@ -3028,6 +3123,13 @@ func (x *ListMessagesResponse) GetFreshness() *Freshness {
 	return nil
 }
 
+func (x *ListMessagesResponse) GetPlan() *ListPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
 type CancelMessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1–1,000.
@@ -3042,7 +3144,7 @@ type CancelMessagesRequest struct {
 
 func (x *CancelMessagesRequest) Reset() {
 	*x = CancelMessagesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3054,7 +3156,7 @@ func (x *CancelMessagesRequest) String() string {
 func (*CancelMessagesRequest) ProtoMessage() {}
 
 func (x *CancelMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3067,7 +3169,7 @@ func (x *CancelMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelMessagesRequest.ProtoReflect.Descriptor instead.
 func (*CancelMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{36}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CancelMessagesRequest) GetIds() []string {
@@ -3103,7 +3205,7 @@ type CancelResult struct {
 
 func (x *CancelResult) Reset() {
 	*x = CancelResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3217,7 @@ func (x *CancelResult) String() string {
 func (*CancelResult) ProtoMessage() {}
 
 func (x *CancelResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3230,7 @@ func (x *CancelResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResult.ProtoReflect.Descriptor instead.
 func (*CancelResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{37}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CancelResult) GetId() string {
@@ -3161,7 +3263,7 @@ type CancelMessagesResponse struct {
 
 func (x *CancelMessagesResponse) Reset() {
 	*x = CancelMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +3275,7 @@ func (x *CancelMessagesResponse) String() string {
 func (*CancelMessagesResponse) ProtoMessage() {}
 
 func (x *CancelMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +3288,7 @@ func (x *CancelMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelMessagesResponse.ProtoReflect.Descriptor instead.
 func (*CancelMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{38}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CancelMessagesResponse) GetResults() []*CancelResult {
@@ -3208,7 +3310,7 @@ type RedriveMessagesRequest struct {
 
 func (x *RedriveMessagesRequest) Reset() {
 	*x = RedriveMessagesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3322,7 @@ func (x *RedriveMessagesRequest) String() string {
 func (*RedriveMessagesRequest) ProtoMessage() {}
 
 func (x *RedriveMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3335,7 @@ func (x *RedriveMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessagesRequest.ProtoReflect.Descriptor instead.
 func (*RedriveMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RedriveMessagesRequest) GetIds() []string {
@@ -3260,7 +3362,7 @@ type RedriveResult struct {
 
 func (x *RedriveResult) Reset() {
 	*x = RedriveResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3374,7 @@ func (x *RedriveResult) String() string {
 func (*RedriveResult) ProtoMessage() {}
 
 func (x *RedriveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3387,7 @@ func (x *RedriveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResult.ProtoReflect.Descriptor instead.
 func (*RedriveResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RedriveResult) GetId() string {
@@ -3311,7 +3413,7 @@ type RedriveMessagesResponse struct {
 
 func (x *RedriveMessagesResponse) Reset() {
 	*x = RedriveMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3425,7 @@ func (x *RedriveMessagesResponse) String() string {
 func (*RedriveMessagesResponse) ProtoMessage() {}
 
 func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3438,7 @@ func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessagesResponse.ProtoReflect.Descriptor instead.
 func (*RedriveMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RedriveMessagesResponse) GetResults() []*RedriveResult {
@@ -3359,7 +3461,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3371,7 +3473,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3384,7 +3486,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Rate) GetCount() int32 {
@@ -3416,7 +3518,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3530,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3543,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Backoff) GetKind() BackoffKind {
@@ -3503,7 +3605,7 @@ type QueueSettings struct {
 
 func (x *QueueSettings) Reset() {
 	*x = QueueSettings{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +3617,7 @@ func (x *QueueSettings) String() string {
 func (*QueueSettings) ProtoMessage() {}
 
 func (x *QueueSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +3630,7 @@ func (x *QueueSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueSettings.ProtoReflect.Descriptor instead.
 func (*QueueSettings) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *QueueSettings) GetMaxAttempts() int32 {
@@ -3630,7 +3732,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3744,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3757,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Counts) GetReady() int64 {
@@ -3706,14 +3808,19 @@ type Queue struct {
 	Receivers  int32                  `protobuf:"varint,6,opt,name=receivers,proto3" json:"receivers,omitempty"`
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
 	// Grows with each change of the queue, splits of its shards included.
-	Version       uint64 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
+	// Only from GetQueue: how long the oldest message that is ready could have gone
+	// out by now, since it was sent or its delay was over. Not set if none is ready.
+	OldestAge *durationpb.Duration `protobuf:"bytes,9,opt,name=oldest_age,json=oldestAge,proto3" json:"oldest_age,omitempty"`
+	// Only from GetQueue.
+	Totals        *Totals `protobuf:"bytes,10,opt,name=totals,proto3" json:"totals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3725,7 +3832,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3738,7 +3845,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Queue) GetName() string {
@@ -3797,6 +3904,93 @@ func (x *Queue) GetVersion() uint64 {
 	return 0
 }
 
+func (x *Queue) GetOldestAge() *durationpb.Duration {
+	if x != nil {
+		return x.OldestAge
+	}
+	return nil
+}
+
+func (x *Queue) GetTotals() *Totals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+// Totals count what has happened to a queue's messages since it was created or
+// purged. Two of them and the time between give rates.
+type Totals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sent  int64                  `protobuf:"varint,1,opt,name=sent,proto3" json:"sent,omitempty"`
+	// Leases.
+	Delivered int64 `protobuf:"varint,2,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	// Acked.
+	Finished int64 `protobuf:"varint,3,opt,name=finished,proto3" json:"finished,omitempty"`
+	// Attempts, those of workers that died included.
+	Failed        int64 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Totals) Reset() {
+	*x = Totals{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Totals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Totals) ProtoMessage() {}
+
+func (x *Totals) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Totals.ProtoReflect.Descriptor instead.
+func (*Totals) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Totals) GetSent() int64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *Totals) GetDelivered() int64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *Totals) GetFinished() int64 {
+	if x != nil {
+		return x.Finished
+	}
+	return 0
+}
+
+func (x *Totals) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
 type CreateQueueRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Queue    string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
@@ -3809,7 +4003,7 @@ type CreateQueueRequest struct {
 
 func (x *CreateQueueRequest) Reset() {
 	*x = CreateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3821,7 +4015,7 @@ func (x *CreateQueueRequest) String() string {
 func (*CreateQueueRequest) ProtoMessage() {}
 
 func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3834,7 +4028,7 @@ func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueRequest.ProtoReflect.Descriptor instead.
 func (*CreateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateQueueRequest) GetQueue() string {
@@ -3875,7 +4069,7 @@ type UpdateQueueRequest struct {
 
 func (x *UpdateQueueRequest) Reset() {
 	*x = UpdateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3887,7 +4081,7 @@ func (x *UpdateQueueRequest) String() string {
 func (*UpdateQueueRequest) ProtoMessage() {}
 
 func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3900,7 +4094,7 @@ func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueRequest.ProtoReflect.Descriptor instead.
 func (*UpdateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UpdateQueueRequest) GetQueue() string {
@@ -3940,7 +4134,7 @@ type UpdateQueueResponse struct {
 
 func (x *UpdateQueueResponse) Reset() {
 	*x = UpdateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4146,7 @@ func (x *UpdateQueueResponse) String() string {
 func (*UpdateQueueResponse) ProtoMessage() {}
 
 func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4159,7 @@ func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueResponse.ProtoReflect.Descriptor instead.
 func (*UpdateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UpdateQueueResponse) GetQueue() *Queue {
@@ -3986,7 +4180,7 @@ type CreateQueueResponse struct {
 
 func (x *CreateQueueResponse) Reset() {
 	*x = CreateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3998,7 +4192,7 @@ func (x *CreateQueueResponse) String() string {
 func (*CreateQueueResponse) ProtoMessage() {}
 
 func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4011,7 +4205,7 @@ func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueResponse.ProtoReflect.Descriptor instead.
 func (*CreateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateQueueResponse) GetQueue() *Queue {
@@ -4040,7 +4234,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4052,7 +4246,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4065,7 +4259,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetQueueRequest) GetQueue() string {
@@ -4092,7 +4286,7 @@ type GetQueueResponse struct {
 
 func (x *GetQueueResponse) Reset() {
 	*x = GetQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4104,7 +4298,7 @@ func (x *GetQueueResponse) String() string {
 func (*GetQueueResponse) ProtoMessage() {}
 
 func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4117,7 +4311,7 @@ func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueResponse.ProtoReflect.Descriptor instead.
 func (*GetQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetQueueResponse) GetQueue() *Queue {
@@ -4148,7 +4342,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4160,7 +4354,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4173,7 +4367,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListQueuesRequest) GetMax() int32 {
@@ -4209,7 +4403,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4415,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4428,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -4267,7 +4461,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4279,7 +4473,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4292,7 +4486,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DeleteQueueRequest) GetQueue() string {
@@ -4310,7 +4504,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4322,7 +4516,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4335,7 +4529,7 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
 }
 
 type PurgeQueueRequest struct {
@@ -4347,7 +4541,7 @@ type PurgeQueueRequest struct {
 
 func (x *PurgeQueueRequest) Reset() {
 	*x = PurgeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4359,7 +4553,7 @@ func (x *PurgeQueueRequest) String() string {
 func (*PurgeQueueRequest) ProtoMessage() {}
 
 func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4372,7 +4566,7 @@ func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueRequest.ProtoReflect.Descriptor instead.
 func (*PurgeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PurgeQueueRequest) GetQueue() string {
@@ -4390,7 +4584,7 @@ type PurgeQueueResponse struct {
 
 func (x *PurgeQueueResponse) Reset() {
 	*x = PurgeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4596,7 @@ func (x *PurgeQueueResponse) String() string {
 func (*PurgeQueueResponse) ProtoMessage() {}
 
 func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4609,7 @@ func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueResponse.ProtoReflect.Descriptor instead.
 func (*PurgeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
 }
 
 type PauseQueueRequest struct {
@@ -4427,7 +4621,7 @@ type PauseQueueRequest struct {
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4439,7 +4633,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4452,7 +4646,7 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PauseQueueRequest) GetQueue() string {
@@ -4470,7 +4664,7 @@ type PauseQueueResponse struct {
 
 func (x *PauseQueueResponse) Reset() {
 	*x = PauseQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4482,7 +4676,7 @@ func (x *PauseQueueResponse) String() string {
 func (*PauseQueueResponse) ProtoMessage() {}
 
 func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4495,7 +4689,7 @@ func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueResponse.ProtoReflect.Descriptor instead.
 func (*PauseQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
 }
 
 type ResumeQueueRequest struct {
@@ -4507,7 +4701,7 @@ type ResumeQueueRequest struct {
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4519,7 +4713,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4532,7 +4726,7 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ResumeQueueRequest) GetQueue() string {
@@ -4550,7 +4744,7 @@ type ResumeQueueResponse struct {
 
 func (x *ResumeQueueResponse) Reset() {
 	*x = ResumeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4562,7 +4756,7 @@ func (x *ResumeQueueResponse) String() string {
 func (*ResumeQueueResponse) ProtoMessage() {}
 
 func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4575,7 +4769,7 @@ func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ResumeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
 }
 
 type LocateKeyRequest struct {
@@ -4588,7 +4782,7 @@ type LocateKeyRequest struct {
 
 func (x *LocateKeyRequest) Reset() {
 	*x = LocateKeyRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4600,7 +4794,7 @@ func (x *LocateKeyRequest) String() string {
 func (*LocateKeyRequest) ProtoMessage() {}
 
 func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4613,7 +4807,7 @@ func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyRequest.ProtoReflect.Descriptor instead.
 func (*LocateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *LocateKeyRequest) GetQueue() string {
@@ -4644,7 +4838,7 @@ type LocateKeyResponse struct {
 
 func (x *LocateKeyResponse) Reset() {
 	*x = LocateKeyResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4656,7 +4850,7 @@ func (x *LocateKeyResponse) String() string {
 func (*LocateKeyResponse) ProtoMessage() {}
 
 func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4669,7 +4863,7 @@ func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyResponse.ProtoReflect.Descriptor instead.
 func (*LocateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *LocateKeyResponse) GetHash() string {
@@ -4715,7 +4909,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4727,7 +4921,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4740,7 +4934,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
 }
 
 type GetServerResponse struct {
@@ -4763,7 +4957,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4775,7 +4969,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4788,7 +4982,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GetServerResponse) GetVersion() string {
@@ -4884,7 +5078,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4896,7 +5090,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4909,7 +5103,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DiskStatus) GetFreeBytes() uint64 {
@@ -4964,7 +5158,7 @@ type MemoryStatus struct {
 
 func (x *MemoryStatus) Reset() {
 	*x = MemoryStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4976,7 +5170,7 @@ func (x *MemoryStatus) String() string {
 func (*MemoryStatus) ProtoMessage() {}
 
 func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4989,7 +5183,7 @@ func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStatus.ProtoReflect.Descriptor instead.
 func (*MemoryStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *MemoryStatus) GetLimitBytes() uint64 {
@@ -5026,7 +5220,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5038,7 +5232,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5051,7 +5245,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GroupStatus) GetGroup() uint32 {
@@ -5127,7 +5321,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5139,7 +5333,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5152,7 +5346,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListShardsRequest) GetQueue() string {
@@ -5201,7 +5395,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5213,7 +5407,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5226,7 +5420,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Shard) GetId() string {
@@ -5297,7 +5491,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5309,7 +5503,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5322,7 +5516,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -5357,7 +5551,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5369,7 +5563,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5382,7 +5576,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SplitShardRequest) GetQueue() string {
@@ -5409,7 +5603,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5421,7 +5615,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5434,7 +5628,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *SplitShardResponse) GetShards() []*Shard {
@@ -5470,7 +5664,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5482,7 +5676,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5495,7 +5689,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Node) GetId() uint64 {
@@ -5583,7 +5777,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5595,7 +5789,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5608,7 +5802,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
 }
 
 type ListNodesResponse struct {
@@ -5621,7 +5815,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5633,7 +5827,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5646,7 +5840,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -5668,7 +5862,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5680,7 +5874,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5693,7 +5887,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -5719,7 +5913,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5731,7 +5925,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5744,7 +5938,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -5767,7 +5961,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5779,7 +5973,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5792,7 +5986,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -5817,7 +6011,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5829,7 +6023,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5842,7 +6036,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
 }
 
 type MoveShardRequest struct {
@@ -5858,7 +6052,7 @@ type MoveShardRequest struct {
 
 func (x *MoveShardRequest) Reset() {
 	*x = MoveShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5870,7 +6064,7 @@ func (x *MoveShardRequest) String() string {
 func (*MoveShardRequest) ProtoMessage() {}
 
 func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5883,7 +6077,7 @@ func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
 func (*MoveShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *MoveShardRequest) GetQueue() string {
@@ -5916,7 +6110,7 @@ type MoveShardResponse struct {
 
 func (x *MoveShardResponse) Reset() {
 	*x = MoveShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5928,7 +6122,7 @@ func (x *MoveShardResponse) String() string {
 func (*MoveShardResponse) ProtoMessage() {}
 
 func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5941,7 +6135,7 @@ func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
 func (*MoveShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *MoveShardResponse) GetOperation() *Operation {
@@ -5976,7 +6170,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5988,7 +6182,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6001,7 +6195,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -6078,7 +6272,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6090,7 +6284,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6103,7 +6297,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ListOperationsRequest) GetMax() int32 {
@@ -6131,7 +6325,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6143,7 +6337,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6156,7 +6350,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -6182,7 +6376,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6194,7 +6388,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6207,7 +6401,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *GetOperationRequest) GetId() uint64 {
@@ -6226,7 +6420,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6238,7 +6432,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6251,7 +6445,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -6270,7 +6464,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6282,7 +6476,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6295,7 +6489,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -6314,7 +6508,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6326,7 +6520,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6339,7 +6533,7 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
@@ -6358,7 +6552,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6370,7 +6564,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6383,7 +6577,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -6411,7 +6605,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6423,7 +6617,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6436,7 +6630,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -6500,7 +6694,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6512,7 +6706,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6525,7 +6719,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -6551,7 +6745,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6563,7 +6757,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6576,7 +6770,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -6790,7 +6984,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x15.comanda.v1.AttributeR\x05value:\x028\x01\"y\n" +
 	"\x13ShowMessageResponse\x12-\n" +
 	"\amessage\x18\x01 \x01(\v2\x13.comanda.v1.MessageR\amessage\x123\n" +
-	"\tfreshness\x18\x02 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"\xd6\x01\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"\xba\x02\n" +
 	"\x13ListMessagesRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x10\n" +
@@ -6799,11 +6993,20 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x03key\x18\x05 \x01(\tR\x03key\x12\x12\n" +
 	"\x04type\x18\x06 \x01(\tR\x04type\x12\x16\n" +
 	"\x06tenant\x18\a \x01(\tR\x06tenant\x12/\n" +
-	"\x05stale\x18\b \x01(\v2\x19.google.protobuf.DurationR\x05stale\"\x99\x01\n" +
+	"\x05stale\x18\b \x01(\v2\x19.google.protobuf.DurationR\x05stale\x120\n" +
+	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"b\n" +
+	"\bListPlan\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\tR\x05index\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x05R\x04rows\x12\x16\n" +
+	"\x06queues\x18\x03 \x01(\x05R\x06queues\x12\x14\n" +
+	"\x05reads\x18\x04 \x01(\x05R\x05reads\"\xc3\x01\n" +
 	"\x14ListMessagesResponse\x12/\n" +
 	"\bmessages\x18\x01 \x03(\v2\x13.comanda.v1.MessageR\bmessages\x12\x1b\n" +
 	"\tnext_page\x18\x02 \x01(\tR\bnextPage\x123\n" +
-	"\tfreshness\x18\x03 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\"p\n" +
+	"\tfreshness\x18\x03 \x01(\v2\x15.comanda.v1.FreshnessR\tfreshness\x12(\n" +
+	"\x04plan\x18\x04 \x01(\v2\x14.comanda.v1.ListPlanR\x04plan\"p\n" +
 	"\x15CancelMessagesRequest\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\x12/\n" +
@@ -6850,7 +7053,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
 	"\x06leased\x18\x03 \x01(\x03R\x06leased\x12\x12\n" +
 	"\x04dead\x18\x04 \x01(\x03R\x04dead\x12\x1a\n" +
-	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\xa3\x02\n" +
+	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\x89\x03\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x16\n" +
@@ -6860,7 +7063,16 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\treceivers\x18\x06 \x01(\x05R\treceivers\x12;\n" +
 	"\vreceived_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"receivedAt\x12\x18\n" +
-	"\aversion\x18\b \x01(\x04R\aversion\"y\n" +
+	"\aversion\x18\b \x01(\x04R\aversion\x128\n" +
+	"\n" +
+	"oldest_age\x18\t \x01(\v2\x19.google.protobuf.DurationR\toldestAge\x12*\n" +
+	"\x06totals\x18\n" +
+	" \x01(\v2\x12.comanda.v1.TotalsR\x06totals\"n\n" +
+	"\x06Totals\x12\x12\n" +
+	"\x04sent\x18\x01 \x01(\x03R\x04sent\x12\x1c\n" +
+	"\tdelivered\x18\x02 \x01(\x03R\tdelivered\x12\x1a\n" +
+	"\bfinished\x18\x03 \x01(\x03R\bfinished\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x03R\x06failed\"y\n" +
 	"\x12CreateQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x16\n" +
@@ -7158,7 +7370,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 101)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(OnConflict)(0),                 // 0: comanda.v1.OnConflict
 	(Action)(0),                     // 1: comanda.v1.Action
@@ -7203,252 +7415,259 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*Message)(nil),                 // 40: comanda.v1.Message
 	(*ShowMessageResponse)(nil),     // 41: comanda.v1.ShowMessageResponse
 	(*ListMessagesRequest)(nil),     // 42: comanda.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),    // 43: comanda.v1.ListMessagesResponse
-	(*CancelMessagesRequest)(nil),   // 44: comanda.v1.CancelMessagesRequest
-	(*CancelResult)(nil),            // 45: comanda.v1.CancelResult
-	(*CancelMessagesResponse)(nil),  // 46: comanda.v1.CancelMessagesResponse
-	(*RedriveMessagesRequest)(nil),  // 47: comanda.v1.RedriveMessagesRequest
-	(*RedriveResult)(nil),           // 48: comanda.v1.RedriveResult
-	(*RedriveMessagesResponse)(nil), // 49: comanda.v1.RedriveMessagesResponse
-	(*Rate)(nil),                    // 50: comanda.v1.Rate
-	(*Backoff)(nil),                 // 51: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 52: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 53: comanda.v1.Counts
-	(*Queue)(nil),                   // 54: comanda.v1.Queue
-	(*CreateQueueRequest)(nil),      // 55: comanda.v1.CreateQueueRequest
-	(*UpdateQueueRequest)(nil),      // 56: comanda.v1.UpdateQueueRequest
-	(*UpdateQueueResponse)(nil),     // 57: comanda.v1.UpdateQueueResponse
-	(*CreateQueueResponse)(nil),     // 58: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 59: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 60: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 61: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 62: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 63: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 64: comanda.v1.DeleteQueueResponse
-	(*PurgeQueueRequest)(nil),       // 65: comanda.v1.PurgeQueueRequest
-	(*PurgeQueueResponse)(nil),      // 66: comanda.v1.PurgeQueueResponse
-	(*PauseQueueRequest)(nil),       // 67: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 68: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 69: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 70: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 71: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 72: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 73: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 74: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 75: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 76: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 77: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 78: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 79: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 80: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 81: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 82: comanda.v1.SplitShardResponse
-	(*Node)(nil),                    // 83: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 84: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 85: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 86: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 87: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 88: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 89: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 90: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 91: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 92: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 93: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 94: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 95: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 96: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 97: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 98: comanda.v1.CancelOperationResponse
-	(*ListOwnersRequest)(nil),       // 99: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 100: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 101: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 102: comanda.v1.ListOwnersResponse
-	nil,                             // 103: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 104: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 105: comanda.v1.Message.AttributesEntry
-	nil,                             // 106: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 107: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 108: google.protobuf.Timestamp
+	(*ListPlan)(nil),                // 43: comanda.v1.ListPlan
+	(*ListMessagesResponse)(nil),    // 44: comanda.v1.ListMessagesResponse
+	(*CancelMessagesRequest)(nil),   // 45: comanda.v1.CancelMessagesRequest
+	(*CancelResult)(nil),            // 46: comanda.v1.CancelResult
+	(*CancelMessagesResponse)(nil),  // 47: comanda.v1.CancelMessagesResponse
+	(*RedriveMessagesRequest)(nil),  // 48: comanda.v1.RedriveMessagesRequest
+	(*RedriveResult)(nil),           // 49: comanda.v1.RedriveResult
+	(*RedriveMessagesResponse)(nil), // 50: comanda.v1.RedriveMessagesResponse
+	(*Rate)(nil),                    // 51: comanda.v1.Rate
+	(*Backoff)(nil),                 // 52: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 53: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 54: comanda.v1.Counts
+	(*Queue)(nil),                   // 55: comanda.v1.Queue
+	(*Totals)(nil),                  // 56: comanda.v1.Totals
+	(*CreateQueueRequest)(nil),      // 57: comanda.v1.CreateQueueRequest
+	(*UpdateQueueRequest)(nil),      // 58: comanda.v1.UpdateQueueRequest
+	(*UpdateQueueResponse)(nil),     // 59: comanda.v1.UpdateQueueResponse
+	(*CreateQueueResponse)(nil),     // 60: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 61: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 62: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 63: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 64: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 65: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 66: comanda.v1.DeleteQueueResponse
+	(*PurgeQueueRequest)(nil),       // 67: comanda.v1.PurgeQueueRequest
+	(*PurgeQueueResponse)(nil),      // 68: comanda.v1.PurgeQueueResponse
+	(*PauseQueueRequest)(nil),       // 69: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 70: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 71: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 72: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 73: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 74: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 75: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 76: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 77: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 78: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 79: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 80: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 81: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 82: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 83: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 84: comanda.v1.SplitShardResponse
+	(*Node)(nil),                    // 85: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 86: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 87: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 88: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 89: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 90: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 91: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 92: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 93: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 94: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 95: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 96: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 97: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 98: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 99: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 100: comanda.v1.CancelOperationResponse
+	(*ListOwnersRequest)(nil),       // 101: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 102: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 103: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 104: comanda.v1.ListOwnersResponse
+	nil,                             // 105: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 106: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 107: comanda.v1.Message.AttributesEntry
+	nil,                             // 108: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 109: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 110: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	103, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	107, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	108, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	108, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	105, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	109, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	110, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	110, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	0,   // 4: comanda.v1.NewMessage.on_conflict:type_name -> comanda.v1.OnConflict
 	10,  // 5: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
-	51,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
+	52,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
 	9,   // 7: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
 	12,  // 8: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	13,  // 9: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	107, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	107, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	104, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	108, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	107, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	109, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	109, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	106, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	110, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	109, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	16,  // 15: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	1,   // 16: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	107, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	107, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	109, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	109, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
 	18,  // 19: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
 	12,  // 20: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	3,   // 21: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
 	20,  // 22: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	107, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	109, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	3,   // 24: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	107, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	107, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	109, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	109, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
 	33,  // 27: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
 	34,  // 28: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	107, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	107, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	109, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	109, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	2,   // 31: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
 	18,  // 32: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
 	20,  // 33: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
 	16,  // 34: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
 	35,  // 35: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	107, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	107, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	107, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	108, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	108, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	108, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	105, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	109, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	109, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	109, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	110, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	110, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	110, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	107, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
 	39,  // 43: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
 	10,  // 44: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	108, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	110, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
 	40,  // 46: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
 	37,  // 47: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	107, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	40,  // 49: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
-	37,  // 50: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	107, // 51: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
-	12,  // 52: comanda.v1.CancelResult.error:type_name -> comanda.v1.Error
-	3,   // 53: comanda.v1.CancelResult.state:type_name -> comanda.v1.MessageState
-	45,  // 54: comanda.v1.CancelMessagesResponse.results:type_name -> comanda.v1.CancelResult
-	12,  // 55: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	48,  // 56: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	107, // 57: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
-	4,   // 58: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	107, // 59: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	107, // 60: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	107, // 61: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	51,  // 62: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	107, // 63: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	6,   // 64: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
-	7,   // 65: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
-	50,  // 66: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
-	5,   // 67: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
-	107, // 68: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
-	52,  // 69: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	53,  // 70: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	108, // 71: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	52,  // 72: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	52,  // 73: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	54,  // 74: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
-	54,  // 75: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	107, // 76: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	54,  // 77: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	37,  // 78: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	107, // 79: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
-	54,  // 80: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	37,  // 81: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
-	108, // 82: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	108, // 83: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	75,  // 84: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	76,  // 85: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	77,  // 86: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	107, // 87: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	53,  // 88: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	79,  // 89: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	37,  // 90: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	79,  // 91: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	106, // 92: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	83,  // 93: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	83,  // 94: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	92,  // 95: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	12,  // 96: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	108, // 97: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	108, // 98: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	92,  // 99: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	92,  // 100: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	92,  // 101: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	101, // 102: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	100, // 103: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	8,   // 104: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 105: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 106: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	11,  // 107: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	15,  // 108: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	19,  // 109: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	22,  // 110: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	24,  // 111: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	26,  // 112: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	28,  // 113: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	30,  // 114: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	32,  // 115: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	38,  // 116: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	42,  // 117: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	44,  // 118: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
-	47,  // 119: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	55,  // 120: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	56,  // 121: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	59,  // 122: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	61,  // 123: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	63,  // 124: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	65,  // 125: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	67,  // 126: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	69,  // 127: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	71,  // 128: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	99,  // 129: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	73,  // 130: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	78,  // 131: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	81,  // 132: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	90,  // 133: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	93,  // 134: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	95,  // 135: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	97,  // 136: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	84,  // 137: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	86,  // 138: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	88,  // 139: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	14,  // 140: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	17,  // 141: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	21,  // 142: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	23,  // 143: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	25,  // 144: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	27,  // 145: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	29,  // 146: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	31,  // 147: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	36,  // 148: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	41,  // 149: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	43,  // 150: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	46,  // 151: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
-	49,  // 152: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	58,  // 153: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	57,  // 154: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	60,  // 155: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	62,  // 156: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	64,  // 157: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	66,  // 158: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	68,  // 159: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	70,  // 160: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	72,  // 161: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	102, // 162: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	74,  // 163: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	80,  // 164: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	82,  // 165: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	91,  // 166: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	94,  // 167: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	96,  // 168: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	98,  // 169: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	85,  // 170: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	87,  // 171: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	89,  // 172: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	140, // [140:173] is the sub-list for method output_type
-	107, // [107:140] is the sub-list for method input_type
-	107, // [107:107] is the sub-list for extension type_name
-	107, // [107:107] is the sub-list for extension extendee
-	0,   // [0:107] is the sub-list for field type_name
+	109, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	110, // 49: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
+	110, // 50: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
+	40,  // 51: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
+	37,  // 52: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
+	43,  // 53: comanda.v1.ListMessagesResponse.plan:type_name -> comanda.v1.ListPlan
+	109, // 54: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
+	12,  // 55: comanda.v1.CancelResult.error:type_name -> comanda.v1.Error
+	3,   // 56: comanda.v1.CancelResult.state:type_name -> comanda.v1.MessageState
+	46,  // 57: comanda.v1.CancelMessagesResponse.results:type_name -> comanda.v1.CancelResult
+	12,  // 58: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	49,  // 59: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	109, // 60: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
+	4,   // 61: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	109, // 62: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	109, // 63: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	109, // 64: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	52,  // 65: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	109, // 66: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	6,   // 67: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
+	7,   // 68: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
+	51,  // 69: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
+	5,   // 70: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
+	109, // 71: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
+	53,  // 72: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	54,  // 73: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	110, // 74: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	109, // 75: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
+	56,  // 76: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
+	53,  // 77: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	53,  // 78: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	55,  // 79: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	55,  // 80: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	109, // 81: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	55,  // 82: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	37,  // 83: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	109, // 84: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
+	55,  // 85: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	37,  // 86: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
+	110, // 87: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	110, // 88: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	77,  // 89: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	78,  // 90: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	79,  // 91: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	109, // 92: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	54,  // 93: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	81,  // 94: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	37,  // 95: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	81,  // 96: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	108, // 97: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	85,  // 98: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	85,  // 99: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	94,  // 100: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	12,  // 101: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	110, // 102: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	110, // 103: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	94,  // 104: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	94,  // 105: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	94,  // 106: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	103, // 107: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	102, // 108: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 109: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 110: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 111: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 112: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	15,  // 113: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	19,  // 114: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	22,  // 115: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	24,  // 116: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	26,  // 117: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	28,  // 118: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	30,  // 119: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	32,  // 120: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	38,  // 121: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	42,  // 122: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	45,  // 123: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
+	48,  // 124: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	57,  // 125: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	58,  // 126: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	61,  // 127: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	63,  // 128: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	65,  // 129: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	67,  // 130: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	69,  // 131: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	71,  // 132: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	73,  // 133: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	101, // 134: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	75,  // 135: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	80,  // 136: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	83,  // 137: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	92,  // 138: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	95,  // 139: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	97,  // 140: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	99,  // 141: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	86,  // 142: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	88,  // 143: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	90,  // 144: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	14,  // 145: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	17,  // 146: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	21,  // 147: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	23,  // 148: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	25,  // 149: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	27,  // 150: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	29,  // 151: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	31,  // 152: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	36,  // 153: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	41,  // 154: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	44,  // 155: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	47,  // 156: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
+	50,  // 157: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	60,  // 158: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	59,  // 159: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	62,  // 160: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	64,  // 161: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	66,  // 162: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	68,  // 163: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	70,  // 164: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	72,  // 165: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	74,  // 166: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	104, // 167: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	76,  // 168: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	82,  // 169: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	84,  // 170: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	93,  // 171: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	96,  // 172: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	98,  // 173: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	100, // 174: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	87,  // 175: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	89,  // 176: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	91,  // 177: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	145, // [145:178] is the sub-list for method output_type
+	112, // [112:145] is the sub-list for method input_type
+	112, // [112:112] is the sub-list for extension type_name
+	112, // [112:112] is the sub-list for extension extendee
+	0,   // [0:112] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -7467,7 +7686,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   99,
+			NumMessages:   101,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -72,8 +72,9 @@ type MessagesClient interface {
 	// ShowMessage tells where a message is, what happened to it, and why it is
 	// not running now.
 	ShowMessage(ctx context.Context, in *ShowMessageRequest, opts ...grpc.CallOption) (*ShowMessageResponse, error)
-	// ListMessages lists messages of one state in the order of their place in the
-	// queue. It changes nothing.
+	// ListMessages lists messages by state, key, type and time of sending. It
+	// changes nothing. An answer that had to look at 10,000 rows ends there: it may
+	// have fewer messages than asked for, or none, and a next page.
 	ListMessages(ctx context.Context, in *ListMessagesRequest, opts ...grpc.CallOption) (*ListMessagesResponse, error)
 	// CancelMessages ends messages that nobody wants done any more; each has a
 	// result. One that waits ends at once. One that is leased ends when its worker,
@@ -256,8 +257,9 @@ type MessagesServer interface {
 	// ShowMessage tells where a message is, what happened to it, and why it is
 	// not running now.
 	ShowMessage(context.Context, *ShowMessageRequest) (*ShowMessageResponse, error)
-	// ListMessages lists messages of one state in the order of their place in the
-	// queue. It changes nothing.
+	// ListMessages lists messages by state, key, type and time of sending. It
+	// changes nothing. An answer that had to look at 10,000 rows ends there: it may
+	// have fewer messages than asked for, or none, and a next page.
 	ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error)
 	// CancelMessages ends messages that nobody wants done any more; each has a
 	// result. One that waits ends at once. One that is leased ends when its worker,

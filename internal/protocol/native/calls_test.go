@@ -101,9 +101,13 @@ func TestCalls(t *testing.T) {
 		},
 		{
 			"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", State: "dead", Max: 3, Page: "p"},
-			`list q dead max=3 page=p`, `{"messages":[` + shownJSON + `],"next_page":"next",` + freshJSON + `}`,
+			`list q dead max=3 page=p`, `{"messages":[` + shownJSON + `],"next_page":"next",` + freshJSON + `,"plan":{"index":"key","rows":4,"queues":1,"reads":2}}`,
 		},
-		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q"}, `list q ready max=100 page=`, ""},
+		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q"}, `list q unknown max=100 page=`, ""},
+		{
+			"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "*", Key: "k", Type: "t", Since: timestamppb.New(time.Unix(60, 0)), Until: timestamppb.New(time.Unix(120, 0))},
+			`list * unknown max=100 page= key=k type=t since=12:01AM until=12:02AM`, "",
+		},
 		{
 			"Messages/CancelMessages", &comandav1.CancelMessagesRequest{Ids: []string{"x", idAt(1).String()}, Force: true, Grace: durationpb.New(time.Second)},
 			`cancel [00000010-0000-8000-8000-000000000001] true 1s`,
@@ -221,8 +225,8 @@ func TestRefusals(t *testing.T) {
 		{"Messages/ShowMessage", &comandav1.ShowMessageRequest{Id: "x"}, "INVALID_ARGUMENT", "id"},
 		{"Messages/ShowMessage", &comandav1.ShowMessageRequest{Id: idAt(1).String(), Wait: broken}, "INVALID_ARGUMENT", "wait"},
 		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", State: "lost"}, "INVALID_ARGUMENT", "lost"},
-		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Key: "k"}, "UNIMPLEMENTED", "key"},
-		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Type: "t"}, "UNIMPLEMENTED", "type"},
+		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Since: &timestamppb.Timestamp{Nanos: -1}}, "INVALID_ARGUMENT", "since"},
+		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Until: &timestamppb.Timestamp{Nanos: -1}}, "INVALID_ARGUMENT", "until"},
 		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Tenant: "t"}, "UNIMPLEMENTED", "tenant"},
 		{"Messages/RedriveMessages", &comandav1.RedriveMessagesRequest{}, "INVALID_ARGUMENT", "ids"},
 		{"Messages/CancelMessages", &comandav1.CancelMessagesRequest{}, "INVALID_ARGUMENT", "ids"},

@@ -187,8 +187,12 @@ func shown(id message.ID) message.Shown {
 }
 
 func (f *fake) List(_ context.Context, queue string, o message.ListOptions) (message.Listed, error) {
-	return message.Listed{Messages: []message.Shown{shown(idAt(1))}, NextPage: "next", Freshness: fresh},
-		f.called("list %s %s max=%d page=%s", queue, o.State, o.Max, o.Page)
+	filter := ""
+	if o.Key != "" || o.Type != "" || !o.Since.IsZero() || !o.Until.IsZero() {
+		filter = fmt.Sprintf(" key=%s type=%s since=%s until=%s", o.Key, o.Type, o.Since.UTC().Format(time.Kitchen), o.Until.UTC().Format(time.Kitchen))
+	}
+	return message.Listed{Messages: []message.Shown{shown(idAt(1))}, NextPage: "next", Plan: message.ListPlan{Index: "key", Rows: 4, Queues: 1, Reads: 2}, Freshness: fresh},
+		f.called("list %s %s max=%d page=%s%s", queue, o.State, o.Max, o.Page, filter)
 }
 
 func (f *fake) Cancel(_ context.Context, ids []message.ID, o message.CancelOptions) ([]message.SettleResult, error) {

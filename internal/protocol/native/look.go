@@ -31,11 +31,9 @@ func (s messages) ShowMessage(ctx context.Context, req *comandav1.ShowMessageReq
 	return &comandav1.ShowMessageResponse{Message: shownTo(&shown), Freshness: freshnessTo(fresh)}, nil
 }
 
-// ListMessages lists messages of one state.
+// ListMessages lists messages by what is said of them.
 func (s messages) ListMessages(ctx context.Context, req *comandav1.ListMessagesRequest) (*comandav1.ListMessagesResponse, error) {
 	if err := unbuilt(
-		unbuiltField{"list by key", req.GetKey() != ""},
-		unbuiltField{"list by type", req.GetType() != ""},
 		unbuiltField{"list by tenant", req.GetTenant() != ""},
 	); err != nil {
 		return nil, err
@@ -44,7 +42,13 @@ func (s messages) ListMessages(ctx context.Context, req *comandav1.ListMessagesR
 	if err != nil {
 		return nil, err
 	}
-	o := message.ListOptions{State: message.Ready, Max: orDefault(req.GetMax(), defaultPage), Page: req.GetPage(), ReadOptions: read}
+	o := message.ListOptions{Key: req.GetKey(), Type: req.GetType(), Max: orDefault(req.GetMax(), defaultPage), Page: req.GetPage(), ReadOptions: read}
+	if o.Since, err = timeOf("since", req.GetSince()); err != nil {
+		return nil, err
+	}
+	if o.Until, err = timeOf("until", req.GetUntil()); err != nil {
+		return nil, err
+	}
 	if req.GetState() != "" {
 		if o.State, err = message.ParseState(req.GetState()); err != nil {
 			return nil, err
@@ -58,6 +62,9 @@ func (s messages) ListMessages(ctx context.Context, req *comandav1.ListMessagesR
 		Messages:  make([]*comandav1.Message, len(listed.Messages)),
 		NextPage:  listed.NextPage,
 		Freshness: freshnessTo(listed.Freshness),
+		Plan: &comandav1.ListPlan{
+			Index: listed.Plan.Index, Rows: int32(listed.Plan.Rows), Queues: int32(listed.Plan.Queues), Reads: int32(listed.Plan.Reads),
+		},
 	}
 	for i := range listed.Messages {
 		resp.Messages[i] = shownTo(&listed.Messages[i])

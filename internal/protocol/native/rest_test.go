@@ -119,7 +119,7 @@ func TestRESTRefusals(t *testing.T) {
 		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{} {}`, nil, 400, "unexpected"},
 		{"POST /v1/queues/q/receive", strings.Repeat(" ", maxEmptyBody+1), nil, 413, "TOO_LARGE"},
 		{"DELETE /v1/leases/x", "", nil, 400, "token"},
-		{"GET /v1/queues/q/messages?key=k", "", nil, 501, "key"},
+		{"GET /v1/queues/q/messages?tenant=t", "", nil, 501, "tenant"},
 		{"POST /v1/queues/q/polish", "", nil, 404, "not found"},
 		{"PATCH /v1/queues/q", "", nil, 405, "method not allowed"},
 		{"POST /v1/queues/q", "_method=DELETE", []string{"X-HTTP-Method-Override", "DELETE", "Content-Type", "application/x-www-form-urlencoded"}, 405, "not allowed"},
