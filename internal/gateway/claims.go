@@ -27,16 +27,30 @@ type lease struct {
 // before the lease came.
 const missesAllowed = 1
 
-// handed are the leases that a stream's worker was given and has not settled,
-// with how many claims in a row lacked each.
+// handed are the leases that came here for a stream's worker and that it has not
+// settled, with how many claims in a row lacked each.
 type handed map[lease]int
 
-// give notes what the worker is given.
+// onItsWay is a lease that the worker was not given yet: a receive that waits at
+// several groups waits for all of them, for seconds if one has no leader. No claim
+// can name it, and none lacks it.
+const onItsWay = -1
+
+// arrives notes what has come for the worker.
+func (a *attachment) arrives(got []queue.Leased) { a.note(got, onItsWay) }
+
+// give notes what the worker is given. A receiver without a session has no stream.
 func (a *attachment) give(got []queue.Leased) {
+	if a != nil {
+		a.note(got, 0)
+	}
+}
+
+func (a *attachment) note(got []queue.Leased, misses int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range got {
-		a.handed[lease{got[i].ID, got[i].Fence}] = 0
+		a.handed[lease{got[i].ID, got[i].Fence}] = misses
 	}
 }
 
@@ -157,6 +171,7 @@ func (a *attachment) unclaimed(tokens []message.Token) (lost []queue.Leased) {
 		switch {
 		case claimed[l]:
 			a.handed[l] = 0
+		case misses == onItsWay:
 		case misses < missesAllowed:
 			a.handed[l]++
 		default:

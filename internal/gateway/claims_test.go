@@ -68,3 +68,30 @@ func TestClaimEndsWithItsStream(t *testing.T) {
 		}
 	})
 }
+
+// What has come for a worker and waits here, because another group lets the receive
+// wait, is claimed for it, however often the worker's own claims lack it.
+func TestWhatIsOnItsWayIsClaimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &slowGroup{heard: make(chan leader.Claim, 9), reply: make(chan struct{})}
+		close(slow.reply)
+		g := New(Options{Clock: clock.System(), Logger: slog.New(slog.DiscardHandler), Leader: func(uint64) (Group, error) { return slow, nil }})
+		a := &attachment{g: g, ref: message.SessionRef{ID: 1, Incarnation: 1}, handed: handed{}, groups: map[uint64]bool{2: true}}
+		got := []queue.Leased{{ID: message.NewID(1, 0, 7), Fence: 3}}
+		a.arrives(got)
+		for range 4 {
+			a.Claim(nil)
+			synctest.Wait()
+			if c := <-slow.heard; len(c.Holds[1]) != 1 {
+				t.Fatalf("it is not claimed: %+v", c)
+			}
+		}
+		a.give(got)
+		if lost := a.unclaimed(nil); lost != nil {
+			t.Fatalf("one claim lacks it, and %+v is lost", lost)
+		}
+		if lost := a.unclaimed(nil); len(lost) != 1 {
+			t.Fatal("two claims lack it, and nothing is lost")
+		}
+	})
+}

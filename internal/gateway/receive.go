@@ -39,7 +39,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 		unmoved, stop := g.moves.within(trust) // before the queue is looked up
 		q, err := g.queue(ctx, name)
 		if trusted && err == nil {
-			got, refusal = g.receive(unmoved, q, o)
+			got, refusal = g.receive(unmoved, q, o, a)
 		}
 		moved := unmoved.Err() != nil && wait.Err() == nil
 		stop()
@@ -49,6 +49,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 		}
 		switch {
 		case ctx.Err() != nil:
+			a.give(got)
 			g.giveBack(ctx, o.Session.ID, got)
 			return nil, ctx.Err()
 		case len(got) == 0 && g.draining.Err() != nil:
@@ -57,7 +58,9 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 			// it waits on, where the shards are now, or until its worker is heard again
 		case len(got) > 0 || refusal == nil:
 			fit := fitting(got)
+			a.give(got[fit:])
 			g.giveBack(ctx, o.Session.ID, got[fit:])
+			a.give(got[:fit])
 			return g.deliveries(q, o, got[:fit]), nil
 		case !movable(refusal) && (o.Session.ID == 0 || refusal.Code != message.Unavailable):
 			return nil, refusal // a session may have been looked up in a catalog that was too old
@@ -80,8 +83,9 @@ func fitting(got []queue.Leased) int {
 	return len(got)
 }
 
-// receive waits once at the leaders of all the queue's groups that have one.
-func (g *Gateway) receive(wait context.Context, q *catalog.Queue, o message.ReceiveOptions) ([]queue.Leased, *message.Error) {
+// receive waits once at the leaders of all the queue's groups that have one. a is
+// the stream of the receiver's session; nil: it has none here.
+func (g *Gateway) receive(wait context.Context, q *catalog.Queue, o message.ReceiveOptions, a *attachment) ([]queue.Leased, *message.Error) {
 	ids := g.inTurn(q)
 	groups := make([]Group, 0, len(ids))
 	var last error
@@ -99,8 +103,9 @@ func (g *Gateway) receive(wait context.Context, q *catalog.Queue, o message.Rece
 	if o.Session.ID != 0 {
 		call.Lease.Session = queue.Session{ID: o.Session.ID, Incarnation: o.Session.Incarnation, CatalogVersion: g.newest.Load().Version}
 	}
-	if a := g.sessions.attached(o.Session.ID); a != nil {
+	if a != nil {
 		a.waits(ids)
+		call.Arrived = a.arrives
 	}
 	for _, gr := range groups {
 		gr.Wait(call)
@@ -139,9 +144,6 @@ func (g *Gateway) giveBack(ctx context.Context, session uint64, got []queue.Leas
 }
 
 func (g *Gateway) deliveries(q *catalog.Queue, o message.ReceiveOptions, got []queue.Leased) []message.Delivery {
-	if a := g.sessions.attached(o.Session.ID); a != nil {
-		a.give(got)
-	}
 	secret := g.newest.Load().Cluster.Secret
 	out := make([]message.Delivery, len(got))
 	for i := range got {

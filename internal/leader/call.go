@@ -16,6 +16,10 @@ type Call struct {
 	Queue  uint32
 	Worker string
 	Lease  queue.Lease // template: worker, session and length
+	// Arrived is told of each lease when it has come, long before Collect returns if
+	// another group lets the call wait; nil: nobody wants to know. It calls nothing of
+	// the call.
+	Arrived func([]queue.Leased)
 	ready  chan struct{}
 	// closing is closed when the call is, for those who wait for it elsewhere.
 	closing chan struct{}
@@ -166,6 +170,9 @@ func (c *Call) deliver(n int, got []queue.Leased, err *message.Error) (taken boo
 	}
 	c.room += n - len(got)
 	c.got = append(slices.Clip(c.got), got...)
+	if c.Arrived != nil {
+		c.Arrived(got)
+	}
 	if err != nil {
 		c.err = err
 	}

@@ -80,3 +80,22 @@ func TestCancelIsTold(t *testing.T) {
 	r.step(time.Second)
 	r.want("after the grace", 0, 0, 1)
 }
+
+// Whoever claims for a worker hears of a lease when it has come, not when the last of
+// the call's groups lets it go.
+func TestArrivedComesBeforeTheCallEnds(t *testing.T) {
+	c := NewCall(1, message.ReceiveOptions{Max: 3, Lease: time.Minute}, 2)
+	var heard []queue.Leased
+	c.Arrived = func(got []queue.Leased) { heard = append(heard, got...) }
+	c.reserve(1)
+	if n, _, _ := c.lend(); n != 2 {
+		t.Fatalf("%d lent, want 2", n)
+	}
+	c.deliver(1, []queue.Leased{{Fence: 7}}, nil)
+	if len(heard) != 1 || heard[0].Fence != 7 {
+		t.Fatalf("heard of %+v while another group is waited for", heard)
+	}
+	if _, _, ended := c.leave(false); ended {
+		t.Fatal("the call has ended, and nothing was shown")
+	}
+}

@@ -197,6 +197,8 @@ func (g *groupLog) leased(m *stored, fence uint64, batches map[cellSeq]int) {
 		return // extended
 	case m.leased:
 		g.w.fail("message %s is leased with fence %d while it is with %d", m.id, fence, m.fence)
+	case m.ended == message.Finished:
+		g.w.fail("message %s is leased with fence %d, and was finished", m.id, fence)
 	case fence <= m.fence:
 		g.w.fail("message %s is leased with fence %d after %d", m.id, fence, m.fence)
 	}

@@ -43,6 +43,16 @@ type life struct {
 // trusts says until when the incarnation believes in what it holds.
 func (l *life) trusts() time.Duration { return time.Duration(l.until.Load()) }
 
+// stream names the stream that the session has now: incarnation and attachment.
+func (s *session) stream() [2]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life == nil || s.attachment == nil {
+		return [2]uint64{}
+	}
+	return [2]uint64{s.k.incarnation, s.number}
+}
+
 // heart beats until ctx ends.
 func (s *session) heart(ctx context.Context) {
 	for s.k.w.pause(ctx, 200*time.Millisecond) {

@@ -121,7 +121,7 @@ func (t *tally) hand(k *worker, d *message.Delivery, batch int, until func() tim
 		h.line = fmt.Sprintf("%s/%s", d.Queue, d.Key)
 	}
 	now := t.w.now()
-	if t.acked[d.ID] > 0 {
+	if t.acked[d.ID] > 0 && now < until() { // its lease may have ended while the answer was on its way
 		t.w.fail("message %s came to %s after its ack was confirmed", d.ID, k.name)
 	}
 	for _, others := range t.hands {

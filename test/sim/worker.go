@@ -59,8 +59,9 @@ func (k *worker) receive(p *process, own *life, queue string) {
 	}
 	end := k.w.now() + k.trust(o.Lease) // it can't have begun before
 	until := func() time.Duration { return end }
+	var stream [2]uint64
 	if own != nil {
-		until = own.trusts
+		until, stream = own.trusts, k.session.stream()
 	}
 	got, alive, err := do(p, k.name, 10*time.Second, func(ctx context.Context) ([]message.Delivery, error) { return p.gateway.Receive(ctx, queue, o) })
 	if !alive {
@@ -69,6 +70,9 @@ func (k *worker) receive(p *process, own *life, queue string) {
 	k.w.note("%s received %d: %v", k.name, len(got), message.CodeOf(err))
 	if err != nil || k.r.IntN(50) == 0 {
 		return // lost on the way to the worker, if there was anything
+	}
+	if own != nil && k.session.stream() != stream {
+		return // it came by a stream that has ended
 	}
 	k.batch++
 	hold := make([]*holding, len(got))
