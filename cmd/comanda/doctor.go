@@ -29,7 +29,7 @@ type finding struct {
 
 func newDoctor(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "doctor", Short: "Check a server and its cluster: versions, disk, fsync, clock, groups, voters, nodes, queues without a worker", Args: args(cobra.NoArgs),
+		Use: "doctor", Short: "Check a server and its cluster: versions, disk, fsync, clock, groups, voters, nodes, replicas that are behind, queues without a worker", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				before := time.Now()
@@ -39,6 +39,9 @@ func newDoctor(a *app) *cobra.Command {
 				}
 				took := time.Since(before)
 				workers, err := examineQueues(cmd.Context(), c, r.GetNow().AsTime())
+				if client.CodeOf(err) == client.CodeUnavailable { // the groups say why
+					workers, err = finding{"workers", "fail", "the queues can't be read: " + err.Error()}, nil
+				}
 				if err != nil {
 					return err
 				}
@@ -108,7 +111,7 @@ func examineCluster(groups []*comandav1.GroupStatus, nodes []*comandav1.Node) (f
 			fewest = voters
 		}
 	}
-	return append(fs, examineVoters(fewest, len(nodes)), examineNodes(nodes))
+	return append(fs, examineVoters(fewest, len(nodes)), examineNodes(nodes), examineReplicas(nodes))
 }
 
 // examineVoters says what the fewest voters of a group mean.

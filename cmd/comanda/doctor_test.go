@@ -47,6 +47,13 @@ func TestExamineCluster(t *testing.T) {
 		}
 		return ns
 	}
+	lagging := nodes("alive", "alive", "alive")
+	lagging[1].Behind = []*comandav1.ReplicaBehind{
+		{Group: 7, Entries: 300, Since: timestamppb.New(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)), Why: "silent", Leader: "a"},
+		{Group: 8, Entries: 1, Why: "snapshot", Leader: "a"},
+	}
+	lost := nodes("alive", "down", "alive")
+	lost[1].Behind = lagging[1].Behind
 	draining := nodes("alive", "alive", "alive", "alive")
 	draining[3].Draining, draining[3].Replicas = true, 2
 	for _, c := range []struct {
@@ -54,23 +61,29 @@ func TestExamineCluster(t *testing.T) {
 		group                 *comandav1.GroupStatus
 		nodes                 []*comandav1.Node
 		ofGroup, voters, node string // states
+		replicas              string // state; empty: ok
 		word                  string
 	}{
-		{"one node", group("a", 1, 1, 1), nodes("alive"), "ok", "ok", "ok", "one disk"},
-		{"two nodes", group("a", 1, 1, 1), nodes("alive", "alive"), "ok", "warn", "ok", "durability is still one disk"},
-		{"three nodes", group("a", 3, 3, 3), nodes("alive", "alive", "alive"), "ok", "ok", "ok", "1 may fail"},
-		{"the third catches up", group("a", 1, 3, 1), nodes("alive", "alive", "alive"), "warn", "warn", "ok", "1 of these alive, 3 wanted"},
-		{"one is silent", group("a", 3, 3, 2), nodes("alive", "suspect", "alive"), "warn", "warn", "warn", "b is suspect"},
-		{"one is dead", group("a", 3, 3, 2), nodes("alive", "down", "alive"), "warn", "warn", "fail", "b is down"},
-		{"nobody leads", group("", 3, 3, 3), nodes("alive", "alive", "alive"), "fail", "ok", "ok", `leader ""`},
-		{"one drains", group("a", 3, 3, 3), draining, "ok", "ok", "warn", "d drains: leads 0 groups, holds 2 replicas"},
+		{"one node", group("a", 1, 1, 1), nodes("alive"), "ok", "ok", "ok", "", "one disk"},
+		{"two nodes", group("a", 1, 1, 1), nodes("alive", "alive"), "ok", "warn", "ok", "", "durability is still one disk"},
+		{"three nodes", group("a", 3, 3, 3), nodes("alive", "alive", "alive"), "ok", "ok", "ok", "", "1 may fail"},
+		{"the third catches up", group("a", 1, 3, 1), nodes("alive", "alive", "alive"), "warn", "warn", "ok", "", "1 of these alive, 3 wanted"},
+		{"one is silent", group("a", 3, 3, 2), nodes("alive", "suspect", "alive"), "warn", "warn", "warn", "", "b is suspect"},
+		{"one is dead", group("a", 3, 3, 2), nodes("alive", "down", "alive"), "warn", "warn", "fail", "", "b is down"},
+		{"nobody leads", group("", 3, 3, 3), nodes("alive", "alive", "alive"), "fail", "ok", "ok", "", `leader ""`},
+		{"one drains", group("a", 3, 3, 3), draining, "ok", "ok", "warn", "", "d drains: leads 0 groups, holds 2 replicas"},
+		{"one does not keep up", group("a", 3, 3, 3), lagging, "ok", "ok", "ok", "warn", "b: group 7 lacks 300 entries since 2026-11-24T12:00:00Z: a, which leads it, hears nothing from it; and 1 more; see that"},
+		{"one is dead and lacks what came since", group("a", 3, 3, 2), lost, "warn", "warn", "fail", "", "all keep up"},
 	} {
 		fs := examineCluster([]*comandav1.GroupStatus{c.group}, c.nodes)
 		words := ""
 		for _, f := range fs {
 			words += f.detail + "\n"
 		}
-		if len(fs) != 3 || fs[0].state != c.ofGroup || fs[1].state != c.voters || fs[2].state != c.node || !strings.Contains(words, c.word) {
+		if c.replicas == "" {
+			c.replicas = "ok"
+		}
+		if len(fs) != 4 || fs[3].state != c.replicas || fs[0].state != c.ofGroup || fs[1].state != c.voters || fs[2].state != c.node || !strings.Contains(words, c.word) {
 			t.Errorf("%s: %v", c.what, fs)
 		}
 	}

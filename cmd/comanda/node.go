@@ -23,14 +23,20 @@ func newNode(a *app) *cobra.Command {
 
 func newNodeList(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List the nodes: how they fare, what they lead and hold", Args: args(cobra.NoArgs),
+		Use: "list", Short: "List the nodes: how they fare, what they lead and hold, which replicas are behind", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				nodes, err := c.Nodes(cmd.Context())
 				if err != nil {
 					return err
 				}
-				return p.many(objectsOf(nodes), "name", "id", "state", "draining", "leads", "replicas", "listen", "advertise", "version")
+				os := objectsOf(nodes)
+				if p.format == "table" {
+					for i, n := range nodes {
+						os[i].set("behind", behindWords(n))
+					}
+				}
+				return p.many(os, "name", "id", "state", "draining", "leads", "replicas", "listen", "advertise", "version", "behind")
 			})
 		},
 	}

@@ -44,6 +44,15 @@ func (o object) MarshalJSON() ([]byte, error) {
 	return append(b, '}'), nil
 }
 
+// set gives a field of the object another value.
+func (o object) set(name string, value any) {
+	for i := range o {
+		if o[i].name == name {
+			o[i].value = value
+		}
+	}
+}
+
 // at finds a value by its path, as counts.ready; nil if it is not there.
 func (o object) at(path string) any {
 	name, rest, deeper := strings.Cut(path, ".")

@@ -43,6 +43,9 @@ type Options struct {
 	// Status tells of a group what a replica of it knows, the one here if there is
 	// one.
 	Status func(ctx context.Context, id uint64) (replica.Status, bool)
+	// Behind tells, by node, of the replicas that do not keep up, as the leaders that
+	// can be asked know.
+	Behind func(context.Context) map[uint64][]message.Behind
 	// Admit refuses sends while disk or memory is short.
 	Admit func() error
 	// Server tells of the process.

@@ -77,7 +77,12 @@ func (g *Gateway) Nodes(ctx context.Context) ([]message.NodeInfo, error) {
 	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
 		return nil, err
 	}
-	return g.nodes(ctx), nil
+	nodes := g.nodes(ctx)
+	behind := g.o.Behind(ctx)
+	for i := range nodes {
+		nodes[i].Behind = behind[nodes[i].ID]
+	}
+	return nodes, nil
 }
 
 func (g *Gateway) nodes(ctx context.Context) (out []message.NodeInfo) {

@@ -311,6 +311,23 @@ type GroupInfo struct {
 	Voters, Learners, WantedVoters, AliveVoters int
 }
 
+// Behind is a replica that has lacked much of its group's log for a while, or was
+// not heard of, as the group's leader knows.
+type Behind struct {
+	Group   uint64
+	Entries uint64 // that it lacks, as far as is known
+	Since   time.Time
+	Why     string // one of the below
+	Leader  string // the node that says so
+}
+
+// Why a replica is behind.
+const (
+	BehindSilent   = "silent"   // its leader does not hear from it
+	BehindSnapshot = "snapshot" // it needs a snapshot, or is being sent one
+	BehindSlow     = "slow"     // it takes entries, and lacks too many
+)
+
 // NodeInfo is a node as its users see it.
 type NodeInfo struct {
 	ID        uint64
@@ -324,6 +341,8 @@ type NodeInfo struct {
 	Version   string
 	Replicas  int // groups that it has a replica of
 	Leads     int // groups that it leads
+	// Behind are those of its replicas that do not keep up, by group; at most 100.
+	Behind []Behind
 }
 
 // OperationInfo is an operation as its users see it.

@@ -303,6 +303,8 @@ type nodeRequest struct {
 	Assemble []string      `json:"assemble,omitempty"`
 	Watch    *watchRequest `json:"watch,omitempty"`
 	Hello    bool          `json:"hello,omitempty"` // nothing: the handshake was the question
+	// Behind asks for the replicas that do not keep up with groups that are led there.
+	Behind bool `json:"behind,omitempty"`
 }
 
 type watchRequest struct {
@@ -313,6 +315,7 @@ type watchRequest struct {
 type nodeAnswer struct {
 	Node   *catalog.Node `json:"node,omitempty"`
 	Update []byte        `json:"update,omitempty"` // packed
+	Behind []behind      `json:"behind,omitempty"`
 }
 
 func encodeNode(r nodeRequest) []byte {
@@ -348,6 +351,8 @@ func (n *Node) answerNode(ctx context.Context, from uint64, request []byte) ([]b
 	case r.Watch != nil:
 		a, err = n.tell(ctx, *r.Watch)
 	case r.Hello:
+	case r.Behind:
+		a.Behind = n.behindHere()
 	default:
 		err = errRequest
 	}

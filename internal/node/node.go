@@ -104,7 +104,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	n.metrics = metrics.New(c.Clock, n.report)
 	n.gateway = gateway.New(gateway.Options{
 		Node: c.NodeName, NodeID: func() uint64 { return n.id }, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
-		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Freshen: n.freshen, Status: n.ask,
+		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Freshen: n.freshen, Status: n.ask, Behind: n.behind,
 		Admit: n.admitSend, Server: n.info, Metrics: n.metrics,
 	})
 	// From here on everything ends with the host.

@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/clock"
 	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/replica"
@@ -24,6 +25,7 @@ func FuzzNodeRequest(f *testing.F) {
 		{Watch: &watchRequest{Version: 1, Fresh: true}},
 		{Watch: &watchRequest{}},
 		{Hello: true},
+		{Behind: true},
 		{},
 	} {
 		f.Add(uint64(0), encodeNode(r))
@@ -40,7 +42,7 @@ func FuzzNodeRequest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = host.Close() })
-	n := &Node{transport: &transport{}, changing: make(chan struct{}), id: 1, host: host}
+	n := &Node{transport: &transport{}, changing: make(chan struct{}), id: 1, host: host, config: Config{Clock: clock.System()}}
 	n.view.Store(m.View())
 	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Self: func() uint64 { return n.id }, Nodes: func(uint64) []uint64 { return nil }}
 	n.service = &leader.Service{

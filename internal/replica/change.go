@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -26,6 +27,9 @@ type Progress struct {
 	Learner  bool
 	Active   bool // it was heard of in the last 1 to 2 seconds
 	Snapshot bool // it needs, or is being sent, a snapshot
+	// Since is when it was last Near to what was committed, that this leader knows;
+	// zero: it is now.
+	Since time.Time
 }
 
 // Near says that the replica lacks so little of the log up to an index that it may
@@ -61,19 +65,26 @@ func (g *Group) Progress() []Progress {
 // notePeers looks how far the replicas are.
 func (g *Group) notePeers() {
 	var now []peer
+	commit, at := g.commit.Load(), g.host.o.Now()
 	g.raft.WithProgress(func(id uint64, kind raft.ProgressType, pr tracker.Progress) {
 		p := peer{Progress: Progress{
 			Replica: id, Match: pr.Match, Active: true,
 			Learner: kind == raft.ProgressTypeLearner, Snapshot: pr.State == tracker.StateSnapshot,
 		}}
-		if old, ok := g.peer(id); ok && !pr.RecentActive && id != g.replica {
+		old, ok := g.peer(id)
+		if ok && !pr.RecentActive && id != g.replica {
 			p.quiet = old.quiet + 1
 			p.Active = p.quiet < quietTicks
+		}
+		if !p.Near(commit) {
+			if p.Since = old.Since; p.Since.IsZero() {
+				p.Since = at
+			}
 		}
 		now = append(now, p)
 	})
 	g.peers = now
-	if p, ok := g.peer(g.fed.to); !ok || !p.Active || p.Near(g.commit.Load()) {
+	if p, ok := g.peer(g.fed.to); !ok || !p.Active || p.Near(commit) {
 		g.fed = fed{}
 	}
 	shown := make([]Progress, len(now))

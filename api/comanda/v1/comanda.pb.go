@@ -5638,6 +5638,88 @@ func (x *SplitShardResponse) GetShards() []*Shard {
 	return nil
 }
 
+// ReplicaBehind is a replica that has lacked much of its group's log for 5 s and
+// more, or was not heard of.
+type ReplicaBehind struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	// That it lacks, as far as is known.
+	Entries uint64                 `protobuf:"varint,2,opt,name=entries,proto3" json:"entries,omitempty"`
+	Since   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// silent: the leader does not hear from it. snapshot: it needs a snapshot, or is
+	// being sent one. slow: it takes entries, and lacks too many.
+	Why string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	// The node that leads the group and says so.
+	Leader        string `protobuf:"bytes,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaBehind) Reset() {
+	*x = ReplicaBehind{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaBehind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaBehind) ProtoMessage() {}
+
+func (x *ReplicaBehind) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaBehind.ProtoReflect.Descriptor instead.
+func (*ReplicaBehind) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *ReplicaBehind) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *ReplicaBehind) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *ReplicaBehind) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ReplicaBehind) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *ReplicaBehind) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Given once: a removed node that comes back gets another.
@@ -5656,15 +5738,17 @@ type Node struct {
 	Advertise string `protobuf:"bytes,8,opt,name=advertise,proto3" json:"advertise,omitempty"`
 	Version   string `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
 	// How many groups it has a replica of, and how many it leads.
-	Replicas      int32 `protobuf:"varint,10,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	Leads         int32 `protobuf:"varint,11,opt,name=leads,proto3" json:"leads,omitempty"`
+	Replicas int32 `protobuf:"varint,10,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Leads    int32 `protobuf:"varint,11,opt,name=leads,proto3" json:"leads,omitempty"`
+	// Those of its replicas that do not keep up, by group; at most 100.
+	Behind        []*ReplicaBehind `protobuf:"bytes,12,rep,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5676,7 +5760,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5689,7 +5773,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Node) GetId() uint64 {
@@ -5769,6 +5853,13 @@ func (x *Node) GetLeads() int32 {
 	return 0
 }
 
+func (x *Node) GetBehind() []*ReplicaBehind {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -5777,7 +5868,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5789,7 +5880,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5802,7 +5893,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
 }
 
 type ListNodesResponse struct {
@@ -5815,7 +5906,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5827,7 +5918,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5840,7 +5931,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -5862,7 +5953,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5874,7 +5965,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5887,7 +5978,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -5913,7 +6004,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5925,7 +6016,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5938,7 +6029,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -5961,7 +6052,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5973,7 +6064,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5986,7 +6077,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -6011,7 +6102,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6023,7 +6114,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6036,7 +6127,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
 }
 
 type MoveShardRequest struct {
@@ -6052,7 +6143,7 @@ type MoveShardRequest struct {
 
 func (x *MoveShardRequest) Reset() {
 	*x = MoveShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6064,7 +6155,7 @@ func (x *MoveShardRequest) String() string {
 func (*MoveShardRequest) ProtoMessage() {}
 
 func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6077,7 +6168,7 @@ func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
 func (*MoveShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *MoveShardRequest) GetQueue() string {
@@ -6110,7 +6201,7 @@ type MoveShardResponse struct {
 
 func (x *MoveShardResponse) Reset() {
 	*x = MoveShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6122,7 +6213,7 @@ func (x *MoveShardResponse) String() string {
 func (*MoveShardResponse) ProtoMessage() {}
 
 func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6135,7 +6226,7 @@ func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
 func (*MoveShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *MoveShardResponse) GetOperation() *Operation {
@@ -6170,7 +6261,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6182,7 +6273,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6195,7 +6286,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -6272,7 +6363,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6284,7 +6375,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6297,7 +6388,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListOperationsRequest) GetMax() int32 {
@@ -6325,7 +6416,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6337,7 +6428,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6350,7 +6441,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -6376,7 +6467,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6388,7 +6479,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6401,7 +6492,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *GetOperationRequest) GetId() uint64 {
@@ -6420,7 +6511,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6432,7 +6523,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6445,7 +6536,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -6464,7 +6555,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6476,7 +6567,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6489,7 +6580,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -6508,7 +6599,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6520,7 +6611,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6533,7 +6624,7 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
@@ -6552,7 +6643,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6564,7 +6655,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6577,7 +6668,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -6605,7 +6696,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6617,7 +6708,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6630,7 +6721,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -6694,7 +6785,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6706,7 +6797,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6719,7 +6810,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -6745,7 +6836,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6757,7 +6848,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6770,7 +6861,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -7186,7 +7277,13 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\"?\n" +
 	"\x12SplitShardResponse\x12)\n" +
-	"\x06shards\x18\x01 \x03(\v2\x11.comanda.v1.ShardR\x06shards\"\xe3\x02\n" +
+	"\x06shards\x18\x01 \x03(\v2\x11.comanda.v1.ShardR\x06shards\"\x9b\x01\n" +
+	"\rReplicaBehind\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
+	"\aentries\x18\x02 \x01(\x04R\aentries\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\x12\x16\n" +
+	"\x06leader\x18\x05 \x01(\tR\x06leader\"\x96\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -7199,7 +7296,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\aversion\x18\t \x01(\tR\aversion\x12\x1a\n" +
 	"\breplicas\x18\n" +
 	" \x01(\x05R\breplicas\x12\x14\n" +
-	"\x05leads\x18\v \x01(\x05R\x05leads\x1a9\n" +
+	"\x05leads\x18\v \x01(\x05R\x05leads\x121\n" +
+	"\x06behind\x18\f \x03(\v2\x19.comanda.v1.ReplicaBehindR\x06behind\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x12\n" +
@@ -7370,7 +7468,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 101)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(OnConflict)(0),                 // 0: comanda.v1.OnConflict
 	(Action)(0),                     // 1: comanda.v1.Action
@@ -7457,217 +7555,220 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*ListShardsResponse)(nil),      // 82: comanda.v1.ListShardsResponse
 	(*SplitShardRequest)(nil),       // 83: comanda.v1.SplitShardRequest
 	(*SplitShardResponse)(nil),      // 84: comanda.v1.SplitShardResponse
-	(*Node)(nil),                    // 85: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 86: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 87: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 88: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 89: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 90: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 91: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 92: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 93: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 94: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 95: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 96: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 97: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 98: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 99: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 100: comanda.v1.CancelOperationResponse
-	(*ListOwnersRequest)(nil),       // 101: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 102: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 103: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 104: comanda.v1.ListOwnersResponse
-	nil,                             // 105: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 106: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 107: comanda.v1.Message.AttributesEntry
-	nil,                             // 108: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 109: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 110: google.protobuf.Timestamp
+	(*ReplicaBehind)(nil),           // 85: comanda.v1.ReplicaBehind
+	(*Node)(nil),                    // 86: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 87: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 88: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 89: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 90: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 91: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 92: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 93: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 94: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 95: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 96: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 97: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 98: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 99: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 100: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 101: comanda.v1.CancelOperationResponse
+	(*ListOwnersRequest)(nil),       // 102: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 103: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 104: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 105: comanda.v1.ListOwnersResponse
+	nil,                             // 106: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 107: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 108: comanda.v1.Message.AttributesEntry
+	nil,                             // 109: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 110: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 111: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	105, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	109, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	110, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	110, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	106, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	110, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	111, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	111, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	0,   // 4: comanda.v1.NewMessage.on_conflict:type_name -> comanda.v1.OnConflict
 	10,  // 5: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
 	52,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
 	9,   // 7: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
 	12,  // 8: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	13,  // 9: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	109, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	109, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	106, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	110, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	109, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	110, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	110, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	107, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	111, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	110, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	16,  // 15: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	1,   // 16: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	109, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	109, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	110, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	110, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
 	18,  // 19: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
 	12,  // 20: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	3,   // 21: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
 	20,  // 22: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	109, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	110, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	3,   // 24: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	109, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	109, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	110, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	110, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
 	33,  // 27: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
 	34,  // 28: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	109, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	109, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	110, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	110, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	2,   // 31: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
 	18,  // 32: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
 	20,  // 33: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
 	16,  // 34: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
 	35,  // 35: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	109, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	109, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	109, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	110, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	110, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	110, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	107, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	110, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	110, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	110, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	111, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	111, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	111, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	108, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
 	39,  // 43: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
 	10,  // 44: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	110, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	111, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
 	40,  // 46: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
 	37,  // 47: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	109, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	110, // 49: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
-	110, // 50: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
+	110, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	111, // 49: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
+	111, // 50: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
 	40,  // 51: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
 	37,  // 52: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
 	43,  // 53: comanda.v1.ListMessagesResponse.plan:type_name -> comanda.v1.ListPlan
-	109, // 54: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
+	110, // 54: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
 	12,  // 55: comanda.v1.CancelResult.error:type_name -> comanda.v1.Error
 	3,   // 56: comanda.v1.CancelResult.state:type_name -> comanda.v1.MessageState
 	46,  // 57: comanda.v1.CancelMessagesResponse.results:type_name -> comanda.v1.CancelResult
 	12,  // 58: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
 	49,  // 59: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	109, // 60: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
+	110, // 60: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
 	4,   // 61: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	109, // 62: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	109, // 63: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	109, // 64: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	110, // 62: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	110, // 63: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	110, // 64: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
 	52,  // 65: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	109, // 66: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	110, // 66: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
 	6,   // 67: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
 	7,   // 68: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
 	51,  // 69: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
 	5,   // 70: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
-	109, // 71: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
+	110, // 71: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
 	53,  // 72: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
 	54,  // 73: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	110, // 74: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	109, // 75: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
+	111, // 74: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	110, // 75: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
 	56,  // 76: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
 	53,  // 77: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
 	53,  // 78: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
 	55,  // 79: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
 	55,  // 80: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	109, // 81: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	110, // 81: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
 	55,  // 82: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
 	37,  // 83: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	109, // 84: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
+	110, // 84: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
 	55,  // 85: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
 	37,  // 86: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
-	110, // 87: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	110, // 88: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	111, // 87: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	111, // 88: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
 	77,  // 89: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
 	78,  // 90: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
 	79,  // 91: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	109, // 92: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	110, // 92: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
 	54,  // 93: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
 	81,  // 94: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
 	37,  // 95: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
 	81,  // 96: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	108, // 97: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	85,  // 98: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	85,  // 99: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	94,  // 100: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	12,  // 101: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	110, // 102: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	110, // 103: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	94,  // 104: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	94,  // 105: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	94,  // 106: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	103, // 107: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	102, // 108: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	8,   // 109: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 110: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 111: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	11,  // 112: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	15,  // 113: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	19,  // 114: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	22,  // 115: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	24,  // 116: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	26,  // 117: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	28,  // 118: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	30,  // 119: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	32,  // 120: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	38,  // 121: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	42,  // 122: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	45,  // 123: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
-	48,  // 124: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	57,  // 125: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	58,  // 126: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	61,  // 127: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	63,  // 128: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	65,  // 129: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	67,  // 130: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	69,  // 131: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	71,  // 132: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	73,  // 133: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	101, // 134: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	75,  // 135: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	80,  // 136: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	83,  // 137: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	92,  // 138: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	95,  // 139: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	97,  // 140: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	99,  // 141: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	86,  // 142: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	88,  // 143: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	90,  // 144: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	14,  // 145: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	17,  // 146: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	21,  // 147: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	23,  // 148: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	25,  // 149: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	27,  // 150: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	29,  // 151: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	31,  // 152: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	36,  // 153: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	41,  // 154: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	44,  // 155: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	47,  // 156: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
-	50,  // 157: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	60,  // 158: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	59,  // 159: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	62,  // 160: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	64,  // 161: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	66,  // 162: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	68,  // 163: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	70,  // 164: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	72,  // 165: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	74,  // 166: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	104, // 167: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	76,  // 168: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	82,  // 169: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	84,  // 170: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	93,  // 171: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	96,  // 172: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	98,  // 173: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	100, // 174: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	87,  // 175: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	89,  // 176: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	91,  // 177: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	145, // [145:178] is the sub-list for method output_type
-	112, // [112:145] is the sub-list for method input_type
-	112, // [112:112] is the sub-list for extension type_name
-	112, // [112:112] is the sub-list for extension extendee
-	0,   // [0:112] is the sub-list for field type_name
+	111, // 97: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
+	109, // 98: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	85,  // 99: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
+	86,  // 100: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	86,  // 101: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	95,  // 102: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	12,  // 103: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	111, // 104: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	111, // 105: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	95,  // 106: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	95,  // 107: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	95,  // 108: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	104, // 109: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	103, // 110: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 111: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 112: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 113: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 114: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	15,  // 115: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	19,  // 116: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	22,  // 117: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	24,  // 118: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	26,  // 119: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	28,  // 120: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	30,  // 121: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	32,  // 122: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	38,  // 123: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	42,  // 124: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	45,  // 125: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
+	48,  // 126: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	57,  // 127: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	58,  // 128: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	61,  // 129: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	63,  // 130: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	65,  // 131: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	67,  // 132: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	69,  // 133: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	71,  // 134: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	73,  // 135: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	102, // 136: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	75,  // 137: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	80,  // 138: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	83,  // 139: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	93,  // 140: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	96,  // 141: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	98,  // 142: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	100, // 143: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	87,  // 144: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	89,  // 145: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	91,  // 146: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	14,  // 147: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	17,  // 148: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	21,  // 149: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	23,  // 150: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	25,  // 151: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	27,  // 152: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	29,  // 153: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	31,  // 154: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	36,  // 155: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	41,  // 156: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	44,  // 157: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	47,  // 158: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
+	50,  // 159: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	60,  // 160: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	59,  // 161: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	62,  // 162: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	64,  // 163: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	66,  // 164: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	68,  // 165: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	70,  // 166: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	72,  // 167: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	74,  // 168: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	105, // 169: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	76,  // 170: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	82,  // 171: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	84,  // 172: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	94,  // 173: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	97,  // 174: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	99,  // 175: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	101, // 176: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	88,  // 177: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	90,  // 178: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	92,  // 179: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	147, // [147:180] is the sub-list for method output_type
+	114, // [114:147] is the sub-list for method input_type
+	114, // [114:114] is the sub-list for extension type_name
+	114, // [114:114] is the sub-list for extension extendee
+	0,   // [0:114] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -7686,7 +7787,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   101,
+			NumMessages:   102,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
