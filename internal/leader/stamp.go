@@ -50,7 +50,7 @@ func (s *stamps) next() (groupTime, wall int64) {
 	}
 	step := s.step(now)
 	s.groupTime += step.Milliseconds()
-	if step >= maxStep {
+	if step >= maxStep || now.Before(s.at) {
 		s.at = now
 	} else {
 		s.at = s.at.Add(step.Truncate(time.Millisecond)) // keep what is below 1 ms
@@ -66,9 +66,12 @@ func (s *stamps) now() (groupTime int64, since time.Duration) {
 	return s.groupTime + s.step(now).Milliseconds(), now.Sub(s.at)
 }
 
+// step is how far group time goes now. A clock that went back was ahead before:
+// nothing waits until it is there again.
 func (s *stamps) step(now time.Time) time.Duration {
+	d := max(now.Sub(s.at), 0)
 	if _, meant := s.clock.(*clock.Manual); meant {
-		return now.Sub(s.at)
+		return d
 	}
-	return min(now.Sub(s.at), maxStep)
+	return min(d, maxStep)
 }

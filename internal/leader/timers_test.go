@@ -111,6 +111,8 @@ func TestStamps(t *testing.T) {
 		{800 * time.Microsecond, 6_003},
 		{time.Second, 7_003},
 		{0, 7_003},
+		{-time.Hour, 7_003},
+		{time.Second, 8_003},
 	} {
 		clock.add(c.step)
 		if now, _ := s.now(); now != c.want {

@@ -88,13 +88,20 @@ func (w *world) cut(l link, lasts time.Duration) {
 }
 
 // jump lets a node's wall clock jump; after a while it is right again, or the node
-// dies and comes back with one that is.
+// dies and comes back with one that is. The monotonic clock goes along at times: that
+// goes on, and never back, so the node dies.
 func (w *world) jump(r *rand.Rand, n *node, keep int, lasts time.Duration) {
 	by := time.Duration(1+r.Int64N(48)) * 30 * time.Minute
 	if r.IntN(2) == 0 {
 		by = -by
 	}
 	dies := r.IntN(2) == 0
+	if p := n.process(); r.IntN(3) == 0 && p != nil {
+		w.note("all of node %d's clock leaps", n.number)
+		w.leaps.Add(1)
+		n.leapt.Store(int64(max(by, -by)))
+		dies = true
+	}
 	w.note("node %d's wall clock jumps by %v for %v", n.number, by, lasts)
 	w.tally.jump()
 	n.jumped.Store(int64(by))

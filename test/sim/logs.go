@@ -125,7 +125,7 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 	if hashOf(entry, results) != hash {
 		g.w.fail("index %d of group %d has other results here than on its first replica", index, g.group)
 	}
-	if limit := g.w.now().Seconds()*(1+maxDrift) + 1; float64(g.queue.GroupTime())/1000 > limit {
+	if limit := g.w.now().Seconds()*(1+maxDrift) + 1 + float64(g.w.leaps.Load()); float64(g.queue.GroupTime())/1000 > limit {
 		g.w.fail("group %d is at %d ms of group time, faster than any clock", g.group, g.queue.GroupTime())
 	}
 	batches := map[cellSeq]int{} // of the leases of this entry: the command's place

@@ -30,6 +30,7 @@ type node struct {
 	disk    *disk
 	drift   float64      // of its clock
 	jumped  atomic.Int64 // how far its time of day is from that of the world
+	leapt   atomic.Int64 // how far its monotonic clock is, until it dies
 	cut     *vfs.MemFS
 	keep    int  // percent of what was not synced that a power cut leaves
 	born    bool // it was started
@@ -83,7 +84,7 @@ func (n *node) stall() time.Duration { return max(time.Duration(n.stalled.Load()
 
 // Now is the node's clock. It drifts.
 func (n *node) Now() time.Time {
-	return time.Now().Add(time.Duration(float64(n.w.now()) * n.drift))
+	return time.Now().Add(time.Duration(float64(n.w.now())*n.drift) + time.Duration(n.leapt.Load()))
 }
 
 // nodeClock is a process's clock; its ticks come from the world's events.
@@ -271,6 +272,7 @@ func (n *node) bury(p *process) {
 	}
 	n.disk = d
 	n.cut = nil
+	n.leapt.Store(0)
 	n.up.Store(nil)
 }
 

@@ -44,6 +44,9 @@ func (w *world) work(ctx context.Context, number int) {
 	}
 }
 
+// leapCounts is how much time a leap of a clock is for a group: as much as any pause.
+const leapCounts = time.Second
+
 // trust is how long a worker counts on a lease: for as long as no clock in the
 // cluster can have ended it.
 func (k *worker) trust(length time.Duration) time.Duration {
@@ -57,8 +60,8 @@ func (k *worker) receive(p *process, own *life, queue string) {
 	} else {
 		o.Lease = 2*time.Second + time.Duration(k.r.Int64N(int64(3*time.Second)))
 	}
-	end := k.w.now() + k.trust(o.Lease) // it can't have begun before
-	until := func() time.Duration { return end }
+	end, leaps := k.w.now()+k.trust(o.Lease), k.w.leaps.Load() // it can't have begun before
+	until := func() time.Duration { return end - time.Duration(k.w.leaps.Load()-leaps)*leapCounts }
 	var stream [2]uint64
 	if own != nil {
 		until, stream = own.trusts, k.session.stream()

@@ -37,13 +37,14 @@ type world struct {
 	events    events
 	next      uint64 // number of the last event
 	rngs      map[string]*rand.Rand
-	history   uint64     // hash of all that happened, in order
-	entries   int        // of the history
-	lines     []string   // of the history, if they are kept
-	violation error      // the first
-	sessions  []*session // of workers
-	drained   *node      // nil: none
-	orders    int        // that an operator gave
+	history   uint64       // hash of all that happened, in order
+	entries   int          // of the history
+	lines     []string     // of the history, if they are kept
+	violation error        // the first
+	sessions  []*session   // of workers
+	drained   *node        // nil: none
+	orders    int          // that an operator gave
+	leaps     atomic.Int64 // of nodes' clocks
 	running   sync.WaitGroup
 	over      atomic.Bool     // nothing starts any more
 	ctx       context.Context // of clients
