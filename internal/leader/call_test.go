@@ -64,3 +64,37 @@ func TestLostPeekIsNoUnknownOutcome(t *testing.T) {
 		t.Errorf("the receiver is told %v", err)
 	}
 }
+
+// served asks nodes that are services here, and counts what each was asked.
+type served struct {
+	by    map[uint64]*Service
+	asked map[uint64]int
+}
+
+func (s served) Call(ctx context.Context, to uint64, request []byte, _ <-chan struct{}) ([]byte, error) {
+	s.asked[to]++
+	return s.by[to].Answer(ctx, request), nil
+}
+
+// A receiver that is alone asks nothing but to take: a node that does not lead any
+// more tells it who does, and is not asked again.
+func TestTakeFindsTheNewLeader(t *testing.T) {
+	leads, follows := newRig(t), newRig(t)
+	leads.send(1, 0)
+	follows.Follow()
+	service := func(g *Group) *Service {
+		return &Service{Group: func(uint64) (*Group, bool) { return g, true }, Leads: func(uint64) uint64 { return 3 }}
+	}
+	nodes := served{map[uint64]*Service{2: service(follows.Group), 3: service(leads.Group)}, map[uint64]int{}}
+	e := &Elsewhere{Caller: nodes, Self: func() uint64 { return 1 }, Nodes: func(uint64) []uint64 { return []uint64{2} }}
+	for attempt, refused := range []bool{true, false} {
+		c := NewCall(1, message.ReceiveOptions{Max: 1, Lease: time.Minute, Worker: "w"}, 1)
+		e.Group(2).Wait(c)
+		if got, err := c.Collect(t.Context()); refused != (err != nil && err.Code == message.NotLeader) || len(got) != attempt {
+			t.Fatalf("attempt %d: %d messages, %v", attempt, len(got), err)
+		}
+	}
+	if nodes.asked[2] != 1 || nodes.asked[3] != 1 {
+		t.Errorf("asked %v", nodes.asked)
+	}
+}

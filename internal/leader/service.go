@@ -172,6 +172,9 @@ func (s *Service) take(ctx context.Context, g *Group, fields []byte) ([]byte, er
 		g.giveBack(t.Lease.Session.ID, got)
 		return nil, errGone
 	}
+	if err != nil && err.Code == message.NotLeader && len(got) == 0 {
+		return nil, err // so that they learn where it is led
+	}
 	return queue.AppendResult([]byte{answered}, queue.LeaseResult{Leased: got, Looked: len(got), Err: err}), nil
 }
 
