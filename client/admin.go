@@ -173,9 +173,44 @@ func (c *Client) Server(ctx context.Context) (*comandav1.GetServerResponse, erro
 }
 
 // Show tells where a message is, what happened to it, and why it is not running
-// now. With a wait (up to 60 s) it answers when the message is finished or dead.
+// now. With a wait (up to 60 s) it answers when the message has ended, or else
+// after that time with what it is then; Wait goes on for longer.
 func (c *Client) Show(ctx context.Context, id string, wait time.Duration, opts ...ReadOption) (*comandav1.ShowMessageResponse, error) {
 	return c.messages.ShowMessage(ctx, &comandav1.ShowMessageRequest{Id: id, Wait: optional(wait), Stale: stale(opts)})
+}
+
+// waitFor is how long one call of Wait waits.
+const waitFor = time.Minute
+
+// Wait returns a message when it has ended: it is finished, dead, cancelled or
+// expired. It goes on while a server is away or a shard moves, until ctx ends.
+func (c *Client) Wait(ctx context.Context, id string) (*comandav1.Message, error) {
+	for {
+		var r *comandav1.ShowMessageResponse
+		err := again(ctx, func() (err error) {
+			r, err = c.Show(ctx, id, waitFor)
+			return err
+		})
+		switch {
+		case ctx.Err() != nil:
+			return r.GetMessage(), context.Cause(ctx)
+		case err == nil && Ended(r.GetMessage().GetState()):
+			return r.GetMessage(), nil
+		case err != nil && !untouched(err):
+			return nil, err
+		}
+	}
+}
+
+// Ended says that a message in that state is done with, for good or until it is
+// redriven.
+func Ended(state string) bool {
+	switch state {
+	case "finished", "dead", "cancelled", "expired":
+		return true
+	default:
+		return false
+	}
 }
 
 // AllQueues is the queue to name for a list of every queue.

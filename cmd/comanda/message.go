@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -14,7 +17,7 @@ import (
 func newMessage(a *app) *cobra.Command {
 	send := newSend(a)
 	return noun("message", "Send, receive, settle and look at messages",
-		send, newMessageReceive(a), newMessageShow(a), newMessageList(a), newMessageRedrive(a), newMessageCancel(a),
+		send, newMessageReceive(a), newMessageShow(a), newMessageWait(a), newMessageList(a), newMessageRedrive(a), newMessageCancel(a),
 		newMessageAck(a), newMessageNack(a), newMessageReject(a), newMessageRelease(a), newMessageExtend(a))
 }
 
@@ -84,8 +87,47 @@ func newMessageShow(a *app) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 0, "until it is finished or dead: up to 60s")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "until it has ended: up to 60s")
 	addStale(cmd, &stale)
+	return cmd
+}
+
+func newMessageWait(a *app) *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "wait ID",
+		Short: "Wait until a message has ended, and print it; exits with 1 unless it is finished",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return a.call(cmd, func(c *client.Client, p printer) error {
+				ctx := cmd.Context()
+				if timeout > 0 {
+					short, cancel := context.WithTimeout(ctx, timeout)
+					defer cancel()
+					ctx = short
+				}
+				m, err := c.Wait(ctx, given[0])
+				if ctx.Err() != nil && cmd.Context().Err() == nil {
+					return fmt.Errorf("message %s has not ended within %s: see why with 'comanda message show %s'", given[0], timeout, given[0])
+				}
+				if err != nil {
+					return err
+				}
+				o := objectOf(m)
+				if p.format == "table" {
+					o = o.readable(m.GetBody())
+				}
+				if err := p.one(o, "state"); err != nil {
+					return err
+				}
+				if m.GetState() != "finished" {
+					return fmt.Errorf("message %s is %s: %s", m.GetId(), m.GetState(), cmp.Or(m.GetReason(), "it was not done"))
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up after this time (default: never)")
 	return cmd
 }
 

@@ -62,6 +62,8 @@ type Group interface {
 	Wait(c *leader.Call)
 	// Claim compares what a session knows to hold with what it holds.
 	Claim(ctx context.Context, c leader.Claim) (cancelling map[uint32][]queue.LeaseRef, err error)
+	// Await returns when a message has ended or is not there, or when ctx ends.
+	Await(ctx context.Context, id message.ID) error
 	// Receivers tells who receives from a queue.
 	Receivers(ctx context.Context, number uint32) (message.Receivers, error)
 	// Owners tells which workers the keys of a queue prefer.

@@ -27,26 +27,64 @@ func (g *Gateway) Show(ctx context.Context, id message.ID, o message.ReadOptions
 	if err := g.authorize(ctx, auth.Read, q.Name); err != nil {
 		return message.Shown{}, none, err
 	}
-	if wait > 0 {
-		return message.Shown{}, none, message.Errorf(message.Unimplemented, "waiting for a message's end is not built yet: ask without wait")
+	if wait < 0 || wait > message.MaxWait {
+		return message.Shown{}, none, message.Errorf(message.InvalidArgument, "wait is %s: want 0s to %s", wait, message.MaxWait)
 	}
+	if wait > 0 {
+		o.Stale = 0 // an old answer would not have the end that a leader tells of
+	}
+	until, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	defer context.AfterFunc(g.draining, cancel)()
+	r := g.retry(ctx)
+	r.until = r.until.Add(wait) // a group without a leader is no reason to stop waiting
+	for {
+		unmoved, stop := g.moves.within(until) // before it is looked up
+		shown, group, fresh, err := g.showOnce(ctx, id, o)
+		if err == nil && (shown.State.Ended() || until.Err() != nil) {
+			stop()
+			return shown, fresh, nil
+		}
+		if err == nil {
+			err = g.awaitOnce(unmoved, group, id)
+		}
+		stop()
+		if err != nil && (until.Err() != nil || !repeatable(err) || !r.again()) {
+			return message.Shown{}, fresh, err
+		}
+		g.refresh()
+	}
+}
+
+// awaitOnce waits at a group's leader until a message has ended.
+func (g *Gateway) awaitOnce(ctx context.Context, group uint64, id message.ID) error {
+	gr, err := g.o.Leader(group)
+	if err == nil {
+		err = gr.Await(ctx, id)
+	}
+	return err
+}
+
+// showOnce tells of a message, and in which group it is.
+func (g *Gateway) showOnce(ctx context.Context, id message.ID, o message.ReadOptions) (out message.Shown, group uint64, fresh message.Freshness, err error) {
+	var q *catalog.Queue
 	var a queue.Answer
-	var fresh message.Freshness
 	err = g.routed(ctx, func() (err error) {
 		if q, err = g.queueNumber(ctx, id.Queue()); err == nil && q != nil {
-			a, fresh, err = g.read(ctx, q.Shard(id.Point().Cell()).Group, queue.Query{Show: &id}, o.Stale)
+			group = q.Shard(id.Point().Cell()).Group
+			a, fresh, err = g.read(ctx, group, queue.Query{Show: &id}, o.Stale)
 		}
 		return err
 	})
+	if err == nil && a.Message == nil {
+		err = message.Errorf(message.MessageNotFound, "message %s is not known: it never was, or it finished too long ago (keep_finished)", id)
+	}
 	if err != nil {
-		return message.Shown{}, fresh, err
+		return out, group, fresh, err
 	}
-	if a.Message == nil {
-		return message.Shown{}, fresh, message.Errorf(message.MessageNotFound, "message %s is not known: it never was, or it finished too long ago (keep_finished)", id)
-	}
-	out := shown(q, a.Message)
+	out = shown(q, a.Message)
 	out.Timeline = timeline(a.Message)
-	return out, fresh, nil
+	return out, group, fresh, nil
 }
 
 // older is how fresh an answer is that was made of two.

@@ -38,6 +38,7 @@ type Group struct {
 	again     bool    // a proposal of what the catalog says was lost: compare anew
 	resharded bool    // the catalog may lack what became of a shard here
 	recording bool    // it is being told
+	awaits    awaits  // who waits for the end of a message
 	postponed []*line // see postpone
 	leasing   int     // messages in leases that are proposed
 	limit     int     // of messages that are leased or leasing
@@ -98,6 +99,8 @@ func (g *Group) forget() {
 	g.sessions = sessions{by: map[uint64]*bound{}, ending: map[uint64]*bound{}}
 	g.timed = map[*timers]bool{}
 	g.proposed = map[uint32]uint64{}
+	g.awaits.wakeQueue(0)
+	g.awaits = awaits{by: map[leaseKey][]chan struct{}{}}
 	g.postponed = nil
 	g.recordAt, g.recordPause = time.Time{}, 0
 }
@@ -257,6 +260,12 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 		c = l.cell(e.Ref.Cell)
 	}
 	key := leaseKey{e.Queue, e.Ref.Cell, e.Ref.Seq}
+	switch e.Kind {
+	case queue.LeaseEnded, queue.Withheld:
+		g.awaits.wake(key)
+	case queue.Configured, queue.Dropped, queue.Purged: // its cells may be elsewhere, or empty
+		g.awaits.wakeQueue(e.Queue)
+	}
 	if c == nil && ofCell(e.Kind) {
 		return nil // the cell was spun off later in the same entry
 	}

@@ -75,6 +75,8 @@ func (s *Service) answer(ctx context.Context, kind byte, id uint64, fields []byt
 		return s.claim(ctx, g, fields)
 	case askReceivers:
 		return s.receivers(ctx, g, fields)
+	case askAwait:
+		return s.await(ctx, g, fields)
 	case askOwners:
 		return s.owners(ctx, g, fields)
 	}

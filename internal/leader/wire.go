@@ -29,6 +29,7 @@ const (
 	askReceivers = 8  // a queue → who receives from it
 	askClaim     = 9  // what a session knows to hold → what of it is to be given back
 	askOwners    = 10 // a queue → the workers that its keys prefer
+	askAwait     = 11 // a message → nothing, as soon as it has ended
 )
 
 const (

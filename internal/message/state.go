@@ -25,6 +25,16 @@ func (s State) String() string {
 	return "unknown"
 }
 
+// Ended says that a message is done with, for good or until it is redriven.
+func (s State) Ended() bool {
+	switch s {
+	case Finished, Dead, Cancelled, Expired:
+		return true
+	default:
+		return false
+	}
+}
+
 // ParseState reads what String wrote.
 func ParseState(s string) (State, error) {
 	for i, n := range stateNames {

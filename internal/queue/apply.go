@@ -43,7 +43,7 @@ func New() *Machine {
 type Effect struct {
 	Kind  EffectKind
 	Queue uint32
-	Ref   Ref    // Offered, Withdrawn, Leased, Ended, Due
+	Ref   Ref    // Offered, Withdrawn, Leased, Ended, Due, Withheld
 	Key   uint64 // Offered: as in an Offer
 	Fence uint64 // Leased, Ended
 	At    int64  // Leased: deadline, 0 if bound to a session; group time, ms. Due: when, in the time of Timer
@@ -73,6 +73,7 @@ const (
 	SessionEnded    EffectKind = 9
 	Paced           EffectKind = 10 // by the queue's rate, one more message is due at At, ns of group time
 	Purged          EffectKind = 11 // all messages of the queue are gone
+	Withheld        EffectKind = 12 // a message that waited ended without a lease
 )
 
 // Effects returns what the last entry changed, valid until the next one.

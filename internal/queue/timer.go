@@ -117,6 +117,7 @@ func (m *Machine) withhold(x *stored) {
 	} else if x.behind = x.keyed() && !m.hasTurn(x); !x.behind && state == message.Ready {
 		m.withdraw(x)
 	}
+	m.effect(Effect{Kind: Withheld, Queue: x.cell.queue.number, Ref: x.ref()})
 	m.touch(x.cell)
 }
 

@@ -2441,7 +2441,8 @@ func (x *Freshness) GetAgeMs() int32 {
 type ShowMessageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Wait so long until the message is finished or dead: 0–60 s.
+	// Wait so long until the message has ended (finished, dead, cancelled or
+	// expired): 0–60 s. After that it is answered as it is then.
 	Wait *durationpb.Duration `protobuf:"bytes,2,opt,name=wait,proto3" json:"wait,omitempty"`
 	// How old the answer may be: 0–60 s. Any replica answers, and refuses when it
 	// can't keep that. Default: it holds all that was confirmed before the call.
