@@ -22,6 +22,7 @@ type Report struct {
 	SyncTime                         time.Duration // of all of them
 	Entries, Commands                uint64        // in the log; commands in them
 	Messages, MessagesLost           uint64        // between replicas
+	SnapshotsSent, SnapshotsReceived uint64        // that were installed
 	DiskFree, DiskTotal, DiskReserve uint64        // bytes
 	MemoryUsed, MemoryLimit          uint64        // bytes
 }
@@ -73,6 +74,8 @@ var (
 	commands    = describe("comanda_log_commands_total", "Commands in those entries.")
 	sentOn      = describe("comanda_peer_messages_total", "Messages from replicas here to other nodes.")
 	lost        = describe("comanda_peer_messages_lost_total", "Messages for replicas here that found no room; they are sent again.")
+	snapsSent   = describe("comanda_snapshots_sent_total", "Snapshots of groups that this node sent and others installed.")
+	snapsGot    = describe("comanda_snapshots_received_total", "Snapshots of groups that this node installed.")
 	diskFree    = describe("comanda_disk_free_bytes", "Free bytes of the data directory's disk.")
 	diskTotal   = describe("comanda_disk_total_bytes", "Size of the data directory's disk.")
 	diskReserve = describe("comanda_disk_reserve_bytes", "Sends are refused while less than this is free (--disk-reserve).")
@@ -116,6 +119,8 @@ func (report reporter) Collect(out chan<- prometheus.Metric) {
 	counter(commands, r.Commands)
 	counter(sentOn, r.Messages)
 	counter(lost, r.MessagesLost)
+	counter(snapsSent, r.SnapshotsSent)
+	counter(snapsGot, r.SnapshotsReceived)
 	gauge(diskFree, float64(r.DiskFree))
 	gauge(diskTotal, float64(r.DiskTotal))
 	gauge(diskReserve, float64(r.DiskReserve))

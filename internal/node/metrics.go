@@ -13,7 +13,7 @@ func (n *Node) report() metrics.Report {
 	out := metrics.Report{
 		Queues: n.ledQueues(),
 		Syncs:  s.SyncTimes[:], SyncTime: s.SyncTime, Entries: s.Entries, Commands: s.Commands,
-		Messages: s.Messages, MessagesLost: s.Lost,
+		Messages: s.Messages, MessagesLost: s.Lost, SnapshotsSent: s.SnapshotsSent, SnapshotsReceived: s.SnapshotsReceived,
 		DiskFree: r.diskFree.Load(), DiskTotal: r.diskTotal.Load(), DiskReserve: r.reserve.Load(),
 		MemoryUsed: r.memoryUsed.Load(), MemoryLimit: r.memoryLimit,
 	}
