@@ -220,13 +220,14 @@ const AllQueues = "*"
 type ListOptions struct {
 	// State is ready, scheduled, leased, dead, finished, expired or cancelled;
 	// default ready or, with a key, all that have not ended.
-	State string
-	Key   string    // "": any, and messages without one
-	Type  string    // "": any
-	Since time.Time // sent then or later; zero: at any time
-	Until time.Time // sent before then; zero: at any time
-	Max   int       // 1–1,000; default 100
-	Page  string    // the next page that the answer before named; "" is the first
+	State  string
+	Key    string    // "": any, and messages without one
+	Type   string    // "": any
+	Tenant string    // "": any
+	Since  time.Time // sent then or later; zero: at any time
+	Until  time.Time // sent before then; zero: at any time
+	Max    int       // 1–1,000; default 100
+	Page   string    // the next page that the answer before named; "" is the first
 	// Stale lets any replica answer with what is at most so old, as the option of
 	// that name does.
 	Stale time.Duration
@@ -237,7 +238,7 @@ type ListOptions struct {
 // asked for, or none, and a next page.
 func (c *Client) List(ctx context.Context, queue string, o ListOptions) (*comandav1.ListMessagesResponse, error) {
 	return c.messages.ListMessages(ctx, &comandav1.ListMessagesRequest{
-		Queue: queue, State: o.State, Key: o.Key, Type: o.Type, Since: timestamp(o.Since), Until: timestamp(o.Until),
+		Queue: queue, State: o.State, Key: o.Key, Type: o.Type, Tenant: o.Tenant, Since: timestamp(o.Since), Until: timestamp(o.Until),
 		Max: int32(o.Max), Page: o.Page, Stale: optional(o.Stale),
 	})
 }

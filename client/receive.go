@@ -29,6 +29,9 @@ func (h held) Key() string { return h.d.GetKey() }
 // Type is the message's type, empty if it has none.
 func (h held) Type() string { return h.d.GetType() }
 
+// Tenant is whose share of the deliveries the message uses; empty: nobody's.
+func (h held) Tenant() string { return h.d.GetTenant() }
+
 // Body is the message's body; it belongs to the caller.
 func (h held) Body() []byte { return h.d.GetBody() }
 

@@ -45,6 +45,9 @@ type Message struct {
 	Key string
 	// Type names the handler. At most 128 bytes.
 	Type string
+	// Tenant: whose share of the deliveries it uses; within a priority, tenants take
+	// turns. At most 256 bytes.
+	Tenant string
 	// Attributes: at most 32, names of 1–128 bytes, 64 KiB together.
 	Attributes map[string]*Attribute
 	// Delay is how long the message is not handed out. One with a key keeps its
@@ -77,7 +80,7 @@ type Message struct {
 type Retry = comandav1.Retry
 
 func (m *Message) size() int {
-	n := messageExtra + len(m.Body) + len(m.Key) + len(m.Type) + len(m.DedupID) + len(m.UniqueKey)
+	n := messageExtra + len(m.Body) + len(m.Key) + len(m.Type) + len(m.Tenant) + len(m.DedupID) + len(m.UniqueKey)
 	for name, a := range m.Attributes {
 		n += len(name) + len(a.GetString_()) + len(a.GetNumber()) + len(a.GetBytes()) + 16
 	}
@@ -154,7 +157,7 @@ func (c *Client) sending(m *Message) (*sending, error) {
 	}
 	e := c.entries.Get().(*sending)
 	e.size = m.size()
-	e.in.Body, e.in.Key, e.in.Type, e.in.Attributes = m.Body, m.Key, m.Type, m.Attributes
+	e.in.Body, e.in.Key, e.in.Type, e.in.Tenant, e.in.Attributes = m.Body, m.Key, m.Type, m.Tenant, m.Attributes
 	if m.Delay != 0 {
 		e.in.Delay = durationpb.New(m.Delay)
 	}

@@ -57,6 +57,7 @@ func deliveryObject(d *client.Delivery) object {
 		{"token", d.Token()},
 		{"key", d.Key()},
 		{"type", d.Type()},
+		{"tenant", d.Tenant()},
 		{"attempt", d.Attempt()},
 		{"deliveries", d.Deliveries()},
 		{"fence", d.Fence()},
@@ -177,6 +178,7 @@ func newMessageList(a *app) *cobra.Command {
 	f.StringVar(&o.State, "state", "", "ready, scheduled, leased, dead, finished, expired or cancelled (default ready or, with --key, all that have not ended)")
 	f.StringVar(&o.Key, "key", "", "only messages of this key")
 	f.StringVar(&o.Type, "type", "", "only messages of this type; there is no index, so rows are looked at and left out")
+	f.StringVar(&o.Tenant, "tenant", "", "only messages of this tenant; there is no index either")
 	f.Var(&since, "since", "sent then or later: a time as 2026-01-31T18:00:00Z, or how long ago as 90s")
 	f.Var(&until, "until", "sent before then: a time, or how long ago")
 	f.BoolVar(&every, "all-queues", false, "of every queue")

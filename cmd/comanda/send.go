@@ -57,6 +57,7 @@ func newSend(a *app) *cobra.Command {
 	f.StringVar(&file, "file", "", "read the body from this file")
 	f.StringVar(&m.Key, "key", "", "messages of one key run in order, one at a time")
 	f.StringVar(&m.Type, "type", "", "names the handler")
+	f.StringVar(&m.Tenant, "tenant", "", "whose share of the deliveries it uses: tenants take turns")
 	f.DurationVar(&m.Delay, "delay", 0, "hand the message out no sooner than after this time")
 	f.Var((*timeFlag)(&m.DeliverAt), "deliver-at", "hand the message out no sooner than at this time, as 2026-01-31T18:00:00Z")
 	f.Var((*timeFlag)(&m.Expires), "expires", "when it is of no use any more: a time, or how long from now")

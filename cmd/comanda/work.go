@@ -34,7 +34,7 @@ func newWork(a *app) *cobra.Command {
 		Long: `Run a command for each message of a queue.
 
 The command runs in 'sh -c' with the body on its standard input and the rest in
-COMANDA_ID, COMANDA_KEY, COMANDA_TYPE, COMANDA_ATTEMPT, COMANDA_TOKEN,
+COMANDA_ID, COMANDA_KEY, COMANDA_TYPE, COMANDA_TENANT, COMANDA_ATTEMPT, COMANDA_TOKEN,
 COMANDA_FENCE and COMANDA_QUEUE. Exit code 0 acks the message, 65 rejects it, any
 other has it tried again and keeps the end of standard error in its history.
 
@@ -113,7 +113,7 @@ func (r *runner) handle(ctx context.Context, j *client.RawJob) error {
 	defer child.ended()
 	cmd.WaitDelay = termWait + pipeWait // a grandchild may keep the pipes open
 	cmd.Env = append(os.Environ(),
-		"COMANDA_ID="+j.ID(), "COMANDA_KEY="+envText(j.Key()), "COMANDA_TYPE="+envText(j.Type()),
+		"COMANDA_ID="+j.ID(), "COMANDA_KEY="+envText(j.Key()), "COMANDA_TYPE="+envText(j.Type()), "COMANDA_TENANT="+envText(j.Tenant()),
 		"COMANDA_ATTEMPT="+strconv.Itoa(j.Attempt()), "COMANDA_TOKEN="+j.Token(),
 		"COMANDA_FENCE="+strconv.FormatUint(j.Fence(), 10), "COMANDA_QUEUE="+j.Queue())
 	stdin, err := cmd.StdinPipe()

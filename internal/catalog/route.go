@@ -10,6 +10,9 @@ import (
 // Hash places a key in the queue.
 func (q *Queue) Hash(key string) message.KeyHash { return message.HashKey(&q.Secret, key) }
 
+// HashTenant is a tenant's number.
+func (q *Queue) HashTenant(tenant string) uint64 { return message.HashTenant(&q.Secret, tenant) }
+
 // HashIn places a dedup id or a unique key, which count within a key ("": of none).
 func (q *Queue) HashIn(key, id string) message.KeyHash {
 	b := binary.AppendUvarint(make([]byte, 0, 256), uint64(len(key)))

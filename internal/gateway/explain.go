@@ -13,7 +13,7 @@ import (
 func shown(q *catalog.Queue, d *queue.Detail) message.Shown {
 	s := message.Shown{
 		ID: d.ID, Queue: q.Name, Shard: q.Name + "/" + d.Shard, State: d.State, Reason: reason(q, d),
-		Key: d.Key, Type: d.Type, Attributes: d.Attributes, Body: d.Body, BodySize: d.BodySize,
+		Key: d.Key, Type: d.Type, Tenant: d.Tenant, Attributes: d.Attributes, Body: d.Body, BodySize: d.BodySize,
 		Attempts: d.Attempts, Deliveries: d.Deliveries, WorkerDeaths: d.Deaths,
 		SentAt: time.UnixMilli(d.SentAt), Worker: d.Worker, Priority: int(d.Priority), Retry: d.Retry,
 	}
@@ -66,6 +66,9 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 		case "rate":
 			return fmt.Sprintf("the queue hands out no more than %d messages in %s (rate)", q.Settings.Rate.Count, q.Settings.Rate.Per)
 		}
+		if d.InTurn {
+			return inTurn(d)
+		}
 		if q.Settings.Assign == message.AssignSingle {
 			return "ready: it waits for the one worker that gets the queue's messages; others stand by (assign single)"
 		}
@@ -88,6 +91,14 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 	case message.Finished, message.Expired, message.Cancelled:
 	}
 	return ""
+}
+
+// inTurn says whose turn a message waits for.
+func inTurn(d *queue.Detail) string {
+	if d.Tenant == "" {
+		return "ready: messages without a tenant wait their turn, for tenants have messages of its priority ready as well"
+	}
+	return fmt.Sprintf("ready: its tenant %q waits its turn, for others have messages of its priority ready as well", d.Tenant)
 }
 
 func stamp(wall int64) string { return time.UnixMilli(wall).UTC().Format("2006-01-02T15:04:05.000Z") }

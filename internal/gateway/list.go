@@ -26,7 +26,7 @@ const pageBytes = 4 << 20
 
 func size(ms []message.Shown) (n int) {
 	for i := range ms {
-		n += message.MessageOverhead + len(ms[i].Key) + len(ms[i].Type) + len(ms[i].LastError)
+		n += message.MessageOverhead + len(ms[i].Key) + len(ms[i].Type) + len(ms[i].Tenant) + len(ms[i].LastError)
 		for _, a := range ms[i].Attributes {
 			n += len(a.Name) + len(a.Value)
 		}
@@ -152,7 +152,7 @@ func (l *list) run(ctx context.Context, q **catalog.Queue, cell int, cursor []by
 	g, o := l.gateway, &l.options
 	ask := queue.ListQuery{
 		Queue: (*q).Number, State: o.State, From: queue.Cursor{Cell: cell, Key: cursor}, Limit: o.Max - len(l.out.Messages),
-		Key: o.Key, Type: o.Type, Since: wallOf(o.Since), Until: wallOf(o.Until), Rows: message.MaxExamined - l.out.Plan.Rows,
+		Key: o.Key, Type: o.Type, Tenant: o.Tenant, Since: wallOf(o.Since), Until: wallOf(o.Until), Rows: message.MaxExamined - l.out.Plan.Rows,
 	}
 	if o.Key != "" {
 		ask.Hash = (*q).Hash(o.Key)

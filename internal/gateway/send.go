@@ -105,6 +105,9 @@ type sending struct {
 // neighbours.
 func (s *sending) place(i int, m message.New) item {
 	x := item{at: i, sent: queue.Sent{New: m}}
+	if m.Tenant != "" {
+		x.sent.TenantHash = s.queue.HashTenant(m.Tenant)
+	}
 	if m.Key != "" {
 		x.sent.Hash = s.queue.Hash(m.Key)
 		x.sent.Cell = x.sent.Hash.Point().Cell()

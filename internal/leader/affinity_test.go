@@ -25,8 +25,8 @@ type handout struct {
 }
 
 func newHandout(names ...string) *handout {
-	c := &cell{queue: 1}
-	c.window.whole = true
+	c := newCell(1, 0)
+	c.window.whole, c.turns.whole = true, true
 	h := &handout{g: &Group{limit: 1 << 30}, l: &line{number: 1, cells: []*cell{c}, workers: newWorkers()}, c: c, owner: map[uint64]string{}}
 	for _, name := range names {
 		h.wait(name, 1<<20)

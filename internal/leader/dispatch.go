@@ -72,9 +72,11 @@ type grant struct {
 	floors []queue.Floor
 }
 
+// fillJob reads rows for a window.
 type fillJob struct {
-	cell  *cell
-	after *queue.Ref
+	cell   *cell
+	window *window // a later purge gives the cell others
+	after  *queue.Ref
 }
 
 // dispatch hands out what a line has to those who wait for it, and reads more
@@ -88,18 +90,19 @@ func (g *Group) dispatch(l *line) {
 			g.mu.Unlock()
 			return
 		}
-		fills := l.fills()
+		fills, searches := l.fills(), l.searches()
+		reads := len(fills) + len(searches)
 		var grants []grant
-		if len(fills) == 0 && !l.granting {
+		if reads == 0 && !l.granting {
 			grants = g.grants(l)
 			l.granting = len(grants) > 0
 		}
 		g.mu.Unlock()
-		if len(fills)+len(grants) == 0 {
+		if reads+len(grants) == 0 {
 			return
 		}
-		for _, f := range fills {
-			g.fill(l, f)
+		if reads > 0 && !g.read(l, fills, searches) {
+			return // the host ends
 		}
 		if len(grants) > 0 {
 			g.proposeGrants(l, grants)
@@ -125,36 +128,90 @@ func (g *Group) postpone(l *line) {
 	}
 }
 
-// fills are the cells whose windows want rows, while somebody waits.
+// fills are the windows that want rows, while somebody waits.
 func (l *line) fills() (fills []fillJob) {
 	if !l.wanted() || l.paused {
 		return nil
 	}
+	fill := func(c *cell, w *window) {
+		w.filling = true
+		fills = append(fills, fillJob{c, w, w.end})
+	}
 	for _, c := range l.cells {
 		if c.window.wantsFill() {
-			c.window.filling = true
-			fills = append(fills, fillJob{c, c.window.end})
+			fill(c, c.window)
 		}
 	}
+	for _, w := range l.hungry {
+		w.hungry = false
+		if w.cell.turns.by[w.turn] == w && w.wantsFill() {
+			fill(w.cell, w)
+		}
+	}
+	l.hungry = l.hungry[:0]
 	return fills
 }
 
-func (g *Group) fill(l *line, f fillJob) {
+// searches look for more turns, while somebody waits.
+func (l *line) searches() (searches []searchJob) {
+	if !l.wanted() || l.paused {
+		return nil
+	}
+	for _, c := range l.cells {
+		if t := c.turns; t.wantsSearch() {
+			t.searching, t.missed = true, false
+			searches = append(searches, searchJob{c, t, t.end, maxTurns - len(t.by)})
+		}
+	}
+	return searches
+}
+
+// read does what is to be read for a line; false: there is nothing to read from.
+func (g *Group) read(l *line, fills []fillJob, searches []searchJob) bool {
 	index := g.raft.Status().Applied // before the view: what it shows is at least that
 	view := g.raft.View()
 	if view == nil {
-		return // the host ends
+		return false
 	}
-	offers := queue.Offers(view, l.number, f.cell.number, f.after, windowFill)
-	view.Close()
+	defer view.Close()
+	for _, f := range fills {
+		g.fill(l, f, view, index)
+	}
+	for _, s := range searches {
+		read := queue.Turns(view, l.number, s.cell.number, s.after, s.limit)
+		g.mu.Lock()
+		l.found(s, read)
+		g.mu.Unlock()
+	}
+	return true
+}
+
+func (g *Group) fill(l *line, f fillJob, view queue.Reader, index uint64) {
+	w := f.window
+	_, size, _ := w.sizes()
+	var offers []queue.Offer
+	if w.cell == nil {
+		offers = queue.Offers(view, l.number, f.cell.number, f.after, size)
+	} else {
+		offers = queue.OffersOf(view, l.number, f.cell.number, w.turn, f.after, size)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if f.after == nil && len(offers) > 0 {
+	if w.cell == nil && f.after == nil && len(offers) > 0 {
 		// Nothing lies before the first row, so the next leader need not look
 		// there: a lease takes it along.
-		f.cell.window.floor = &queue.Floor{Cell: f.cell.number, Priority: offers[0].Priority, Seq: offers[0].Seq, Index: index}
+		w.floor = &queue.Floor{Cell: f.cell.number, Priority: offers[0].Priority, Seq: offers[0].Seq, Index: index}
 	}
-	f.cell.window.fill(f.after, offers)
+	l.filled(f, offers)
+}
+
+// filled takes in what was read for a window.
+func (l *line) filled(f fillJob, offers []queue.Offer) {
+	w := f.window
+	w.fill(f.after, offers)
+	if w.cell != nil && w.cell.turns.by[w.turn] == w {
+		l.settleTurn(w)
+	}
 }
 
 func (l *line) floors() (fs []queue.Floor) {
@@ -199,7 +256,7 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 		}
 		for _, o := range rest {
 			if at := l.cell(o.Cell); at != nil { // else it was spun off meanwhile
-				at.window.offer(o)
+				l.offer(at, o)
 			}
 		}
 	}

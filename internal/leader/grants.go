@@ -34,7 +34,7 @@ func (g *Group) grants(l *line) []grant {
 		if free <= 0 {
 			break
 		}
-		key := from.window.offers[0].Key
+		key := from.offers[0].Key
 		w, n := p.choose(key)
 		if w == nil {
 			l.beckon(l.available())
@@ -171,23 +171,6 @@ func (p *pass) end() {
 	}
 }
 
-func (l *line) available() (n int) {
-	for _, c := range l.cells {
-		n += len(c.window.offers)
-	}
-	return n
-}
-
-// first is the cell with the first message over all, by priority and arrival.
-func (l *line) first() (first *cell) {
-	for _, c := range l.cells {
-		if len(c.window.offers) > 0 && (first == nil || order(c.window.offers[0].Ref, first.window.offers[0].Ref) < 0) {
-			first = c
-		}
-	}
-	return first
-}
-
 // take takes the first message for a grant and, if it has no key, up to n with
 // those that follow and have none either.
 func (l *line) take(gr *grant, n int) (took int) {
@@ -196,11 +179,11 @@ func (l *line) take(gr *grant, n int) (took int) {
 		if from == nil {
 			break
 		}
-		keyed = from.window.offers[0].Key != 0
+		keyed = from.offers[0].Key != 0
 		if keyed && took > 0 {
 			break
 		}
-		gr.offers = append(gr.offers, from.window.pop())
+		gr.offers = append(gr.offers, l.pop(from))
 	}
 	return took
 }

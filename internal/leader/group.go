@@ -55,6 +55,8 @@ type line struct {
 	paused  bool
 	shards  []queue.ShardInfo // those in this group
 	cells   []*cell           // those in this group
+	order   turnOrder         // of the tenants
+	hungry  []*window         // of turns: they want rows
 	workers workers           // who receives from it
 	peeks   []chan struct{}   // of other nodes: closed when there is something to take
 
@@ -70,12 +72,13 @@ type line struct {
 type cell struct {
 	queue  uint32
 	number int
-	window window
+	window *window // of messages without a tenant
+	turns  *turns
 	timers [queue.TimerKinds]timers
 }
 
 func newCell(number uint32, n int) *cell {
-	c := &cell{queue: number, number: n}
+	c := &cell{queue: number, number: n, window: &window{}, turns: newTurns()}
 	for kind := range c.timers {
 		c.timers[kind] = timers{cell: c, kind: queue.TimerKind(kind)}
 	}
@@ -302,10 +305,10 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	case queue.SessionEnded:
 		g.sessions.end(e.Session, e.Incarnation)
 	case queue.Offered:
-		c.window.offer(queue.Offer{Ref: e.Ref, Key: e.Key})
+		l.offer(c, queue.Offer{Ref: e.Ref, Key: e.Key, Tenant: e.Tenant})
 		return l
 	case queue.Withdrawn:
-		c.window.withdraw(e.Ref)
+		l.withdraw(c, queue.Offer{Ref: e.Ref, Tenant: e.Tenant})
 	case queue.Due:
 		g.schedule(c, e.Timer, e.At)
 	}
@@ -336,6 +339,7 @@ func (g *Group) purge(number uint32) {
 	}
 	for i, c := range l.cells {
 		g.unschedule(c)
+		l.forgetTurns(c)
 		l.cells[i] = newCell(number, c.number)
 	}
 	g.endLeases(number)

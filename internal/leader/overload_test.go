@@ -89,8 +89,8 @@ func TestRefusalsDoNotPileUp(t *testing.T) {
 	const receivers = 10_000
 	r := newRig(t)
 	r.stop() // the group refuses everything, and forgets who waited
-	c := &cell{queue: 1}
-	c.window.whole = true
+	c := newCell(1, 0)
+	c.window.whole, c.turns.whole = true, true
 	c.window.offer(queue.Offer{Ref: queue.Ref{Seq: 1}})
 	l := &line{number: 1, cells: []*cell{c}, workers: newWorkers()}
 	for range receivers {

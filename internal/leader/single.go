@@ -21,7 +21,7 @@ func (g *Group) grantsToOne(l *line) []grant {
 		if free <= 0 {
 			break
 		}
-		n := p.give(w, from.window.offers[0].Key, free)
+		n := p.give(w, from.offers[0].Key, free)
 		g.leasing += n
 		l.leasing += n
 	}

@@ -25,6 +25,7 @@ func (g *Group) letGo(l *line) {
 	l.cells = slices.DeleteFunc(l.cells, func(c *cell) bool {
 		if gone(c.number) {
 			g.unschedule(c)
+			l.forgetTurns(c)
 			return true
 		}
 		return false

@@ -14,9 +14,9 @@ const (
 	windowLow  = 250   // below it more is read
 )
 
-// window holds the first of a cell's messages that may go out, by priority and
-// arrival: a part of the cell's ready rows without those for which a lease is
-// proposed.
+// window holds the first of a cell's messages that may go out, of those without a
+// tenant or of one turn, by priority and arrival: a part of their ready rows without
+// those for which a lease is proposed.
 type window struct {
 	offers []queue.Offer // in order
 	// whole: offers are all there are. Else the rows after end were not read yet.
@@ -29,6 +29,20 @@ type window struct {
 	// floor is where the first read from the cell's floor found its first row,
 	// for the next lease to carry.
 	floor *queue.Floor
+
+	// Of a turn: where it is, how many are read at a time, and whether its line knows
+	// that it wants rows.
+	cell   *cell
+	turn   queue.Turn
+	size   int // 0: windowFill
+	hungry bool
+}
+
+func (w *window) sizes() (low, read, most int) {
+	if w.size == 0 {
+		return windowLow, windowFill, windowMax
+	}
+	return w.size / 4, w.size, 4 * w.size
 }
 
 func order(a, b queue.Ref) int {
@@ -53,9 +67,9 @@ func (w *window) insert(o queue.Offer) {
 	} else {
 		w.offers = slices.Insert(w.offers, i, o)
 	}
-	if len(w.offers) > windowMax {
-		w.offers = w.offers[:windowMax]
-		w.whole, w.end = false, new(w.offers[windowMax-1].Ref)
+	if _, _, most := w.sizes(); len(w.offers) > most {
+		w.offers = w.offers[:most]
+		w.whole, w.end = false, new(w.offers[most-1].Ref)
 	}
 }
 
@@ -73,13 +87,18 @@ func (w *window) withdraw(r queue.Ref) {
 }
 
 // wantsFill says that rows should be read now.
-func (w *window) wantsFill() bool { return !w.whole && !w.filling && len(w.offers) < windowLow }
+func (w *window) wantsFill() bool {
+	low, _, _ := w.sizes()
+	return !w.whole && !w.filling && len(w.offers) < low
+}
 
-// fill takes in what was read after a former end, windowFill at the most.
+// fill takes in what was read after a former end, as many as it reads at a time at
+// the most.
 func (w *window) fill(after *queue.Ref, read []queue.Offer) {
 	w.filling = false
 	if w.end == after {
-		w.whole = len(read) < windowFill
+		_, size, _ := w.sizes()
+		w.whole = len(read) < size
 		if !w.whole {
 			w.end = new(read[len(read)-1].Ref)
 		}

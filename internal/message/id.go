@@ -37,6 +37,10 @@ func HashKey(s *Secret, key string) KeyHash {
 	return KeyHash{Hi: hi, Lo: lo}
 }
 
+// HashTenant is a tenant's number in a queue, never 0. With the secret nobody can
+// make two tenants that share one.
+func HashTenant(s *Secret, tenant string) uint64 { return max(HashKey(s, tenant).Hi, 1) }
+
 // ID names a message for ever: its queue's number (28 bits), its point (44)
 // and its place in the shard's order (50), laid out as a UUID version 8
 // (RFC 9562, section 5.8). It finds its message without a search, also after

@@ -9,6 +9,7 @@ const (
 	MaxKey            = 256 // bytes
 	MaxType           = 128 // bytes
 	MaxDedupID        = 256 // bytes; of a unique key as well
+	MaxTenant         = 256 // bytes
 	MaxDedupWindow    = 7 * 24 * time.Hour
 	MaxWorker         = 256      // bytes
 	MaxAttributes     = 32       // a message

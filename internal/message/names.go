@@ -96,6 +96,7 @@ type New struct {
 	Body       []byte
 	Key        string
 	Type       string
+	Tenant     string        // whose share of the deliveries it uses
 	Attributes []Attribute   // sorted by name, names unique
 	Delay      time.Duration // by the servers' running time
 	DeliverAt  time.Time     // or: not before it; zero: at once
@@ -109,7 +110,7 @@ type New struct {
 
 // Size is about how many bytes the message takes on its way.
 func (m *New) Size() int {
-	n := MessageOverhead + len(m.Body) + len(m.Key) + len(m.Type) + len(m.DedupID) + len(m.UniqueKey)
+	n := MessageOverhead + len(m.Body) + len(m.Key) + len(m.Type) + len(m.Tenant) + len(m.DedupID) + len(m.UniqueKey)
 	for i := range m.Attributes {
 		n += len(m.Attributes[i].Name) + len(m.Attributes[i].Value) + 4
 	}
@@ -125,6 +126,9 @@ func (m *New) Check() error {
 		return err
 	}
 	if err := checkText("type", m.Type, MaxType); err != nil {
+		return err
+	}
+	if err := checkText("tenant", m.Tenant, MaxTenant); err != nil {
 		return err
 	}
 	if m.Delay < 0 {

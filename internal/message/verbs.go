@@ -112,6 +112,7 @@ type Delivery struct {
 	Queue      string
 	Key        string
 	Type       string
+	Tenant     string
 	Attributes []Attribute
 	Body       []byte
 	Attempt    int // failed ones + 1
@@ -184,6 +185,7 @@ type Shown struct {
 	Reason       string // why it is not running now, in words
 	Key          string
 	Type         string
+	Tenant       string
 	Attributes   []Attribute
 	Body         []byte
 	BodySize     int
@@ -207,13 +209,14 @@ const AllQueues = "*"
 
 // ListOptions say which messages to list.
 type ListOptions struct {
-	State State     // 0: ready ones or, with a key, all that have not ended
-	Key   string    // empty: any, and messages without one
-	Type  string    // empty: any
-	Since time.Time // sent then or later; zero: at any time
-	Until time.Time // sent before then; zero: at any time
-	Max   int       // 1 to MaxBatch
-	Page  string    // from the answer before
+	State  State     // 0: ready ones or, with a key, all that have not ended
+	Key    string    // empty: any, and messages without one
+	Type   string    // empty: any
+	Tenant string    // empty: any
+	Since  time.Time // sent then or later; zero: at any time
+	Until  time.Time // sent before then; zero: at any time
+	Max    int       // 1 to MaxBatch
+	Page   string    // from the answer before
 	ReadOptions
 }
 
@@ -228,7 +231,10 @@ func (o *ListOptions) Check() error {
 	if err := CheckKey(o.Key); err != nil {
 		return err
 	}
-	return checkText("type", o.Type, MaxType)
+	if err := checkText("type", o.Type, MaxType); err != nil {
+		return err
+	}
+	return checkText("tenant", o.Tenant, MaxTenant)
 }
 
 // ListPlan tells what a list cost.

@@ -41,13 +41,14 @@ func New() *Machine {
 // Effect tells the leader what an entry changed, so that its window and timers
 // need no scan. Effects are not part of the state.
 type Effect struct {
-	Kind  EffectKind
-	Queue uint32
-	Ref   Ref    // Offered, Withdrawn, Leased, Ended, Due, Withheld
-	Key   uint64 // Offered: as in an Offer
-	Fence uint64 // Leased, Ended
-	At    int64  // Leased: deadline, 0 if bound to a session; group time, ms. Due: when, in the time of Timer
-	Timer TimerKind
+	Kind   EffectKind
+	Queue  uint32
+	Ref    Ref    // Offered, Withdrawn, Leased, Ended, Due, Withheld
+	Key    uint64 // Offered: as in an Offer
+	Tenant uint64 // Offered, Withdrawn: as in an Offer
+	Fence  uint64 // Leased, Ended
+	At     int64  // Leased: deadline, 0 if bound to a session; group time, ms. Due: when, in the time of Timer
+	Timer  TimerKind
 	// LeaseSet: what it is bound to. SessionAttached. SessionEnded: this
 	// incarnation and all before it, whose leases are to be ended now.
 	Session, Incarnation uint64

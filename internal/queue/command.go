@@ -15,8 +15,9 @@ type Send struct {
 
 // Sent is one message of a Send.
 type Sent struct {
-	Cell int             // without a key: where the sender's lane is
-	Hash message.KeyHash // with a key
+	Cell       int             // without a key: where the sender's lane is
+	Hash       message.KeyHash // with a key
+	TenantHash uint64          // with a tenant, not 0
 	// Of the dedup id and the unique key, each within the key.
 	DedupHash, UniqueHash message.KeyHash
 	message.New
@@ -38,6 +39,7 @@ const (
 	sentDedup
 	sentUnique
 	sentExisting // on_conflict
+	sentTenant
 )
 
 // Command encodes c.
@@ -45,7 +47,7 @@ func (c *Send) Command() Command {
 	size := 16
 	for i := range c.Messages {
 		m := &c.Messages[i]
-		size += 40 + len(m.Key) + len(m.Type) + 4*len(m.Attributes)
+		size += 40 + len(m.Key) + len(m.Type) + len(m.Tenant) + 4*len(m.Attributes)
 	}
 	b := append(make([]byte, 0, size), cmdSend, laneNone)
 	b = binary.AppendUvarint(b, uint64(c.Queue))
@@ -88,6 +90,9 @@ func (c *Send) Command() Command {
 		if flags&sentUnique != 0 {
 			b = putString(appendHash(b, m.UniqueHash), m.UniqueKey)
 		}
+		if flags&sentTenant != 0 {
+			b = putString(binary.BigEndian.AppendUint64(b, m.TenantHash), m.Tenant)
+		}
 		bodies[i] = m.Body
 	}
 	return Command{Head: b, Bodies: bodies}
@@ -97,6 +102,7 @@ func (m *Sent) flags() (flags uint64) {
 	for flag, set := range [...]bool{
 		m.Key != "", m.Delay > 0, m.Type != "", len(m.Attributes) > 0, m.Priority > 0, m.Retry != nil,
 		!m.DeliverAt.IsZero(), !m.Expires.IsZero(), m.DedupID != "", m.UniqueKey != "", m.OnConflict == message.ConflictExisting,
+		m.Tenant != "",
 	} {
 		if set {
 			flags |= 1 << flag
@@ -149,10 +155,16 @@ func (m *Sent) decode(d *decoder) {
 	if flags&sentExisting != 0 {
 		m.OnConflict = message.ConflictExisting
 	}
+	if flags&sentTenant != 0 {
+		if m.TenantHash, m.Tenant = d.fixed64(), d.string(); m.TenantHash == 0 || m.Tenant == "" {
+			d.fail()
+			m.TenantHash, m.Tenant = 0, ""
+		}
+	}
 	if m.Key == "" && (m.DedupID != "" || m.UniqueKey != "") {
 		m.Cell = placed(m.dedup(), m.unique()).Point().Cell()
 	}
-	if flags >= sentExisting<<1 {
+	if flags >= sentTenant<<1 {
 		d.fail() // of a newer version
 	}
 }
@@ -191,7 +203,19 @@ type Offer struct {
 	Ref
 	// Key is the upper half of its key's hash, for whoever chooses; 0: no key.
 	Key uint64
+	// Tenant is its tenant's number; 0: it has none.
+	Tenant uint64
 }
+
+// Turn is what one tenant has ready of one priority. Higher priorities go first;
+// within one the tenants take turns, and messages without one are as another tenant's.
+type Turn struct {
+	Priority byte
+	Tenant   uint64 // 0: no tenant
+}
+
+// Turn is where the offer belongs.
+func (o *Offer) Turn() Turn { return Turn{Priority: o.Priority, Tenant: o.Tenant} }
 
 // Refs are what a Lease of offers names.
 func Refs(offers []Offer) []Ref {

@@ -28,7 +28,7 @@ func Describe(space uint64, key, value []byte) (s string) {
 		return where + fmt.Sprintf("cell ready=%d scheduled=%d leased=%d dead=%d finished=%d ring=%d..%d floors=%v", c.counts.Ready, c.counts.Scheduled, c.counts.Leased, c.counts.Dead, c.counts.Finished, c.head, c.tail, c.floors)
 	case rowData:
 		h, _, _ := decodeHead(beUint64(key[1:]), value)
-		return where + fmt.Sprintf("data seq=%d key=%q type=%q priority=%d sent=%s body=%d bytes", h.Seq, h.Key, h.Type, h.Priority, wallTime(h.SentAt), h.BodySize)
+		return where + fmt.Sprintf("data seq=%d key=%q tenant=%q type=%q priority=%d sent=%s body=%d bytes", h.Seq, h.Key, h.Tenant, h.Type, h.Priority, wallTime(h.SentAt), h.BodySize)
 	case rowBody:
 		return where + fmt.Sprintf("body seq=%d %d bytes", beUint64(key[1:]), len(value))
 	case rowState:
@@ -43,6 +43,8 @@ func Describe(space uint64, key, value []byte) (s string) {
 		return where + fmt.Sprintf("lease seq=%d fence=%d worker=%q %s", beUint64(key[1:]), beUint64(key[9:]), l.worker, until)
 	case rowReady:
 		return where + fmt.Sprintf("ready priority=%d seq=%d counter=%d key=%x", message.MaxPriority-int(key[1]), beUint64(key[2:]), binary.BigEndian.Uint32(key[10:]), value)
+	case rowTurn:
+		return where + fmt.Sprintf("ready priority=%d tenant=%x seq=%d counter=%d key=%x", message.MaxPriority-int(key[1]), key[2:10], beUint64(key[10:]), binary.BigEndian.Uint32(key[18:]), value)
 	case rowDedup:
 		d := decoder{b: value}
 		return where + fmt.Sprintf("dedup id %x first-seq=%d until=%d ms group time", key[9:], d.uint(), d.int())

@@ -17,6 +17,8 @@ type Head struct {
 	Key        string
 	Hash       message.KeyHash // only with a key
 	Type       string
+	Tenant     string
+	TenantHash uint64 // with a tenant, not 0
 	Attributes []message.Attribute
 	SentAt     int64 // wall time, ms since 1970
 	Due        int64 // group time, ms; 0: ready at once
@@ -32,7 +34,7 @@ type Head struct {
 
 // size is about how many bytes a message without its body takes in an answer.
 func (h *Head) size() int64 {
-	n := message.MessageOverhead + len(h.Key) + len(h.Type)
+	n := message.MessageOverhead + len(h.Key) + len(h.Type) + len(h.Tenant)
 	for i := range h.Attributes {
 		n += len(h.Attributes[i].Name) + len(h.Attributes[i].Value) + 16
 	}
@@ -56,6 +58,7 @@ const (
 	headExpires
 	headDedup
 	headUnique
+	headTenant
 )
 
 // appendHead writes the data row: flags, the parts that the flags name, and
@@ -92,6 +95,9 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	if h.Unique != nil {
 		flags |= headUnique
 	}
+	if h.Tenant != "" {
+		flags |= headTenant
+	}
 	b = append(binary.AppendUvarint(b, flags), h.Priority)
 	b = putInt(b, h.SentAt)
 	if flags&headKeyed != 0 {
@@ -121,6 +127,9 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	}
 	if flags&headUnique != 0 {
 		b = h.Unique.append(b)
+	}
+	if flags&headTenant != 0 {
+		b = putString(binary.BigEndian.AppendUint64(b, h.TenantHash), h.Tenant)
 	}
 	b = binary.AppendUvarint(b, uint64(len(body)))
 	if flags&headBodyApart == 0 {
@@ -173,7 +182,10 @@ func readHead(d *decoder) (h Head, body []byte, apart bool) {
 	if flags&headUnique != 0 {
 		h.Unique = decodeMark(d)
 	}
-	if flags >= headUnique<<1 {
+	if flags&headTenant != 0 {
+		h.TenantHash, h.Tenant = d.fixed64(), d.string()
+	}
+	if flags >= headTenant<<1 {
 		d.fail() // of a newer version
 	}
 	h.BodySize = int(d.uint())

@@ -187,6 +187,7 @@ type finished struct {
 	deaths     int
 	// For the message's point.
 	dedup, unique *Mark
+	tenant        string
 }
 
 // state is how the message ended.
@@ -211,11 +212,14 @@ func (f *finished) append(b []byte) []byte {
 	b = putInt(putString(b, f.kind), int64(f.bodySize))
 	b = putInt(putInt(b, int64(f.attempts)), int64(f.deliveries))
 	b = appendHistory(b, f.history)
-	if f.deaths > 0 || f.dedup != nil || f.unique != nil {
+	if f.deaths > 0 || f.dedup != nil || f.unique != nil || f.tenant != "" {
 		b = putInt(b, int64(f.deaths))
 	}
-	if f.dedup != nil || f.unique != nil {
+	if f.dedup != nil || f.unique != nil || f.tenant != "" {
 		b = f.unique.append(f.dedup.append(b))
+	}
+	if f.tenant != "" {
+		b = putString(b, f.tenant)
 	}
 	return b
 }
@@ -234,6 +238,9 @@ func decodeFinished(row []byte) finished {
 	}
 	if len(d.b) > 0 {
 		f.dedup, f.unique = decodeMark(&d), decodeMark(&d)
+	}
+	if len(d.b) > 0 {
+		f.tenant = d.string()
 	}
 	must(d.end("a finished row"))
 	return f

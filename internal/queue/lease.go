@@ -61,11 +61,14 @@ func (m *Machine) pace(q *queue, n int) {
 // changed since. The ready row is there exactly if it may (package comment).
 func (m *Machine) offered(q *queue, ref Ref) *stored {
 	c := m.cellOf(q, ref.Cell)
-	if c == nil || c.shard.full() || !m.rows.Has(c.space, m.keys.ready(ref.Priority, ref.Seq, ref.Counter)) {
+	if c == nil || c.shard.full() {
 		return nil
 	}
-	x, _ := m.loadAt(c, ref.Seq, ref.Counter)
-	if x != nil && m.expired(x) {
+	x, ok := m.loadAt(c, ref.Seq, ref.Counter)
+	if !ok || !m.rows.Has(c.space, m.keys.ready(Turn{ref.Priority, x.TenantHash}, ref.Seq, ref.Counter)) {
+		return nil
+	}
+	if m.expired(x) {
 		m.lapse(x) // before its timer
 		return nil
 	}
@@ -75,7 +78,7 @@ func (m *Machine) offered(q *queue, ref Ref) *stored {
 func (m *Machine) leaseOne(x *stored, ref Ref, l *lease) Leased {
 	c := x.cell
 	fence := m.next(c)
-	m.rows.SingleDelete(c.space, m.keys.ready(ref.Priority, ref.Seq, ref.Counter))
+	m.rows.SingleDelete(c.space, m.keys.ready(x.turn(), ref.Seq, ref.Counter))
 	m.buf = l.append(m.buf[:0])
 	m.rows.Set(c.space, m.keys.lease(x.Seq, fence), m.buf)
 	if x.keyed() {

@@ -24,12 +24,13 @@ type ListQuery struct {
 	From  Cursor        `json:"from"`
 	Limit int           `json:"limit"`
 
-	Key   string          `json:"key,omitempty"` // empty: any, and messages without one
-	Hash  message.KeyHash `json:"hash"`          // of the key
-	Type  string          `json:"type,omitempty"`
-	Since int64           `json:"since,omitempty"` // sent then or later, wall time, ms
-	Until int64           `json:"until,omitempty"` // sent before then; 0: no end
-	Rows  int             `json:"rows,omitempty"`  // examine no more than so many; 0: message.MaxExamined
+	Key    string          `json:"key,omitempty"` // empty: any, and messages without one
+	Hash   message.KeyHash `json:"hash"`          // of the key
+	Type   string          `json:"type,omitempty"`
+	Tenant string          `json:"tenant,omitempty"`
+	Since  int64           `json:"since,omitempty"` // sent then or later, wall time, ms
+	Until  int64           `json:"until,omitempty"` // sent before then; 0: no end
+	Rows   int             `json:"rows,omitempty"`  // examine no more than so many; 0: message.MaxExamined
 }
 
 // maxListed bounds how many bytes one List answers with.
@@ -113,6 +114,7 @@ func (a *ListQuery) lets(d *Detail, kind byte) bool {
 	case a.State != 0 && d.State != a.State,
 		a.Key != "" && (d.Key != a.Key || kind == rowTimer && !d.aside),
 		a.Type != "" && d.Type != a.Type,
+		a.Tenant != "" && d.Tenant != a.Tenant,
 		d.SentAt < a.Since,
 		a.Until != 0 && d.SentAt >= a.Until:
 		return false

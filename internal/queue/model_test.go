@@ -174,6 +174,9 @@ func (w *trial) send(t *rapid.T) {
 		m.Key = rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "key")
 		m.Hash = hashOf(m.Key)
 		m.Body = make([]byte, rapid.SampledFrom([]int{0, 10, 5000}).Draw(t, "size"))
+		if m.Tenant = rapid.SampledFrom([]string{"", "", "s", "t"}).Draw(t, "tenant"); m.Tenant != "" {
+			m.TenantHash = hashOf(m.Tenant).Hi
+		}
 		m.Type = rapid.SampledFrom([]string{"", "bake"}).Draw(t, "type")
 		if rapid.IntRange(0, 4).Draw(t, "delayed") == 0 {
 			m.Delay = 3 * time.Second
@@ -217,7 +220,7 @@ func (w *trial) send(t *rapid.T) {
 
 func (w *trial) offers() (offers []queue.Offer) {
 	for n := range message.Cells {
-		offers = append(offers, queue.Offers(w.rows, 1, n, nil, 1000)...)
+		offers = append(offers, everyOffer(w.rows, n)...)
 	}
 	return offers
 }
@@ -234,7 +237,7 @@ func (w *trial) lease(t *rapid.T) {
 	c := queue.Lease{Queue: 1, Worker: "w", Session: session, Length: 2 * time.Second, Items: picked, MaxBytes: rapid.SampledFrom([]int{1, 1 << 20}).Draw(t, "bytes")}
 	// As a leader does: it finds the first row of a cell and tells it with some
 	// later lease.
-	if all := w.offers(); len(all) > 0 && rapid.Bool().Draw(t, "scan") {
+	if all := w.offers(); len(all) > 0 && all[0].Tenant == 0 && rapid.Bool().Draw(t, "scan") {
 		w.floors = append(w.floors, queue.Floor{Cell: all[0].Cell, Priority: all[0].Priority, Seq: all[0].Seq, Index: uint64(len(w.entries))})
 	}
 	if len(w.floors) > 0 && rapid.Bool().Draw(t, "floor") {
@@ -453,7 +456,7 @@ func (w *trial) check(t *rapid.T) {
 		seq  uint64
 	}
 	want, barred := map[place]string{}, map[place]string{}
-	hashes, priorities := map[place]uint64{}, map[place]int{}
+	hashes, priorities, tenants := map[place]uint64{}, map[place]int{}, map[place]uint64{}
 	var counts message.Counts
 	for _, k := range w.order {
 		switch k.state {
@@ -472,6 +475,9 @@ func (w *trial) check(t *rapid.T) {
 			hashes[at] = hashOf(k.key).Hi
 		}
 		priorities[at] = k.sent.Priority
+		if k.sent.Tenant != "" {
+			tenants[at] = hashOf(k.sent.Tenant).Hi
+		}
 		if o := w.before(k); k.state == message.Ready && o == nil {
 			want[at] = k.name
 		} else if o != nil {
@@ -480,15 +486,18 @@ func (w *trial) check(t *rapid.T) {
 			barred[at] = fmt.Sprintf("%s is offered and is %s", k.name, k.state)
 		}
 	}
-	var last queue.Ref
+	var last queue.Offer
 	for _, r := range w.offers() {
 		at := place{r.Cell, r.Seq}
-		if int(r.Priority) != priorities[at] || (last.Cell == r.Cell && last.Seq > 0 && cmp.Or(cmp.Compare(r.Priority, last.Priority), cmp.Compare(last.Seq, r.Seq)) >= 0) {
-			t.Fatalf("%s, of priority %d, is offered as %+v after %+v", want[at], priorities[at], r.Ref, last)
+		if int(r.Priority) != priorities[at] || (last.Cell == r.Cell && last.Tenant == r.Tenant && last.Seq > 0 && cmp.Or(cmp.Compare(r.Priority, last.Priority), cmp.Compare(last.Seq, r.Seq)) >= 0) {
+			t.Fatalf("%s, of priority %d, is offered as %+v after %+v", want[at], priorities[at], r, last)
 		}
-		last = r.Ref
+		last = r
 		if want[at] == "" {
 			t.Fatal(barred[at])
+		}
+		if r.Tenant != tenants[at] {
+			t.Fatalf("%s is offered as tenant %x's and is %x's", want[at], r.Tenant, tenants[at])
 		}
 		if r.Key != hashes[at] {
 			t.Fatalf("%s is offered with hash %x, its key's is %x", want[at], r.Key, hashes[at])

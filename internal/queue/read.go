@@ -2,6 +2,7 @@ package queue
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 	"time"
 
@@ -136,8 +137,8 @@ func GroupTime(rows Reader) (groupTime, wall int64) {
 	return m.groupTime, m.wall
 }
 
-// Offers reads up to limit messages of a cell that may be handed out now, by
-// priority and arrival, from after a given one (nil: from the cell's floors).
+// Offers reads up to limit messages of a cell that may be handed out now and that
+// have no tenant, by priority and arrival, from after a given one (nil: from the cell's floors).
 func Offers(rows Reader, number uint32, n int, after *Ref, limit int) []Offer {
 	var k keys
 	var out []Offer
@@ -152,7 +153,7 @@ func Offers(rows Reader, number uint32, n int, after *Ref, limit int) []Offer {
 				from = max(from, after.Seq+1)
 			}
 		}
-		lo := slices.Clone(k.ready(byte(p), from, 0))
+		lo := slices.Clone(k.ready(Turn{Priority: byte(p)}, from, 0))
 		rows.Scan(c.space, lo, []byte{rowReady, byte(message.MaxPriority-p) + 1}, func(key, v []byte) bool {
 			o := Offer{Ref: Ref{Cell: n, Priority: byte(p), Seq: beUint64(key[2:]), Counter: binary.BigEndian.Uint32(key[10:])}}
 			if len(v) > 0 {
@@ -161,6 +162,50 @@ func Offers(rows Reader, number uint32, n int, after *Ref, limit int) []Offer {
 			out = append(out, o)
 			return len(out) < limit
 		})
+	}
+	return out
+}
+
+// OffersOf reads up to limit messages of a tenant in a cell that may be handed out
+// now, of one priority, by arrival, from after a given one (nil: from the first).
+func OffersOf(rows Reader, number uint32, n int, t Turn, after *Ref, limit int) []Offer {
+	var k keys
+	var out []Offer
+	from := uint64(0)
+	if after != nil {
+		from = after.Seq + 1
+	}
+	lo := slices.Clone(k.ready(t, from, 0))
+	rows.Scan(spaceOf(number, n), lo, k.ready(t, math.MaxUint64, math.MaxUint32), func(key, v []byte) bool {
+		o := Offer{Ref: Ref{Cell: n, Priority: t.Priority, Seq: beUint64(key[10:]), Counter: binary.BigEndian.Uint32(key[18:])}, Tenant: t.Tenant}
+		if len(v) > 0 {
+			o.Key = beUint64(v)
+		}
+		out = append(out, o)
+		return len(out) < limit
+	})
+	return out
+}
+
+// Turns reads up to limit turns that have messages in a cell which may be handed
+// out now, by priority and tenant, from after a given one (nil: from the first). It
+// goes from one to the next, whatever each of them has.
+func Turns(rows Reader, number uint32, n int, after *Turn, limit int) (out []Turn) {
+	var k keys
+	lo := []byte{rowTurn}
+	for len(out) < limit {
+		if after != nil {
+			lo = append(slices.Clone(k.ready(*after, math.MaxUint64, math.MaxUint32)), 0)
+		}
+		after = nil
+		rows.Scan(spaceOf(number, n), lo, []byte{rowTurn + 1}, func(key, _ []byte) bool {
+			after = &Turn{Priority: message.MaxPriority - key[1], Tenant: beUint64(key[2:])}
+			return false
+		})
+		if after == nil {
+			break
+		}
+		out = append(out, *after)
 	}
 	return out
 }
@@ -234,6 +279,9 @@ type Detail struct {
 	aside      bool // scheduled: outside the line of its key
 	Paused     bool
 	Limit      string // of the queue, that a ready message waits for: max_in_flight, rate
+	// InTurn: others of the message's priority and cell are ready besides its tenant's,
+	// so its tenant has a turn among them.
+	InTurn bool
 	// Blocker is why a ready message with a key may not go out: the key's
 	// message that goes first.
 	Blocker *Blocker
@@ -266,13 +314,41 @@ func Show(rows Reader, id message.ID) (*Detail, bool) {
 	return d, true
 }
 
+// othersReady says that a cell has messages of a turn's priority which may be handed
+// out and are not its tenant's.
+func othersReady(rows Reader, c *cell, t Turn) bool {
+	var k keys
+	after := []byte{rowTurn, message.MaxPriority - t.Priority}
+	if t.Tenant != 0 {
+		if first := []byte{rowReady, message.MaxPriority - t.Priority}; anyRow(rows, c.space, first, nextPriority(first)) {
+			return true
+		}
+		if anyRow(rows, c.space, after, k.turn(t)) {
+			return true
+		}
+		after = slices.Clone(k.ready(t, math.MaxUint64, math.MaxUint32))
+	}
+	return anyRow(rows, c.space, after, nextPriority(after))
+}
+
+// nextPriority is behind the rows of a priority.
+func nextPriority(row []byte) []byte { return []byte{row[0], row[1] + 1} }
+
+func anyRow(rows Reader, space uint64, lo, hi []byte) (found bool) {
+	rows.Scan(space, lo, hi, func(_, _ []byte) bool {
+		found = true
+		return false
+	})
+	return found
+}
+
 func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 	var k keys
 	s, _ := q.shardOf(c.number)
 	d := &Detail{Shard: s.Path, Paused: q.Paused}
 	if row, ok := rows.Get(c.space, k.seq(rowFinished, seq)); ok {
 		f := decodeFinished(row)
-		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, SentAt: f.sentAt, BodySize: f.bodySize, Dedup: f.dedup, Unique: f.unique}
+		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, Tenant: f.tenant, SentAt: f.sentAt, BodySize: f.bodySize, Dedup: f.dedup, Unique: f.unique}
 		d.State, d.Attempts, d.Deliveries, d.Deaths, d.History, d.FinishedAt = f.state(), f.attempts, f.deliveries, f.deaths, f.history, f.at
 	} else {
 		x, ok := load(rows, &k, c, seq)
@@ -302,6 +378,7 @@ func (d *Detail) explain(rows Reader, q *Info, c *cell) {
 		d.Blocker = blocker(rows, c, d)
 	}
 	d.Limit = q.limit(rows)
+	d.InTurn = othersReady(rows, c, Turn{Priority: d.Priority, Tenant: d.TenantHash})
 }
 
 // blocker finds the message of d's key that goes before it; nil if d has the

@@ -58,6 +58,7 @@ const (
 	rowState    = 's' // | seq → what decides once it is there
 	rowLease    = 'l' // | seq | fence → who holds it; set once
 	rowReady    = 'r' // | 9−priority (1) | seq | counter (4) → upper half of the key's hash (8), or nothing: may be handed out now
+	rowTurn     = 'y' // | 9−priority (1) | tenant (8) | seq | counter (4) → as rowReady, for messages with a tenant
 	rowTimer    = 't' // | due | seq | counter (4): ready at this group time
 	rowDeliver  = 'w' // | due | seq | counter (4): ready at this wall time
 	rowWindow   = 'v' // | due | seq | counter (4), which is 0 → point (8) | hash (16): the dedup row goes at this group time
@@ -105,10 +106,20 @@ func (k *keys) executed(node, seq uint64) []byte {
 	return k.b
 }
 
-func (k *keys) ready(priority byte, seq uint64, counter uint32) []byte {
-	k.b = append(k.one(rowReady), message.MaxPriority-priority)
+// ready is where a message lies that may be handed out now; tenant 0: it has none.
+func (k *keys) ready(t Turn, seq uint64, counter uint32) []byte {
+	if t.Tenant == 0 {
+		k.b = append(k.one(rowReady), message.MaxPriority-t.Priority)
+	} else {
+		k.turn(t)
+	}
 	k.b = binary.BigEndian.AppendUint64(k.b, seq)
 	k.b = binary.BigEndian.AppendUint32(k.b, counter)
+	return k.b
+}
+
+func (k *keys) turn(t Turn) []byte {
+	k.b = binary.BigEndian.AppendUint64(append(k.one(rowTurn), message.MaxPriority-t.Priority), t.Tenant)
 	return k.b
 }
 

@@ -81,7 +81,7 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 func (m *Machine) newHead(s *Sent) (Head, *message.Error) {
 	h := Head{
 		Key: s.Key, Hash: s.Hash, Type: s.Type, Attributes: s.Attributes, SentAt: m.wall,
-		BodySize: len(s.Body), Priority: byte(s.Priority), Retry: s.Retry,
+		BodySize: len(s.Body), Tenant: s.Tenant, TenantHash: s.TenantHash, Priority: byte(s.Priority), Retry: s.Retry,
 		Dedup: s.dedup(), Unique: s.unique(),
 	}
 	if s.Delay > 0 {

@@ -35,7 +35,7 @@ func pictureOf(rows queue.Reader, ids []message.ID) picture {
 		}
 	}
 	for n := range message.Cells {
-		p.Offers = append(p.Offers, queue.Offers(rows, 1, n, nil, 1000)...)
+		p.Offers = append(p.Offers, everyOffer(rows, n)...)
 		p.Timers = append(p.Timers, everyTimer(rows, n)...)
 		p.Deadlines = append(p.Deadlines, queue.Deadlines(rows, 1, n)...)
 	}

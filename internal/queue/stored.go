@@ -73,6 +73,8 @@ func (x *stored) ref() Ref {
 	return Ref{Cell: x.cell.number, Priority: x.Priority, Seq: x.Seq, Counter: x.counter()}
 }
 
+func (x *stored) turn() Turn { return Turn{Priority: x.Priority, Tenant: x.TenantHash} }
+
 // point is where the message stands.
 func (x *stored) point() message.Point {
 	switch {
@@ -103,11 +105,11 @@ func (m *Machine) publish(x *stored) {
 	if x.keyed() {
 		m.buf = binary.BigEndian.AppendUint64(m.buf, x.Hash.Hi)
 	}
-	m.rows.Set(x.cell.space, m.keys.ready(x.Priority, x.Seq, x.counter()), m.buf)
-	m.effect(Effect{Kind: Offered, Queue: x.cell.queue.number, Ref: x.ref(), Key: x.Hash.Hi})
+	m.rows.Set(x.cell.space, m.keys.ready(x.turn(), x.Seq, x.counter()), m.buf)
+	m.effect(Effect{Kind: Offered, Queue: x.cell.queue.number, Ref: x.ref(), Key: x.Hash.Hi, Tenant: x.TenantHash})
 	c := x.cell
-	if x.Seq == c.shard.counter {
-		return // just sent
+	if x.Seq == c.shard.counter || x.TenantHash != 0 {
+		return // just sent, or of those that have no floor
 	}
 	c.floors[x.Priority] = min(c.floors[x.Priority], x.Seq)
 	if c.low == 0 || x.Seq < c.low {
@@ -120,8 +122,8 @@ func (m *Machine) publish(x *stored) {
 // withdraw takes back the ready row of a message that lost its turn to an
 // earlier one.
 func (m *Machine) withdraw(x *stored) {
-	m.rows.SingleDelete(x.cell.space, m.keys.ready(x.Priority, x.Seq, x.counter()))
-	m.effect(Effect{Kind: Withdrawn, Queue: x.cell.queue.number, Ref: x.ref()})
+	m.rows.SingleDelete(x.cell.space, m.keys.ready(x.turn(), x.Seq, x.counter()))
+	m.effect(Effect{Kind: Withdrawn, Queue: x.cell.queue.number, Ref: x.ref(), Tenant: x.TenantHash})
 }
 
 // state derives the message's state; the package comment has the order.

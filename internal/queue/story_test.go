@@ -123,6 +123,9 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 					m.Retry.Backoff = message.Backoff{Kind: message.BackoffFixed, Initial: b}
 				}
 			}
+			if d.MaybeScanArgs(t, "tenant", &m.Tenant); m.Tenant != "" {
+				m.TenantHash = hashOf(m.Tenant).Hi
+			}
 			d.MaybeScanArgs(t, "dedup", &m.DedupID)
 			d.MaybeScanArgs(t, "unique", &m.UniqueKey)
 			if d.HasArg("existing") {
@@ -154,7 +157,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		limit := 1
 		d.MaybeScanArgs(t, "max", &limit)
 		for n := range message.Cells {
-			c.Items = append(c.Items, queue.Refs(queue.Offers(w.rows, 1, n, nil, 100))...)
+			c.Items = append(c.Items, queue.Refs(everyOffer(w.rows, n))...)
 		}
 		slices.SortFunc(c.Items, func(a, b queue.Ref) int {
 			return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Seq, b.Seq))
@@ -251,6 +254,13 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		}
 	case "restart": // what is kept in memory is loaded from the rows again
 		w.m = queue.New()
+	case "turns":
+		for n := range message.Cells {
+			for _, turn := range queue.Turns(w.rows, 1, n, nil, 1000) {
+				fmt.Fprintf(&out, "priority=%d messages=%d\n", turn.Priority, len(queue.OffersOf(w.rows, 1, n, turn, nil, 1000)))
+			}
+		}
+		return out.String()
 	case "show":
 		return w.show(d.CmdArgs[0].Key)
 	case "list":
@@ -294,6 +304,15 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	return out.String()
 }
 
+// everyOffer is what may be handed out of a cell, whosever it is.
+func everyOffer(rows queue.Reader, n int) []queue.Offer {
+	offers := queue.Offers(rows, 1, n, nil, 1000)
+	for _, turn := range queue.Turns(rows, 1, n, nil, 1000) {
+		offers = append(offers, queue.OffersOf(rows, 1, n, turn, nil, 1000)...)
+	}
+	return offers
+}
+
 // everyTimer is what any of the kinds has in a cell.
 func everyTimer(rows queue.Reader, n int) (refs []queue.TimerRef) {
 	for kind := range queue.TimerKind(queue.TimerKinds) {
@@ -334,6 +353,12 @@ func (w *world) show(name string) string {
 	}
 	if b := x.Blocker; b != nil {
 		fmt.Fprintf(&out, " behind %s (%s)", w.name(b.ID), b.State)
+	}
+	if x.Tenant != "" {
+		fmt.Fprintf(&out, " tenant=%s", x.Tenant)
+	}
+	if x.InTurn {
+		out.WriteString(" in turn with others")
 	}
 	for _, a := range x.History {
 		fmt.Fprintf(&out, "\n  %d-%d attempt %d on %s: %s %s", a.LeasedAt, a.EndedAt, a.Number, a.Worker, a.Outcome, a.Error)

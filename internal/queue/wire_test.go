@@ -17,7 +17,7 @@ func everyCommand() map[string]queue.Command {
 	send := queue.Send{Queue: 1, Messages: []queue.Sent{
 		{Hash: hashOf("k"), New: message.New{Body: []byte("body"), Key: "k", Type: "t", Delay: time.Second, Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeString, Value: []byte("v")}}}},
 		{Cell: 1, New: message.New{Body: bytes.Repeat([]byte("b"), 300)}},
-		{Cell: 2, New: message.New{Priority: 9, DedupID: "d", Key: "k", UniqueKey: "u", OnConflict: message.ConflictExisting, DeliverAt: time.UnixMilli(77), Expires: time.UnixMilli(78), Retry: &message.Retry{MaxAttempts: 2, Backoff: message.Backoff{Kind: message.BackoffList, List: []time.Duration{time.Second, time.Minute}}}}},
+		{Cell: 2, TenantHash: 7, New: message.New{Priority: 9, DedupID: "d", Tenant: "t", Key: "k", UniqueKey: "u", OnConflict: message.ConflictExisting, DeliverAt: time.UnixMilli(77), Expires: time.UnixMilli(78), Retry: &message.Retry{MaxAttempts: 2, Backoff: message.Backoff{Kind: message.BackoffList, List: []time.Duration{time.Second, time.Minute}}}}},
 	}}
 	lease := queue.Lease{Queue: 1, Worker: "w", Session: queue.Session{ID: 7, Incarnation: 8, CatalogVersion: 9}, Length: time.Second, MaxBytes: 100, Items: []queue.Ref{{Cell: 1, Seq: 2}}, Floors: []queue.Floor{{Cell: 1, Seq: 2, Index: 3}}}
 	id := message.NewID(1, message.CellPoint(1), 2)
@@ -89,7 +89,7 @@ func TestQueueNumbers(t *testing.T) {
 }
 
 func everyResult() []any {
-	head := queue.Head{Seq: 5, Key: "k", Hash: hashOf("k"), Type: "t", SentAt: 6, Due: 7, DueWall: 8, Expires: 9, Dedup: &queue.Mark{Name: "d", Hash: hashOf("d")}, Unique: &queue.Mark{Name: "u", Hash: hashOf("u")}, Priority: 3, BodySize: 4, Retry: &message.Retry{Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: time.Second}}, Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeNumber, Value: []byte("1")}}}
+	head := queue.Head{Seq: 5, Key: "k", Hash: hashOf("k"), Type: "t", Tenant: "a", TenantHash: 7, SentAt: 6, Due: 7, DueWall: 8, Expires: 9, Dedup: &queue.Mark{Name: "d", Hash: hashOf("d")}, Unique: &queue.Mark{Name: "u", Hash: hashOf("u")}, Priority: 3, BodySize: 4, Retry: &message.Retry{Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: time.Second}}, Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeNumber, Value: []byte("1")}}}
 	large := bytes.Repeat([]byte("x"), 5000)
 	id := message.NewID(1, message.CellPoint(1), 5)
 	refused := message.Errorf(message.Fenced, "the lease has ended")

@@ -588,7 +588,8 @@ type NewMessage struct {
 	// The message is handed out no sooner than after this time. A message with a
 	// key keeps its place in the key's order: later ones wait for it.
 	Delay *durationpb.Duration `protobuf:"bytes,5,opt,name=delay,proto3" json:"delay,omitempty"`
-	// Not built yet: refused with UNIMPLEMENTED.
+	// Whose share of the deliveries it uses: within a priority, tenants take turns. At
+	// most 256 bytes.
 	Tenant string `protobuf:"bytes,6,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// 0–9, default 0: higher ones go first. A message with a key goes by its own
 	// priority once it is first of its key; it never overtakes within the key.
@@ -2615,6 +2616,7 @@ type Message struct {
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=expires,proto3" json:"expires,omitempty"`
 	DedupId       string                 `protobuf:"bytes,22,opt,name=dedup_id,json=dedupId,proto3" json:"dedup_id,omitempty"`
 	UniqueKey     string                 `protobuf:"bytes,23,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
+	Tenant        string                 `protobuf:"bytes,24,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2810,6 +2812,13 @@ func (x *Message) GetUniqueKey() string {
 	return ""
 }
 
+func (x *Message) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
 type ShowMessageResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Message       *Message               `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
@@ -2875,7 +2884,7 @@ type ListMessagesRequest struct {
 	Page string `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
 	Key  string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
 	Type string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
-	// Not built yet: refused with UNIMPLEMENTED.
+	// Has no index: rows are looked at and left out.
 	Tenant string `protobuf:"bytes,7,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// How old the answer may be: 0–60 s. Any replica answers, and refuses when it
 	// can't keep that. Default: it holds all that was confirmed before the call.
@@ -7039,7 +7048,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x16\n" +
 	"\x06worker\x18\x03 \x01(\tR\x06worker\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"\xcd\x06\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\xe5\x06\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x14\n" +
@@ -7070,7 +7079,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\aexpires\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x19\n" +
 	"\bdedup_id\x18\x16 \x01(\tR\adedupId\x12\x1d\n" +
 	"\n" +
-	"unique_key\x18\x17 \x01(\tR\tuniqueKey\x1aT\n" +
+	"unique_key\x18\x17 \x01(\tR\tuniqueKey\x12\x16\n" +
+	"\x06tenant\x18\x18 \x01(\tR\x06tenant\x1aT\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
 	"\x05value\x18\x02 \x01(\v2\x15.comanda.v1.AttributeR\x05value:\x028\x01\"y\n" +

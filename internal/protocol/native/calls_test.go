@@ -103,6 +103,7 @@ func TestCalls(t *testing.T) {
 			"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", State: "dead", Max: 3, Page: "p"},
 			`list q dead max=3 page=p`, `{"messages":[` + shownJSON + `],"next_page":"next",` + freshJSON + `,"plan":{"index":"key","rows":4,"queues":1,"reads":2}}`,
 		},
+		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Tenant: "t"}, `list q unknown max=100 page= tenant=t`, ""},
 		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q"}, `list q unknown max=100 page=`, ""},
 		{
 			"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "*", Key: "k", Type: "t", Since: timestamppb.New(time.Unix(60, 0)), Until: timestamppb.New(time.Unix(120, 0))},
@@ -210,7 +211,6 @@ func TestRefusals(t *testing.T) {
 		{"Messages/Send", &comandav1.SendRequest{Queue: "q"}, "INVALID_ARGUMENT", "messages"},
 		{"Messages/Send", &comandav1.SendRequest{Queue: "q", Messages: make([]*comandav1.NewMessage, 1001)}, "INVALID_ARGUMENT", "1001 messages"},
 		{"Messages/Send", &comandav1.SendRequest{Queue: "q", Atomic: true, Messages: []*comandav1.NewMessage{{}}}, "UNIMPLEMENTED", "atomic"},
-		{"Messages/Send", send(&comandav1.NewMessage{Tenant: "t"}), "UNIMPLEMENTED", "tenant"},
 		{"Messages/Send", send(&comandav1.NewMessage{Retry: &comandav1.Retry{Backoff: &comandav1.Backoff{Kind: 9}}}), "INVALID_ARGUMENT", "backoff kind 9"},
 		{"Messages/Send", send(&comandav1.NewMessage{DeliverAt: &timestamppb.Timestamp{Nanos: -1}}), "INVALID_ARGUMENT", "deliver_at"},
 		{"Messages/Send", send(&comandav1.NewMessage{Expires: &timestamppb.Timestamp{Seconds: 1 << 50}}), "INVALID_ARGUMENT", "expires"},
@@ -227,7 +227,6 @@ func TestRefusals(t *testing.T) {
 		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", State: "lost"}, "INVALID_ARGUMENT", "lost"},
 		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Since: &timestamppb.Timestamp{Nanos: -1}}, "INVALID_ARGUMENT", "since"},
 		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Until: &timestamppb.Timestamp{Nanos: -1}}, "INVALID_ARGUMENT", "until"},
-		{"Messages/ListMessages", &comandav1.ListMessagesRequest{Queue: "q", Tenant: "t"}, "UNIMPLEMENTED", "tenant"},
 		{"Messages/RedriveMessages", &comandav1.RedriveMessagesRequest{}, "INVALID_ARGUMENT", "ids"},
 		{"Messages/CancelMessages", &comandav1.CancelMessagesRequest{}, "INVALID_ARGUMENT", "ids"},
 		{"Messages/CancelMessages", &comandav1.CancelMessagesRequest{Ids: []string{idAt(1).String()}, Grace: broken}, "INVALID_ARGUMENT", "grace"},

@@ -148,7 +148,7 @@ func deliveriesTo(ds []message.Delivery) []*comandav1.Delivery {
 			lease = durationpb.New(d.Lease)
 		}
 		p.Id, p.Token, p.Queue = d.ID.String(), d.Token, d.Queue
-		p.Key, p.Type, p.Body = d.Key, d.Type, d.Body
+		p.Key, p.Type, p.Tenant, p.Body = d.Key, d.Type, d.Tenant, d.Body
 		p.Attributes = attributesTo(d.Attributes)
 		p.Attempt, p.Deliveries, p.Fence = int32(d.Attempt), int32(d.Deliveries), d.Fence
 		times[i].Seconds, times[i].Nanos = d.SentAt.Unix(), int32(d.SentAt.Nanosecond())

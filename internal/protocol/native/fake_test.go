@@ -97,7 +97,11 @@ func (f *fake) Send(_ context.Context, queue string, msgs []message.New) ([]mess
 		for _, a := range m.Attributes {
 			as = append(as, fmt.Sprintf("%s:%d:%s", a.Name, a.Kind, a.Value))
 		}
-		texts = append(texts, fmt.Sprintf("[%q key=%s type=%s delay=%s %v]", m.Body, m.Key, m.Type, m.Delay, as))
+		text := fmt.Sprintf("[%q key=%s type=%s delay=%s %v", m.Body, m.Key, m.Type, m.Delay, as)
+		if m.Tenant != "" {
+			text += " tenant=" + m.Tenant
+		}
+		texts = append(texts, text+"]")
 		out[i] = message.SendResult{ID: idAt(uint64(i + 1))}
 		if f.itemErr != nil {
 			out[i] = message.SendResult{Err: f.itemErr}
@@ -190,6 +194,9 @@ func (f *fake) List(_ context.Context, queue string, o message.ListOptions) (mes
 	filter := ""
 	if o.Key != "" || o.Type != "" || !o.Since.IsZero() || !o.Until.IsZero() {
 		filter = fmt.Sprintf(" key=%s type=%s since=%s until=%s", o.Key, o.Type, o.Since.UTC().Format(time.Kitchen), o.Until.UTC().Format(time.Kitchen))
+	}
+	if o.Tenant != "" {
+		filter += " tenant=" + o.Tenant
 	}
 	return message.Listed{Messages: []message.Shown{shown(idAt(1))}, NextPage: "next", Plan: message.ListPlan{Index: "key", Rows: 4, Queues: 1, Reads: 2}, Freshness: fresh},
 		f.called("list %s %s max=%d page=%s%s", queue, o.State, o.Max, o.Page, filter)

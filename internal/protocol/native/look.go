@@ -33,16 +33,11 @@ func (s messages) ShowMessage(ctx context.Context, req *comandav1.ShowMessageReq
 
 // ListMessages lists messages by what is said of them.
 func (s messages) ListMessages(ctx context.Context, req *comandav1.ListMessagesRequest) (*comandav1.ListMessagesResponse, error) {
-	if err := unbuilt(
-		unbuiltField{"list by tenant", req.GetTenant() != ""},
-	); err != nil {
-		return nil, err
-	}
 	read, err := readOptions(req.GetStale())
 	if err != nil {
 		return nil, err
 	}
-	o := message.ListOptions{Key: req.GetKey(), Type: req.GetType(), Max: orDefault(req.GetMax(), defaultPage), Page: req.GetPage(), ReadOptions: read}
+	o := message.ListOptions{Key: req.GetKey(), Type: req.GetType(), Tenant: req.GetTenant(), Max: orDefault(req.GetMax(), defaultPage), Page: req.GetPage(), ReadOptions: read}
 	if o.Since, err = timeOf("since", req.GetSince()); err != nil {
 		return nil, err
 	}
@@ -88,6 +83,7 @@ func shownTo(m *message.Shown) *comandav1.Message {
 		Reason:       m.Reason,
 		Key:          m.Key,
 		Type:         m.Type,
+		Tenant:       m.Tenant,
 		Attempts:     int32(m.Attempts),
 		Deliveries:   int32(m.Deliveries),
 		WorkerDeaths: int32(m.WorkerDeaths),

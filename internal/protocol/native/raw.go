@@ -18,12 +18,12 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// The headers of a raw send. Those of unbuiltHeaders have a place, and no code
-// yet.
+// The headers of a raw send.
 const (
 	headerPrefix     = "Comanda-"
 	keyHeader        = "Comanda-Key"
 	typeHeader       = "Comanda-Type"
+	tenantHeader     = "Comanda-Tenant"
 	delayHeader      = "Comanda-Delay"
 	attributesHeader = "Comanda-Attributes"
 	priorityHeader   = "Comanda-Priority"
@@ -34,8 +34,6 @@ const (
 	uniqueHeader     = "Comanda-Unique-Key"
 	conflictHeader   = "Comanda-On-Conflict"
 )
-
-var unbuiltHeaders = []string{"Comanda-Tenant"}
 
 const jsonType = "application/json"
 
@@ -96,12 +94,7 @@ func sendRequest(h http.Header, body []byte, path map[string]string) (req *coman
 
 // rawMessage is the message whose body was sent as it is.
 func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
-	for _, name := range unbuiltHeaders {
-		if err := unbuilt(unbuiltField{name, h.Values(name) != nil}); err != nil {
-			return nil, err
-		}
-	}
-	known := []string{keyHeader, typeHeader, delayHeader, attributesHeader, priorityHeader, attemptsHeader, deliverAtHeader, expiresHeader, dedupHeader, uniqueHeader, conflictHeader}
+	known := []string{keyHeader, typeHeader, tenantHeader, delayHeader, attributesHeader, priorityHeader, attemptsHeader, deliverAtHeader, expiresHeader, dedupHeader, uniqueHeader, conflictHeader}
 	if err := checkHeaders(h, known...); err != nil {
 		return nil, err
 	}
@@ -110,7 +103,7 @@ func rawMessage(h http.Header, body []byte) (*comandav1.NewMessage, error) {
 			return nil, message.Errorf(message.InvalidArgument, "header %s stands twice", name)
 		}
 	}
-	m := &comandav1.NewMessage{Body: body, Key: h.Get(keyHeader), Type: h.Get(typeHeader), DedupId: h.Get(dedupHeader), UniqueKey: h.Get(uniqueHeader)}
+	m := &comandav1.NewMessage{Body: body, Key: h.Get(keyHeader), Type: h.Get(typeHeader), Tenant: h.Get(tenantHeader), DedupId: h.Get(dedupHeader), UniqueKey: h.Get(uniqueHeader)}
 	if text := h.Get(delayHeader); text != "" {
 		delay, err := parseDelay(text)
 		if err != nil {

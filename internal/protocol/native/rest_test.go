@@ -42,6 +42,7 @@ func TestRawSend(t *testing.T) {
 			[]string{"comanda-KEY", "k", "Comanda-Type", "t", "Comanda-Delay", "1m30s", "Comanda-Attributes", `{"S":"x","n":12.50,"big":9007199254740993}`},
 			fmt.Sprintf("send q [%q key=k type=t delay=1m30s [S:1:x big:2:9007199254740993 n:2:12.50]]", body),
 		},
+		{[]string{"Comanda-Tenant", "t"}, fmt.Sprintf("send q [%q key= type= delay=0s [] tenant=t]", body)},
 		{[]string{"Comanda-Delay", "90"}, fmt.Sprintf("send q [%q key= type= delay=1m30s []]", body)},
 		{[]string{"Comanda-Delay", "1.5"}, fmt.Sprintf("send q [%q key= type= delay=1.5s []]", body)},
 		{[]string{"Comanda-Attributes", ` {} `}, plain},
@@ -78,7 +79,6 @@ func TestRESTRefusals(t *testing.T) {
 		status      int
 		words       string
 	}{
-		{send, "b", []string{"Comanda-Tenant", "t"}, 501, "UNIMPLEMENTED Comanda-Tenant"},
 		{send, "b", []string{"Comanda-Priority", "high"}, 400, "INVALID_ARGUMENT Comanda-Priority"},
 		{send, "b", []string{"Comanda-Deliver-At", "tomorrow"}, 400, "INVALID_ARGUMENT Comanda-Deliver-At"},
 		{send, "b", []string{"Comanda-Expires", "90s"}, 400, "INVALID_ARGUMENT Comanda-Expires"},
@@ -100,7 +100,6 @@ func TestRESTRefusals(t *testing.T) {
 		{send, "b", []string{"Content-Type", "application/json;;"}, 400, "Content-Type"},
 		{send + "?max=1", "b", nil, 400, "max"},
 		{send, `{"messages":[{"colour":1}]}`, asJSON, 400, "colour"},
-		{send, `{"messages":[{"tenant":"t"}]}`, asJSON, 501, "tenant"},
 		{send, `{"messages":[{}]} {}`, asJSON, 400, "unexpected"},
 		{send, ``, asJSON, 400, "unexpected"},
 		{send, `{"messages":[{}],"queue":"other"}`, asJSON, 400, "other"},
@@ -119,7 +118,6 @@ func TestRESTRefusals(t *testing.T) {
 		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{} {}`, nil, 400, "unexpected"},
 		{"POST /v1/queues/q/receive", strings.Repeat(" ", maxEmptyBody+1), nil, 413, "TOO_LARGE"},
 		{"DELETE /v1/leases/x", "", nil, 400, "token"},
-		{"GET /v1/queues/q/messages?tenant=t", "", nil, 501, "tenant"},
 		{"POST /v1/queues/q/polish", "", nil, 404, "not found"},
 		{"PATCH /v1/queues/q", "", nil, 405, "method not allowed"},
 		{"POST /v1/queues/q", "_method=DELETE", []string{"X-HTTP-Method-Override", "DELETE", "Content-Type", "application/x-www-form-urlencoded"}, 405, "not allowed"},

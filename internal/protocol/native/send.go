@@ -48,11 +48,6 @@ func (s *Server) send(ctx context.Context, queue string, msgs []message.New) ([]
 }
 
 func newMessage(m *comandav1.NewMessage) (message.New, error) {
-	if err := unbuilt(
-		unbuiltField{"tenant", m.GetTenant() != ""},
-	); err != nil {
-		return message.New{}, err
-	}
 	delay, err := durationOf("delay", m.GetDelay(), 0)
 	if err != nil {
 		return message.New{}, err
@@ -77,6 +72,7 @@ func newMessage(m *comandav1.NewMessage) (message.New, error) {
 		Body:       m.GetBody(),
 		Key:        m.GetKey(),
 		Type:       m.GetType(),
+		Tenant:     m.GetTenant(),
 		Attributes: attributesOf(m.GetAttributes()),
 		Delay:      delay,
 		DeliverAt:  deliverAt,
