@@ -2,9 +2,11 @@ package client
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 )
@@ -272,6 +274,51 @@ func (c *Client) Cancel(ctx context.Context, ids []string, o CancelOptions) (res
 		results = append(results, CancelResult{ID: r.GetId(), State: stateName(r.GetState()), Err: failed})
 	}
 	return results, err
+}
+
+// PauseOperation stops an operation between two steps; ResumeOperation lets it go on.
+func (c *Client) PauseOperation(ctx context.Context, id uint64) (*comandav1.Operation, error) {
+	r, err := c.cluster.PauseOperation(ctx, &comandav1.PauseOperationRequest{Id: id})
+	return r.GetOperation(), err
+}
+
+// ResumeOperation lets a paused operation go on.
+func (c *Client) ResumeOperation(ctx context.Context, id uint64) (*comandav1.Operation, error) {
+	r, err := c.cluster.ResumeOperation(ctx, &comandav1.ResumeOperationRequest{Id: id})
+	return r.GetOperation(), err
+}
+
+// RedriveQueueOptions choose dead messages of a queue; the zero value chooses all of
+// them.
+type RedriveQueueOptions struct {
+	Type, Key string
+	// Reason is how the last attempt ended: nacked, rejected, expired, worker_lost, or
+	// lapsed (the message's own expires).
+	Reason string
+	// When the message died: from DeadSince on, and before DeadUntil.
+	DeadSince, DeadUntil time.Time
+	Attributes           map[string]string // each with this text as its value
+	Rate                 int               // messages a second; 0: as fast as it goes
+	ResetAttempts        bool
+	DryRun               bool // count only
+}
+
+// RedriveQueue counts the dead messages of a queue that are chosen, and begins the
+// operation that revives them where they are, each once. It does not wait: Operation
+// tells how far it is; nil: nothing is begun, for it was a dry run or there is
+// nothing to do.
+func (c *Client) RedriveQueue(ctx context.Context, queue string, o RedriveQueueOptions) (count int64, operation *comandav1.Operation, err error) {
+	f := &comandav1.DeadFilter{Type: o.Type, Key: o.Key, Reason: o.Reason, Attributes: o.Attributes}
+	if !o.DeadSince.IsZero() {
+		f.DeadSince = timestamppb.New(o.DeadSince)
+	}
+	if !o.DeadUntil.IsZero() {
+		f.DeadUntil = timestamppb.New(o.DeadUntil)
+	}
+	r, err := c.queues.RedriveQueue(ctx, &comandav1.RedriveQueueRequest{
+		Queue: queue, Filter: f, Rate: int32(min(o.Rate, math.MaxInt32)), ResetAttempts: o.ResetAttempts, DryRun: o.DryRun,
+	})
+	return r.GetCount(), r.GetOperation(), err
 }
 
 // RedriveResult tells what became of one message that was to be redriven.

@@ -241,6 +241,7 @@ func newMessageRedrive(a *app) *cobra.Command {
 	var reset bool
 	cmd := &cobra.Command{
 		Use: "redrive ID…", Short: "Revive dead messages where they are", Args: args(cobra.MinimumNArgs(1)),
+		Long: "Revive the dead messages with these ids where they are, at once. For those that a filter chooses: 'comanda queue redrive QUEUE'.",
 		RunE: func(cmd *cobra.Command, given []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				results, failed := c.Redrive(cmd.Context(), given, reset)

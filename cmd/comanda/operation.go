@@ -70,6 +70,9 @@ func ended(ctx context.Context, c *client.Client, o *comandav1.Operation, end <-
 		case "cancelled":
 			return nil, fmt.Errorf("operation %d was cancelled", o.GetId())
 		}
+		if o.GetState() == "paused" {
+			return nil, fmt.Errorf("operation %d is paused: let it go on with 'comanda operation resume %d'", o.GetId(), o.GetId())
+		}
 		if o.GetWaits() != "" && o.GetWaits() != told {
 			told = o.GetWaits()
 			tell(o)
@@ -88,7 +91,9 @@ func ended(ctx context.Context, c *client.Client, o *comandav1.Operation, end <-
 }
 
 func newOperation(a *app) *cobra.Command {
-	return noun("operation", "Look at long jobs of the cluster, and cancel them", newOperationList(a),
+	return noun("operation", "Look at long jobs of the cluster, stop them for a while, and cancel them", newOperationList(a),
+		newOperationOne(a, "pause", "Stop an operation between two steps", (*client.Client).PauseOperation),
+		newOperationOne(a, "resume", "Let a paused operation go on", (*client.Client).ResumeOperation),
 		newOperationOne(a, "show", "Show what an operation does, and for what it waits", (*client.Client).Operation),
 		newOperationOne(a, "cancel", "Let an operation end where it stands; what it has reached stays", (*client.Client).CancelOperation))
 }

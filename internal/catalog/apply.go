@@ -117,6 +117,8 @@ func (m *Machine) apply(c *Command) Result {
 		return m.finishOperation(c.FinishOperation)
 	case c.CancelOperation != nil:
 		return m.cancelOperation(c.CancelOperation)
+	case c.PauseOperation != nil:
+		return m.pauseOperation(c.PauseOperation)
 	}
 	panic(fmt.Errorf("catalog: entry %d holds a command of a newer version: start the newer binary", m.index))
 }

@@ -39,6 +39,7 @@ type Command struct {
 	AdvanceOperation *AdvanceOperation `json:"advance_operation,omitempty"`
 	FinishOperation  *FinishOperation  `json:"finish_operation,omitempty"`
 	CancelOperation  *CancelOperation  `json:"cancel_operation,omitempty"`
+	PauseOperation   *PauseOperation   `json:"pause_operation,omitempty"`
 }
 
 // Found makes the cluster, with its first node and groups on it.

@@ -41,6 +41,7 @@ func FuzzCommand(f *testing.F) {
 		{AdvanceOperation: &AdvanceOperation{ID: 1, Next: "there", Data: []byte(`[]`)}},
 		{FinishOperation: &FinishOperation{ID: 1, State: Done}},
 		{CancelOperation: &CancelOperation{ID: 1}},
+		{PauseOperation: &PauseOperation{ID: 1, Paused: true}},
 	} {
 		f.Add(c.Encode())
 	}

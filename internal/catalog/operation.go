@@ -45,12 +45,13 @@ type OperationState uint8
 const (
 	Running    OperationState = iota
 	Cancelling                // whoever runs it undoes what is to be undone
+	Paused                    // nobody goes on with it
 	Done
 	Failed
 	Cancelled
 )
 
-var operationStates = []string{"running", "cancelling", "done", "failed", "cancelled"}
+var operationStates = []string{"running", "cancelling", "paused", "done", "failed", "cancelled"}
 
 func (s OperationState) String() string { return word(operationStates, s) }
 
@@ -101,6 +102,14 @@ type FinishOperation struct {
 type CancelOperation struct {
 	ID uint64    `json:"id"`
 	At time.Time `json:"at"`
+}
+
+// PauseOperation stops an operation between two steps, or lets it go on. One that
+// is being cancelled or has ended stays as it is.
+type PauseOperation struct {
+	ID     uint64    `json:"id"`
+	Paused bool      `json:"paused"`
+	At     time.Time `json:"at"`
 }
 
 func (o *Operation) key() []byte { return binary.BigEndian.AppendUint64([]byte{rowOperation}, o.ID) }
@@ -185,11 +194,29 @@ func (m *Machine) cancelOperation(c *CancelOperation) Result {
 	if !ok {
 		return Result{Err: noOperation(c.ID)}
 	}
-	if o.State != Running {
+	if o.State != Running && o.State != Paused {
 		return Result{Operation: o}
 	}
 	n := *o
 	n.State, n.ChangedAt = Cancelling, c.At
+	m.set(&n)
+	return Result{Operation: &n}
+}
+
+func (m *Machine) pauseOperation(c *PauseOperation) Result {
+	o, ok := m.view.Operation(c.ID)
+	if !ok {
+		return Result{Err: noOperation(c.ID)}
+	}
+	from, to := Paused, Running
+	if c.Paused {
+		from, to = Running, Paused
+	}
+	if o.State != from {
+		return Result{Operation: o}
+	}
+	n := *o
+	n.State, n.ChangedAt = to, c.At
 	m.set(&n)
 	return Result{Operation: &n}
 }

@@ -49,6 +49,40 @@ func TestOperation(t *testing.T) {
 	w.refuse(t, message.InvalidArgument, Command{BeginOperation: &BeginOperation{Kind: "move"}})
 }
 
+// A paused operation goes on when it is resumed. A step that was under way is still
+// kept, so nothing is done twice; it can be cancelled, and may even end.
+func TestOperationPauses(t *testing.T) {
+	w := newTown()
+	id := w.do(begin("k")).Operation.ID
+	pause := func(paused bool) OperationState {
+		return w.do(Command{PauseOperation: &PauseOperation{ID: id, Paused: paused}}).Operation.State
+	}
+	if s := pause(false); s != Running {
+		t.Errorf("resumed while it runs: %s", s)
+	}
+	if s := pause(true); s != Paused {
+		t.Errorf("paused: %s", s)
+	}
+	if r := w.do(Command{AdvanceOperation: &AdvanceOperation{ID: id, Next: "there"}}); r.Err != nil || r.Operation.State != Paused || r.Operation.Step != "there" {
+		t.Errorf("a step that was under way: %+v", r)
+	}
+	if s := pause(false); s != Running {
+		t.Errorf("resumed: %s", s)
+	}
+	pause(true)
+	if s := w.do(Command{CancelOperation: &CancelOperation{ID: id}}).Operation.State; s != Cancelling {
+		t.Errorf("cancelled while it was paused: %s", s)
+	}
+	if s := pause(true); s != Cancelling {
+		t.Errorf("paused while it is cancelled: %s", s)
+	}
+	w.do(Command{FinishOperation: &FinishOperation{ID: id, Step: "there", State: Cancelled}})
+	if s := pause(true); s != Cancelled {
+		t.Errorf("paused after its end: %s", s)
+	}
+	w.refuse(t, message.NotFound, Command{PauseOperation: &PauseOperation{ID: 99}})
+}
+
 // One operation at a time changes a subject, until it has ended. What it waits for
 // is told without another step.
 func TestOperationHasItsSubject(t *testing.T) {

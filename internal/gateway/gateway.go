@@ -58,6 +58,7 @@ type Options struct {
 type Group interface {
 	// Propose returns a command's result. NotLeader: it did not happen.
 	Propose(ctx context.Context, c queue.Command) (any, error)
+	Reader
 	// Wait lets a call wait for messages; they come through the call.
 	Wait(c *leader.Call)
 	// Claim compares what a session knows to hold with what it holds.

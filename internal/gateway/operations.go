@@ -62,6 +62,14 @@ func (g *Gateway) CancelOperation(ctx context.Context, id uint64) (message.Opera
 	return g.operate(ctx, catalog.Command{CancelOperation: &catalog.CancelOperation{ID: id, At: g.o.Clock.Now()}})
 }
 
+// PauseOperation stops an operation between two steps, or lets it go on.
+func (g *Gateway) PauseOperation(ctx context.Context, id uint64, paused bool) (message.OperationInfo, error) {
+	if err := g.authorize(ctx, auth.Manage, ""); err != nil {
+		return message.OperationInfo{}, err
+	}
+	return g.operate(ctx, catalog.Command{PauseOperation: &catalog.PauseOperation{ID: id, Paused: paused, At: g.o.Clock.Now()}})
+}
+
 // Operation tells of an operation.
 func (g *Gateway) Operation(ctx context.Context, id uint64) (message.OperationInfo, error) {
 	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
@@ -112,8 +120,11 @@ func (g *Gateway) Operations(ctx context.Context, limit int, page string) ([]mes
 }
 
 func operationInfo(o *catalog.Operation) message.OperationInfo {
-	return message.OperationInfo{
+	info := message.OperationInfo{
 		ID: o.ID, Kind: o.Kind, Title: o.Title, State: o.State.String(), Step: o.Step, Waits: o.Waits, Err: o.Error,
-		CreatedAt: o.CreatedAt, ChangedAt: o.ChangedAt,
+		CreatedAt: o.CreatedAt, ChangedAt: o.ChangedAt, By: o.By,
 	}
+	chosen, redriven, skipped := operation.Done(o)
+	info.Chosen, info.Redriven, info.Skipped = int64(chosen), int64(redriven), int64(skipped)
+	return info
 }

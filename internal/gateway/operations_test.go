@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
 )
@@ -20,6 +21,12 @@ func TestOperationsRefused(t *testing.T) {
 	move := func(queue, path, node string) func() error {
 		return func() error {
 			_, err := g.MoveShard(t.Context(), queue, path, node)
+			return err
+		}
+	}
+	redrive := func(queue string, r message.Redrive) func() error {
+		return func() error {
+			_, err := g.RedriveQueue(t.Context(), queue, r, false)
 			return err
 		}
 	}
@@ -51,6 +58,14 @@ func TestOperationsRefused(t *testing.T) {
 			_, err := g.Operation(t.Context(), 7)
 			return err
 		}, message.NotFound, "comanda operation list"},
+		{"nor to pause", func() error {
+			_, err := g.PauseOperation(t.Context(), 7, true)
+			return err
+		}, message.NotFound, "comanda operation list"},
+		{"no such reason", redrive("orders", message.Redrive{Filter: message.DeadFilter{Reason: "bored"}}), message.InvalidArgument, "worker_lost"},
+		{"no such rate", redrive("orders", message.Redrive{Rate: -1}), message.InvalidArgument, "rate"},
+		{"no time", redrive("orders", message.Redrive{Filter: message.DeadFilter{Since: time.Unix(2, 0), Until: time.Unix(2, 0)}}), message.InvalidArgument, "dead_until"},
+		{"no queue to redrive", redrive("other", message.Redrive{}), message.QueueNotFound, "comanda queue create other"},
 		{"nor to cancel", func() error {
 			_, err := g.CancelOperation(t.Context(), 7)
 			return err

@@ -1,8 +1,11 @@
 package message
 
 import (
+	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -33,6 +36,26 @@ type DeadFilter struct {
 // lease expired; its worker was lost; or the message's own time passed.
 func DeadReasons() []string {
 	return []string{"nacked", "rejected", "expired", "worker_lost", "lapsed"}
+}
+
+// String is the filter in words; empty: it chooses all.
+func (f *DeadFilter) String() string {
+	var parts []string
+	for _, p := range []struct{ name, value string }{{"type", f.Type}, {"key", f.Key}, {"reason", f.Reason}} {
+		if p.value != "" {
+			parts = append(parts, fmt.Sprintf("%s %q", p.name, p.value))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Attributes)) {
+		parts = append(parts, fmt.Sprintf("%s %q", name, f.Attributes[name]))
+	}
+	if !f.Since.IsZero() {
+		parts = append(parts, "dead since "+f.Since.UTC().Format(time.RFC3339))
+	}
+	if !f.Until.IsZero() {
+		parts = append(parts, "dead before "+f.Until.UTC().Format(time.RFC3339))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // Check refuses what makes no sense.

@@ -353,15 +353,19 @@ type NodeInfo struct {
 
 // OperationInfo is an operation as its users see it.
 type OperationInfo struct {
-	ID        uint64
-	Kind      string
-	Title     string // what it does, in words
-	State     string // running, cancelling, done, failed or cancelled
-	Step      string
-	Waits     string // for what the step waits, in words
-	Err       *Error // why it failed
-	CreatedAt time.Time
-	ChangedAt time.Time
+	ID    uint64
+	Kind  string
+	Title string // what it does, in words
+	State string // running, cancelling, paused, done, failed or cancelled
+	Step  string
+	Waits string // for what the step waits, in words
+	Err   *Error // why it failed
+	By    string // principal who began it; empty: nobody asked who it was
+	// Of a redrive: messages that it chose before it began, has revived, and has
+	// passed over because they were not dead any more or can't live.
+	Chosen, Redriven, Skipped int64
+	CreatedAt                 time.Time
+	ChangedAt                 time.Time
 }
 
 // ServerInfo is what a server tells of itself.

@@ -83,7 +83,7 @@ func TestEveryRPCIsAuthorized(t *testing.T) {
 		t.Errorf("sums of the rows before: %v, after: %v; the catalog before: %s, after: %s", before, after, asked, now)
 	}
 	g.closed.Store(false)
-	for _, name := range []string{"Messages.Extend", "Messages.Ack", "Messages.ShowMessage", "Messages.RedriveMessages", "Cluster.MoveShard", "Cluster.GetOperation", "Cluster.CancelOperation", "Cluster.SplitShard", "Cluster.DrainNode", "Queues.DeleteQueue"} { // they would have succeeded
+	for _, name := range []string{"Messages.Extend", "Messages.Ack", "Messages.ShowMessage", "Queues.RedriveQueue", "Messages.RedriveMessages", "Cluster.MoveShard", "Cluster.GetOperation", "Cluster.CancelOperation", "Cluster.SplitShard", "Cluster.DrainNode", "Queues.DeleteQueue"} { // they would have succeeded
 		service, m, _ := strings.Cut(name, ".")
 		method := services.ByName(protoreflect.Name(service)).Methods().ByName(protoreflect.Name(m))
 		if err := call(t, conn, method, requests[method.Name()]); err != nil {
@@ -128,6 +128,9 @@ func validRequests(leased message.Delivery, dead message.ID, node string) map[pr
 		"ListOperations":  &comandav1.ListOperationsRequest{},
 		"GetOperation":    &comandav1.GetOperationRequest{Id: 1},
 		"CancelOperation": &comandav1.CancelOperationRequest{Id: 1},
+		"PauseOperation":  &comandav1.PauseOperationRequest{Id: 1},
+		"ResumeOperation": &comandav1.ResumeOperationRequest{Id: 1},
+		"RedriveQueue":    &comandav1.RedriveQueueRequest{Queue: "q"},
 		"ListNodes":       &comandav1.ListNodesRequest{},
 		"DrainNode":       &comandav1.DrainNodeRequest{Node: node},
 		"RemoveNode":      &comandav1.RemoveNodeRequest{Node: node},

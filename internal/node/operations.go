@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/operation"
 	"github.com/comanda-mq/comanda/internal/queue"
@@ -41,6 +42,17 @@ func (n operated) SpinOff(ctx context.Context, s operation.SpinOff) error {
 		err = refusal
 	}
 	return err
+}
+
+// RedriveSome goes a step further with a redrive in a cell.
+func (n operated) RedriveSome(ctx context.Context, s operation.RedriveSome) (operation.RedriveProgress, error) {
+	at, err := n.leads(s.Queue.Shard(s.Cell).Group)
+	if err != nil {
+		return operation.RedriveProgress{}, err
+	}
+	ask := queue.DeadQuery{Queue: s.Queue.Number, Cell: s.Cell, Operation: s.Operation, Through: s.Through, Limit: s.Limit, Filter: s.Filter}
+	p, more, err := leader.Revive(ctx, at, ask, s.ResetAttempts)
+	return operation.RedriveProgress{Redriven: p.Redriven, Skipped: p.Skipped, Done: !more}, err
 }
 
 // stepOperations goes on with the operations, if the catalog is led here.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
@@ -51,11 +52,6 @@ type reached struct {
 	Group uint64 `json:"group"`
 }
 
-func readMove(o *catalog.Operation) (m *Move, err error) {
-	m = &Move{}
-	return m, json.Unmarshal(o.Args, m)
-}
-
 // Unfit says why a node can't get a shard; nil: it can.
 func Unfit(n *catalog.Node) *message.Error {
 	switch {
@@ -71,7 +67,7 @@ func Unfit(n *catalog.Node) *message.Error {
 
 // step does what is to be done next. What it reads of the catalog may be old: all
 // that it does is refused then.
-func (m *Move) step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.Operation) outcome {
+func (m *Move) step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.Operation, _ time.Time) outcome {
 	node, known := v.Node(m.Node)
 	q, exists := v.QueueNumber(m.Queue)
 	if !exists {

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,6 +25,10 @@ type Cluster interface {
 	// SpinOff asks a shard's group to make a group of the shard. It is refused with
 	// CONFLICT or WRONG_SHARD if shard or group are not what s says.
 	SpinOff(ctx context.Context, s SpinOff) error
+	// RedriveSome goes a step further with a redrive in a cell. An error says that it
+	// is not known to have gone, and may be tried again; but NOT_FOUND and CONFLICT say
+	// that it never will.
+	RedriveSome(ctx context.Context, s RedriveSome) (RedriveProgress, error)
 }
 
 // SpinOff makes the group Child of a shard of the group Parent.
@@ -67,8 +72,11 @@ func (r *Runner) Tick(ctx context.Context, spawn func(func())) {
 			defer r.done(id)
 			ctx, cancel := context.WithTimeout(ctx, stepWithin)
 			defer cancel()
-			if err := r.Step(ctx, id); err != nil && ctx.Err() == nil {
-				r.log.DebugContext(ctx, "a step of an operation is tried again", "operation", id, "error", err)
+			for again := true; again && ctx.Err() == nil; {
+				var err error
+				if again, err = r.step(ctx, id); err != nil && ctx.Err() == nil {
+					r.log.DebugContext(ctx, "a step of an operation is tried again", "operation", id, "error", err)
+				}
 			}
 		})
 	}
@@ -81,7 +89,7 @@ func (r *Runner) next() (ids []uint64) {
 	var after, before []uint64
 	for _, o := range r.cluster.View().Operations() {
 		switch {
-		case o.Ended() || r.busy[o.ID]:
+		case o.Ended() || o.State == catalog.Paused || r.busy[o.ID]:
 		case o.ID > r.last:
 			after = append(after, o.ID)
 		default:
@@ -106,36 +114,55 @@ func (r *Runner) done(id uint64) {
 // Step does the next thing of an operation, if there is one, and has the catalog
 // keep what came of it.
 func (r *Runner) Step(ctx context.Context, id uint64) error {
+	_, err := r.step(ctx, id)
+	return err
+}
+
+// step is Step; again: there is something to do at once.
+func (r *Runner) step(ctx context.Context, id uint64) (again bool, err error) {
 	v := r.cluster.View()
 	o, ok := v.Operation(id)
-	if !ok || o.Ended() {
-		return nil
+	if !ok || o.Ended() || o.State == catalog.Paused {
+		return false, nil
 	}
 	x, err := r.do(ctx, v, o)
 	if err != nil {
-		return err
+		return false, err
 	}
 	c, changes := x.command(o, r.clock.Now())
 	if !changes {
-		return nil
+		return false, nil
 	}
-	return change(ctx, r.cluster, c)
+	return x.again, change(ctx, r.cluster, c)
 }
 
-func (r *Runner) do(ctx context.Context, v *catalog.View, o *catalog.Operation) (outcome, error) {
-	if o.Kind != MoveKind {
+// job is what an operation is to do, as its arguments say.
+type job interface {
+	// step does what is to be done next.
+	step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.Operation, now time.Time) outcome
+	// undo takes back what must not stay of an operation that is not to go on.
+	undo(ctx context.Context, c Cluster, v *catalog.View, o *catalog.Operation) error
+}
+
+func (r *Runner) do(ctx context.Context, v *catalog.View, o *catalog.Operation) (x outcome, err error) {
+	var j job
+	switch o.Kind {
+	case MoveKind:
+		j = &Move{}
+	case RedriveKind:
+		j = &Redrive{}
+	default:
 		return waits("for a node whose program knows operations of the kind %q", o.Kind), nil
 	}
-	m, err := readMove(o)
-	if err != nil {
+	if err := json.Unmarshal(o.Args, j); err != nil {
 		return failed(message.Errorf(message.Internal, "operation %d can't be read: %v", o.ID, err)), nil
 	}
-	x := outcome{state: catalog.Cancelled}
+	x = outcome{state: catalog.Cancelled}
 	if o.State != catalog.Cancelling {
-		x = m.step(ctx, r.cluster, v, o)
+		x = j.step(ctx, r.cluster, v, o, r.clock.Now())
 	}
 	if x.state == catalog.Cancelled || x.state == catalog.Failed {
-		err = m.undo(ctx, r.cluster, v, o)
+		err = j.undo(ctx, r.cluster, v, o)
 	}
 	return x, err
 }
@@ -146,6 +173,7 @@ type outcome struct {
 	waits string
 	next  string
 	data  json.RawMessage // for the steps that follow; nil: what there is
+	again bool            // there is more to do at once
 	state catalog.OperationState
 	err   *message.Error
 }
@@ -168,7 +196,7 @@ func (x *outcome) command(o *catalog.Operation, now time.Time) (catalog.Command,
 	if x.data != nil {
 		a.Data = x.data
 	}
-	return catalog.Command{AdvanceOperation: &a}, a.Next != o.Step || a.Waits != o.Waits
+	return catalog.Command{AdvanceOperation: &a}, a.Next != o.Step || a.Waits != o.Waits || !bytes.Equal(a.Data, o.Data)
 }
 
 // change proposes a change of the catalog; a refusal is an error like any other.

@@ -59,10 +59,15 @@ type world struct {
 	// them, which ends it, has its effect.
 	well   int
 	effect bool
+	// Of a redrive: the operation, where it is in each cell, and how often it came to
+	// each message.
+	redriving uint64
+	at        [message.Cells]uint64
+	revived   map[string]int
 }
 
 func newWorld(t failer) *world {
-	w := &world{t: t, rows: rows{}, machine: catalog.New(), leaders: map[uint64]uint64{}, well: -1}
+	w := &world{t: t, rows: rows{}, machine: catalog.New(), leaders: map[uint64]uint64{}, revived: map[string]int{}, well: -1}
 	w.do(catalog.Command{Found: &catalog.Found{ClusterID: "c", Node: catalog.Node{ID: 1, Name: "n1", StoreID: 1}, Groups: 2}})
 	for id := uint64(2); id <= 4; id++ {
 		w.do(catalog.Command{AddNode: &catalog.AddNode{Node: catalog.Node{Name: fmt.Sprint("n", id), StoreID: id}}})

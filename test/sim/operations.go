@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/operation"
 	"github.com/comanda-mq/comanda/internal/queue"
@@ -40,6 +41,16 @@ func (o operated) SpinOff(ctx context.Context, s operation.SpinOff) error {
 		err = refusal
 	}
 	return err
+}
+
+func (o operated) RedriveSome(ctx context.Context, s operation.RedriveSome) (operation.RedriveProgress, error) {
+	at, err := o.p.leader(s.Queue.Shard(s.Cell).Group)
+	if err != nil {
+		return operation.RedriveProgress{}, err
+	}
+	ask := queue.DeadQuery{Queue: s.Queue.Number, Cell: s.Cell, Operation: s.Operation, Through: s.Through, Limit: s.Limit, Filter: s.Filter}
+	p, more, err := leader.Revive(ctx, at, ask, s.ResetAttempts)
+	return operation.RedriveProgress{Redriven: p.Redriven, Skipped: p.Skipped, Done: !more}, err
 }
 
 // stepOperations goes on with the operations, if the catalog is led here. Each has

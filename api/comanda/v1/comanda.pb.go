@@ -3414,6 +3414,228 @@ func (x *RedriveResult) GetError() *Error {
 	return nil
 }
 
+// DeadFilter chooses dead messages. What is not set chooses all of them.
+type DeadFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Type  string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Key   string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// How the last attempt ended: nacked, rejected, expired, worker_lost, or lapsed
+	// (the message's own expires).
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Died then or later, and before; by the wall clocks of the servers.
+	DeadSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=dead_since,json=deadSince,proto3" json:"dead_since,omitempty"`
+	DeadUntil *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=dead_until,json=deadUntil,proto3" json:"dead_until,omitempty"`
+	// Attributes that it has, each with this text as its value.
+	Attributes    map[string]string `protobuf:"bytes,6,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadFilter) Reset() {
+	*x = DeadFilter{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadFilter) ProtoMessage() {}
+
+func (x *DeadFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadFilter.ProtoReflect.Descriptor instead.
+func (*DeadFilter) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DeadFilter) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *DeadFilter) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *DeadFilter) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeadFilter) GetDeadSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeadSince
+	}
+	return nil
+}
+
+func (x *DeadFilter) GetDeadUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeadUntil
+	}
+	return nil
+}
+
+func (x *DeadFilter) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+type RedriveQueueRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Queue  string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	Filter *DeadFilter            `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Messages a second; 0: as fast as it goes.
+	Rate int32 `protobuf:"varint,3,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Start counting attempts from 0 again.
+	ResetAttempts bool `protobuf:"varint,4,opt,name=reset_attempts,json=resetAttempts,proto3" json:"reset_attempts,omitempty"`
+	// Count only.
+	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedriveQueueRequest) Reset() {
+	*x = RedriveQueueRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedriveQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedriveQueueRequest) ProtoMessage() {}
+
+func (x *RedriveQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedriveQueueRequest.ProtoReflect.Descriptor instead.
+func (*RedriveQueueRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RedriveQueueRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *RedriveQueueRequest) GetFilter() *DeadFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *RedriveQueueRequest) GetRate() int32 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *RedriveQueueRequest) GetResetAttempts() bool {
+	if x != nil {
+		return x.ResetAttempts
+	}
+	return false
+}
+
+func (x *RedriveQueueRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RedriveQueueResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Messages that are dead and chosen, counted before anything was done.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Not set: nothing is begun, for it was a dry run or there is nothing to do.
+	Operation     *Operation `protobuf:"bytes,2,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedriveQueueResponse) Reset() {
+	*x = RedriveQueueResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedriveQueueResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedriveQueueResponse) ProtoMessage() {}
+
+func (x *RedriveQueueResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedriveQueueResponse.ProtoReflect.Descriptor instead.
+func (*RedriveQueueResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *RedriveQueueResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RedriveQueueResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
 type RedriveMessagesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*RedriveResult       `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
@@ -3423,7 +3645,7 @@ type RedriveMessagesResponse struct {
 
 func (x *RedriveMessagesResponse) Reset() {
 	*x = RedriveMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3435,7 +3657,7 @@ func (x *RedriveMessagesResponse) String() string {
 func (*RedriveMessagesResponse) ProtoMessage() {}
 
 func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3448,7 +3670,7 @@ func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessagesResponse.ProtoReflect.Descriptor instead.
 func (*RedriveMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RedriveMessagesResponse) GetResults() []*RedriveResult {
@@ -3471,7 +3693,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3483,7 +3705,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3496,7 +3718,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Rate) GetCount() int32 {
@@ -3528,7 +3750,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +3762,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +3775,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Backoff) GetKind() BackoffKind {
@@ -3615,7 +3837,7 @@ type QueueSettings struct {
 
 func (x *QueueSettings) Reset() {
 	*x = QueueSettings{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3627,7 +3849,7 @@ func (x *QueueSettings) String() string {
 func (*QueueSettings) ProtoMessage() {}
 
 func (x *QueueSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3640,7 +3862,7 @@ func (x *QueueSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueSettings.ProtoReflect.Descriptor instead.
 func (*QueueSettings) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *QueueSettings) GetMaxAttempts() int32 {
@@ -3742,7 +3964,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3754,7 +3976,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3767,7 +3989,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Counts) GetReady() int64 {
@@ -3830,7 +4052,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3842,7 +4064,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3855,7 +4077,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Queue) GetName() string {
@@ -3945,7 +4167,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3957,7 +4179,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3970,7 +4192,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Totals) GetSent() int64 {
@@ -4013,7 +4235,7 @@ type CreateQueueRequest struct {
 
 func (x *CreateQueueRequest) Reset() {
 	*x = CreateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4025,7 +4247,7 @@ func (x *CreateQueueRequest) String() string {
 func (*CreateQueueRequest) ProtoMessage() {}
 
 func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4038,7 +4260,7 @@ func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueRequest.ProtoReflect.Descriptor instead.
 func (*CreateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateQueueRequest) GetQueue() string {
@@ -4079,7 +4301,7 @@ type UpdateQueueRequest struct {
 
 func (x *UpdateQueueRequest) Reset() {
 	*x = UpdateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4091,7 +4313,7 @@ func (x *UpdateQueueRequest) String() string {
 func (*UpdateQueueRequest) ProtoMessage() {}
 
 func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4104,7 +4326,7 @@ func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueRequest.ProtoReflect.Descriptor instead.
 func (*UpdateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *UpdateQueueRequest) GetQueue() string {
@@ -4144,7 +4366,7 @@ type UpdateQueueResponse struct {
 
 func (x *UpdateQueueResponse) Reset() {
 	*x = UpdateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4156,7 +4378,7 @@ func (x *UpdateQueueResponse) String() string {
 func (*UpdateQueueResponse) ProtoMessage() {}
 
 func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4169,7 +4391,7 @@ func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueResponse.ProtoReflect.Descriptor instead.
 func (*UpdateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *UpdateQueueResponse) GetQueue() *Queue {
@@ -4190,7 +4412,7 @@ type CreateQueueResponse struct {
 
 func (x *CreateQueueResponse) Reset() {
 	*x = CreateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4202,7 +4424,7 @@ func (x *CreateQueueResponse) String() string {
 func (*CreateQueueResponse) ProtoMessage() {}
 
 func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4215,7 +4437,7 @@ func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueResponse.ProtoReflect.Descriptor instead.
 func (*CreateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CreateQueueResponse) GetQueue() *Queue {
@@ -4244,7 +4466,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4256,7 +4478,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4269,7 +4491,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetQueueRequest) GetQueue() string {
@@ -4296,7 +4518,7 @@ type GetQueueResponse struct {
 
 func (x *GetQueueResponse) Reset() {
 	*x = GetQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4308,7 +4530,7 @@ func (x *GetQueueResponse) String() string {
 func (*GetQueueResponse) ProtoMessage() {}
 
 func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4321,7 +4543,7 @@ func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueResponse.ProtoReflect.Descriptor instead.
 func (*GetQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetQueueResponse) GetQueue() *Queue {
@@ -4352,7 +4574,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4364,7 +4586,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4377,7 +4599,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListQueuesRequest) GetMax() int32 {
@@ -4413,7 +4635,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4425,7 +4647,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4438,7 +4660,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -4471,7 +4693,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4483,7 +4705,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4496,7 +4718,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DeleteQueueRequest) GetQueue() string {
@@ -4514,7 +4736,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4526,7 +4748,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4539,7 +4761,7 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
 }
 
 type PurgeQueueRequest struct {
@@ -4551,7 +4773,7 @@ type PurgeQueueRequest struct {
 
 func (x *PurgeQueueRequest) Reset() {
 	*x = PurgeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4563,7 +4785,7 @@ func (x *PurgeQueueRequest) String() string {
 func (*PurgeQueueRequest) ProtoMessage() {}
 
 func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4576,7 +4798,7 @@ func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueRequest.ProtoReflect.Descriptor instead.
 func (*PurgeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PurgeQueueRequest) GetQueue() string {
@@ -4594,7 +4816,7 @@ type PurgeQueueResponse struct {
 
 func (x *PurgeQueueResponse) Reset() {
 	*x = PurgeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4606,7 +4828,7 @@ func (x *PurgeQueueResponse) String() string {
 func (*PurgeQueueResponse) ProtoMessage() {}
 
 func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4619,7 +4841,7 @@ func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueResponse.ProtoReflect.Descriptor instead.
 func (*PurgeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
 }
 
 type PauseQueueRequest struct {
@@ -4631,7 +4853,7 @@ type PauseQueueRequest struct {
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4643,7 +4865,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4656,7 +4878,7 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PauseQueueRequest) GetQueue() string {
@@ -4674,7 +4896,7 @@ type PauseQueueResponse struct {
 
 func (x *PauseQueueResponse) Reset() {
 	*x = PauseQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4686,7 +4908,7 @@ func (x *PauseQueueResponse) String() string {
 func (*PauseQueueResponse) ProtoMessage() {}
 
 func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4699,7 +4921,7 @@ func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueResponse.ProtoReflect.Descriptor instead.
 func (*PauseQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
 }
 
 type ResumeQueueRequest struct {
@@ -4711,7 +4933,7 @@ type ResumeQueueRequest struct {
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4723,7 +4945,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4736,7 +4958,7 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ResumeQueueRequest) GetQueue() string {
@@ -4754,7 +4976,7 @@ type ResumeQueueResponse struct {
 
 func (x *ResumeQueueResponse) Reset() {
 	*x = ResumeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4766,7 +4988,7 @@ func (x *ResumeQueueResponse) String() string {
 func (*ResumeQueueResponse) ProtoMessage() {}
 
 func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4779,7 +5001,7 @@ func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ResumeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
 }
 
 type LocateKeyRequest struct {
@@ -4792,7 +5014,7 @@ type LocateKeyRequest struct {
 
 func (x *LocateKeyRequest) Reset() {
 	*x = LocateKeyRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4804,7 +5026,7 @@ func (x *LocateKeyRequest) String() string {
 func (*LocateKeyRequest) ProtoMessage() {}
 
 func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4817,7 +5039,7 @@ func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyRequest.ProtoReflect.Descriptor instead.
 func (*LocateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *LocateKeyRequest) GetQueue() string {
@@ -4848,7 +5070,7 @@ type LocateKeyResponse struct {
 
 func (x *LocateKeyResponse) Reset() {
 	*x = LocateKeyResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4860,7 +5082,7 @@ func (x *LocateKeyResponse) String() string {
 func (*LocateKeyResponse) ProtoMessage() {}
 
 func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4873,7 +5095,7 @@ func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyResponse.ProtoReflect.Descriptor instead.
 func (*LocateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *LocateKeyResponse) GetHash() string {
@@ -4919,7 +5141,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4931,7 +5153,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4944,7 +5166,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
 }
 
 type GetServerResponse struct {
@@ -4967,7 +5189,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4979,7 +5201,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4992,7 +5214,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GetServerResponse) GetVersion() string {
@@ -5088,7 +5310,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5100,7 +5322,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5113,7 +5335,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *DiskStatus) GetFreeBytes() uint64 {
@@ -5168,7 +5390,7 @@ type MemoryStatus struct {
 
 func (x *MemoryStatus) Reset() {
 	*x = MemoryStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5180,7 +5402,7 @@ func (x *MemoryStatus) String() string {
 func (*MemoryStatus) ProtoMessage() {}
 
 func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5193,7 +5415,7 @@ func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStatus.ProtoReflect.Descriptor instead.
 func (*MemoryStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *MemoryStatus) GetLimitBytes() uint64 {
@@ -5230,7 +5452,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5242,7 +5464,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5255,7 +5477,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *GroupStatus) GetGroup() uint32 {
@@ -5331,7 +5553,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5343,7 +5565,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5356,7 +5578,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListShardsRequest) GetQueue() string {
@@ -5405,7 +5627,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5417,7 +5639,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5430,7 +5652,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Shard) GetId() string {
@@ -5501,7 +5723,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5513,7 +5735,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5526,7 +5748,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -5561,7 +5783,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5573,7 +5795,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5586,7 +5808,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *SplitShardRequest) GetQueue() string {
@@ -5613,7 +5835,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5625,7 +5847,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5638,7 +5860,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *SplitShardResponse) GetShards() []*Shard {
@@ -5667,7 +5889,7 @@ type ReplicaBehind struct {
 
 func (x *ReplicaBehind) Reset() {
 	*x = ReplicaBehind{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5679,7 +5901,7 @@ func (x *ReplicaBehind) String() string {
 func (*ReplicaBehind) ProtoMessage() {}
 
 func (x *ReplicaBehind) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5692,7 +5914,7 @@ func (x *ReplicaBehind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaBehind.ProtoReflect.Descriptor instead.
 func (*ReplicaBehind) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ReplicaBehind) GetGroup() uint32 {
@@ -5758,7 +5980,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5770,7 +5992,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5783,7 +6005,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Node) GetId() uint64 {
@@ -5878,7 +6100,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5890,7 +6112,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5903,7 +6125,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
 }
 
 type ListNodesResponse struct {
@@ -5916,7 +6138,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5928,7 +6150,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5941,7 +6163,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -5963,7 +6185,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5975,7 +6197,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5988,7 +6210,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -6014,7 +6236,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6026,7 +6248,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6039,7 +6261,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -6062,7 +6284,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6074,7 +6296,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6087,7 +6309,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -6112,7 +6334,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6124,7 +6346,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6137,7 +6359,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
 }
 
 type MoveShardRequest struct {
@@ -6153,7 +6375,7 @@ type MoveShardRequest struct {
 
 func (x *MoveShardRequest) Reset() {
 	*x = MoveShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6165,7 +6387,7 @@ func (x *MoveShardRequest) String() string {
 func (*MoveShardRequest) ProtoMessage() {}
 
 func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6178,7 +6400,7 @@ func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
 func (*MoveShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *MoveShardRequest) GetQueue() string {
@@ -6211,7 +6433,7 @@ type MoveShardResponse struct {
 
 func (x *MoveShardResponse) Reset() {
 	*x = MoveShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6223,7 +6445,7 @@ func (x *MoveShardResponse) String() string {
 func (*MoveShardResponse) ProtoMessage() {}
 
 func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6236,7 +6458,7 @@ func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
 func (*MoveShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *MoveShardResponse) GetOperation() *Operation {
@@ -6250,11 +6472,11 @@ func (x *MoveShardResponse) GetOperation() *Operation {
 type Operation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// move.
+	// move or redrive.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// What it does, in words.
 	Title string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
-	// running, cancelling, done, failed or cancelled.
+	// running, cancelling, paused, done, failed or cancelled.
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	// What is done next; empty: the first step.
 	Step string `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
@@ -6264,14 +6486,21 @@ type Operation struct {
 	Error     *Error                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// When it was last changed, or ended.
-	ChangedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	ChangedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
+	// Who began it; empty: nobody asked who it was.
+	By string `protobuf:"bytes,10,opt,name=by,proto3" json:"by,omitempty"`
+	// Of a redrive: messages that it chose before it began, has revived, and has
+	// passed over because they were not dead any more or can't live.
+	Chosen        int64 `protobuf:"varint,11,opt,name=chosen,proto3" json:"chosen,omitempty"`
+	Redriven      int64 `protobuf:"varint,12,opt,name=redriven,proto3" json:"redriven,omitempty"`
+	Skipped       int64 `protobuf:"varint,13,opt,name=skipped,proto3" json:"skipped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6283,7 +6512,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6296,7 +6525,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -6362,6 +6591,34 @@ func (x *Operation) GetChangedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Operation) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Operation) GetChosen() int64 {
+	if x != nil {
+		return x.Chosen
+	}
+	return 0
+}
+
+func (x *Operation) GetRedriven() int64 {
+	if x != nil {
+		return x.Redriven
+	}
+	return 0
+}
+
+func (x *Operation) GetSkipped() int64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
 type ListOperationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 1000, default 100.
@@ -6373,7 +6630,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6385,7 +6642,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6398,7 +6655,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ListOperationsRequest) GetMax() int32 {
@@ -6426,7 +6683,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6438,7 +6695,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6451,7 +6708,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -6477,7 +6734,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6489,7 +6746,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6502,7 +6759,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *GetOperationRequest) GetId() uint64 {
@@ -6521,7 +6778,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6533,7 +6790,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6546,7 +6803,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -6565,7 +6822,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6577,7 +6834,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6590,7 +6847,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -6609,7 +6866,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6621,7 +6878,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6634,10 +6891,186 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type PauseOperationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseOperationRequest) Reset() {
+	*x = PauseOperationRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseOperationRequest) ProtoMessage() {}
+
+func (x *PauseOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseOperationRequest.ProtoReflect.Descriptor instead.
+func (*PauseOperationRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{97}
+}
+
+func (x *PauseOperationRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type PauseOperationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseOperationResponse) Reset() {
+	*x = PauseOperationResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseOperationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseOperationResponse) ProtoMessage() {}
+
+func (x *PauseOperationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseOperationResponse.ProtoReflect.Descriptor instead.
+func (*PauseOperationResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{98}
+}
+
+func (x *PauseOperationResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type ResumeOperationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeOperationRequest) Reset() {
+	*x = ResumeOperationRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeOperationRequest) ProtoMessage() {}
+
+func (x *ResumeOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeOperationRequest.ProtoReflect.Descriptor instead.
+func (*ResumeOperationRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *ResumeOperationRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type ResumeOperationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *Operation             `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeOperationResponse) Reset() {
+	*x = ResumeOperationResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeOperationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeOperationResponse) ProtoMessage() {}
+
+func (x *ResumeOperationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeOperationResponse.ProtoReflect.Descriptor instead.
+func (*ResumeOperationResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{100}
+}
+
+func (x *ResumeOperationResponse) GetOperation() *Operation {
 	if x != nil {
 		return x.Operation
 	}
@@ -6653,7 +7086,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6665,7 +7098,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6678,7 +7111,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -6706,7 +7139,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6718,7 +7151,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6731,7 +7164,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -6795,7 +7228,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6807,7 +7240,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6820,7 +7253,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -6846,7 +7279,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6858,7 +7291,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6871,7 +7304,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{97}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -7124,7 +7557,31 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x0ereset_attempts\x18\x02 \x01(\bR\rresetAttempts\"H\n" +
 	"\rRedriveResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
-	"\x05error\x18\x02 \x01(\v2\x11.comanda.v1.ErrorR\x05error\"N\n" +
+	"\x05error\x18\x02 \x01(\v2\x11.comanda.v1.ErrorR\x05error\"\xc7\x02\n" +
+	"\n" +
+	"DeadFilter\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x129\n" +
+	"\n" +
+	"dead_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tdeadSince\x129\n" +
+	"\n" +
+	"dead_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tdeadUntil\x12F\n" +
+	"\n" +
+	"attributes\x18\x06 \x03(\v2&.comanda.v1.DeadFilter.AttributesEntryR\n" +
+	"attributes\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaf\x01\n" +
+	"\x13RedriveQueueRequest\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12.\n" +
+	"\x06filter\x18\x02 \x01(\v2\x16.comanda.v1.DeadFilterR\x06filter\x12\x12\n" +
+	"\x04rate\x18\x03 \x01(\x05R\x04rate\x12%\n" +
+	"\x0ereset_attempts\x18\x04 \x01(\bR\rresetAttempts\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"a\n" +
+	"\x14RedriveQueueResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x123\n" +
+	"\toperation\x18\x02 \x01(\v2\x15.comanda.v1.OperationR\toperation\"N\n" +
 	"\x17RedriveMessagesResponse\x123\n" +
 	"\aresults\x18\x01 \x03(\v2\x19.comanda.v1.RedriveResultR\aresults\"I\n" +
 	"\x04Rate\x12\x14\n" +
@@ -7329,7 +7786,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\"H\n" +
 	"\x11MoveShardResponse\x123\n" +
-	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"\xa4\x02\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"\x82\x03\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -7341,7 +7798,12 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
-	"changed_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\"=\n" +
+	"changed_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x12\x0e\n" +
+	"\x02by\x18\n" +
+	" \x01(\tR\x02by\x12\x16\n" +
+	"\x06chosen\x18\v \x01(\x03R\x06chosen\x12\x1a\n" +
+	"\bredriven\x18\f \x01(\x03R\bredriven\x12\x18\n" +
+	"\askipped\x18\r \x01(\x03R\askipped\"=\n" +
 	"\x15ListOperationsRequest\x12\x10\n" +
 	"\x03max\x18\x01 \x01(\x05R\x03max\x12\x12\n" +
 	"\x04page\x18\x02 \x01(\tR\x04page\"l\n" +
@@ -7357,6 +7819,14 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x16CancelOperationRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"N\n" +
 	"\x17CancelOperationResponse\x123\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"'\n" +
+	"\x15PauseOperationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"M\n" +
+	"\x16PauseOperationResponse\x123\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"(\n" +
+	"\x16ResumeOperationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"N\n" +
+	"\x17ResumeOperationResponse\x123\n" +
 	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\")\n" +
 	"\x11ListOwnersRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\"\xca\x01\n" +
@@ -7432,7 +7902,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\vShowMessage\x12\x1e.comanda.v1.ShowMessageRequest\x1a\x1f.comanda.v1.ShowMessageResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/messages/{id}\x12v\n" +
 	"\fListMessages\x12\x1f.comanda.v1.ListMessagesRequest\x1a .comanda.v1.ListMessagesResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/queues/{queue}/messages\x12w\n" +
 	"\x0eCancelMessages\x12!.comanda.v1.CancelMessagesRequest\x1a\".comanda.v1.CancelMessagesResponse\"\x1e\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/messages/cancel\x12{\n" +
-	"\x0fRedriveMessages\x12\".comanda.v1.RedriveMessagesRequest\x1a#.comanda.v1.RedriveMessagesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/messages/redrive2\xcd\b\n" +
+	"\x0fRedriveMessages\x12\".comanda.v1.RedriveMessagesRequest\x1a#.comanda.v1.RedriveMessagesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/messages/redrive2\xc7\t\n" +
 	"\x06Queues\x12m\n" +
 	"\vCreateQueue\x12\x1e.comanda.v1.CreateQueueRequest\x1a\x1f.comanda.v1.CreateQueueResponse\"\x1d\x82\xd3\xe4\x93\x02\x17:\x01*\x1a\x12/v1/queues/{queue}\x12v\n" +
 	"\vUpdateQueue\x12\x1e.comanda.v1.UpdateQueueRequest\x1a\x1f.comanda.v1.UpdateQueueResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\x1a\x1b/v1/queues/{queue}/settings\x12a\n" +
@@ -7442,13 +7912,15 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"/v1/queues\x12j\n" +
 	"\vDeleteQueue\x12\x1e.comanda.v1.DeleteQueueRequest\x1a\x1f.comanda.v1.DeleteQueueResponse\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/queues/{queue}\x12m\n" +
 	"\n" +
-	"PurgeQueue\x12\x1d.comanda.v1.PurgeQueueRequest\x1a\x1e.comanda.v1.PurgeQueueResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x18/v1/queues/{queue}/purge\x12m\n" +
+	"PurgeQueue\x12\x1d.comanda.v1.PurgeQueueRequest\x1a\x1e.comanda.v1.PurgeQueueResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x18/v1/queues/{queue}/purge\x12x\n" +
+	"\fRedriveQueue\x12\x1f.comanda.v1.RedriveQueueRequest\x1a .comanda.v1.RedriveQueueResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/queues/{queue}/redrive\x12m\n" +
 	"\n" +
 	"PauseQueue\x12\x1d.comanda.v1.PauseQueueRequest\x1a\x1e.comanda.v1.PauseQueueResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x18/v1/queues/{queue}/pause\x12q\n" +
 	"\vResumeQueue\x12\x1e.comanda.v1.ResumeQueueRequest\x1a\x1f.comanda.v1.ResumeQueueResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x19/v1/queues/{queue}/resume\x12k\n" +
 	"\tLocateKey\x12\x1c.comanda.v1.LocateKeyRequest\x1a\x1d.comanda.v1.LocateKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/locate\x12n\n" +
 	"\n" +
-	"ListOwners\x12\x1d.comanda.v1.ListOwnersRequest\x1a\x1e.comanda.v1.ListOwnersResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/owners2\xcf\b\n" +
+	"ListOwners\x12\x1d.comanda.v1.ListOwnersRequest\x1a\x1e.comanda.v1.ListOwnersResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/owners2\xcb\n" +
+	"\n" +
 	"\aCluster\x12\\\n" +
 	"\tGetServer\x12\x1c.comanda.v1.GetServerRequest\x1a\x1d.comanda.v1.GetServerResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/server\x12_\n" +
@@ -7460,7 +7932,9 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tMoveShard\x12\x1c.comanda.v1.MoveShardRequest\x1a\x1d.comanda.v1.MoveShardResponse\".\x82\xd3\xe4\x93\x02(\"&/v1/queues/{queue}/shards/{shard}/move\x12o\n" +
 	"\x0eListOperations\x12!.comanda.v1.ListOperationsRequest\x1a\".comanda.v1.ListOperationsResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/operations\x12n\n" +
 	"\fGetOperation\x12\x1f.comanda.v1.GetOperationRequest\x1a .comanda.v1.GetOperationResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/operations/{id}\x12~\n" +
-	"\x0fCancelOperation\x12\".comanda.v1.CancelOperationRequest\x1a#.comanda.v1.CancelOperationResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x1a/v1/operations/{id}/cancel\x12[\n" +
+	"\x0fCancelOperation\x12\".comanda.v1.CancelOperationRequest\x1a#.comanda.v1.CancelOperationResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x1a/v1/operations/{id}/cancel\x12z\n" +
+	"\x0ePauseOperation\x12!.comanda.v1.PauseOperationRequest\x1a\".comanda.v1.PauseOperationResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x19/v1/operations/{id}/pause\x12~\n" +
+	"\x0fResumeOperation\x12\".comanda.v1.ResumeOperationRequest\x1a#.comanda.v1.ResumeOperationResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x1a/v1/operations/{id}/resume\x12[\n" +
 	"\tListNodes\x12\x1c.comanda.v1.ListNodesRequest\x1a\x1d.comanda.v1.ListNodesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/nodes\x12h\n" +
 	"\tDrainNode\x12\x1c.comanda.v1.DrainNodeRequest\x1a\x1d.comanda.v1.DrainNodeResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x16/v1/nodes/{node}/drain\x12e\n" +
 	"\n" +
@@ -7479,7 +7953,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 102)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 110)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(OnConflict)(0),                 // 0: comanda.v1.OnConflict
 	(Action)(0),                     // 1: comanda.v1.Action
@@ -7531,255 +8005,276 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*CancelMessagesResponse)(nil),  // 47: comanda.v1.CancelMessagesResponse
 	(*RedriveMessagesRequest)(nil),  // 48: comanda.v1.RedriveMessagesRequest
 	(*RedriveResult)(nil),           // 49: comanda.v1.RedriveResult
-	(*RedriveMessagesResponse)(nil), // 50: comanda.v1.RedriveMessagesResponse
-	(*Rate)(nil),                    // 51: comanda.v1.Rate
-	(*Backoff)(nil),                 // 52: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 53: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 54: comanda.v1.Counts
-	(*Queue)(nil),                   // 55: comanda.v1.Queue
-	(*Totals)(nil),                  // 56: comanda.v1.Totals
-	(*CreateQueueRequest)(nil),      // 57: comanda.v1.CreateQueueRequest
-	(*UpdateQueueRequest)(nil),      // 58: comanda.v1.UpdateQueueRequest
-	(*UpdateQueueResponse)(nil),     // 59: comanda.v1.UpdateQueueResponse
-	(*CreateQueueResponse)(nil),     // 60: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 61: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 62: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 63: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 64: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 65: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 66: comanda.v1.DeleteQueueResponse
-	(*PurgeQueueRequest)(nil),       // 67: comanda.v1.PurgeQueueRequest
-	(*PurgeQueueResponse)(nil),      // 68: comanda.v1.PurgeQueueResponse
-	(*PauseQueueRequest)(nil),       // 69: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 70: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 71: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 72: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 73: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 74: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 75: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 76: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 77: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 78: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 79: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 80: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 81: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 82: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 83: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 84: comanda.v1.SplitShardResponse
-	(*ReplicaBehind)(nil),           // 85: comanda.v1.ReplicaBehind
-	(*Node)(nil),                    // 86: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 87: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 88: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 89: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 90: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 91: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 92: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 93: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 94: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 95: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 96: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 97: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 98: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 99: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 100: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 101: comanda.v1.CancelOperationResponse
-	(*ListOwnersRequest)(nil),       // 102: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 103: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 104: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 105: comanda.v1.ListOwnersResponse
-	nil,                             // 106: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 107: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 108: comanda.v1.Message.AttributesEntry
-	nil,                             // 109: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 110: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 111: google.protobuf.Timestamp
+	(*DeadFilter)(nil),              // 50: comanda.v1.DeadFilter
+	(*RedriveQueueRequest)(nil),     // 51: comanda.v1.RedriveQueueRequest
+	(*RedriveQueueResponse)(nil),    // 52: comanda.v1.RedriveQueueResponse
+	(*RedriveMessagesResponse)(nil), // 53: comanda.v1.RedriveMessagesResponse
+	(*Rate)(nil),                    // 54: comanda.v1.Rate
+	(*Backoff)(nil),                 // 55: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 56: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 57: comanda.v1.Counts
+	(*Queue)(nil),                   // 58: comanda.v1.Queue
+	(*Totals)(nil),                  // 59: comanda.v1.Totals
+	(*CreateQueueRequest)(nil),      // 60: comanda.v1.CreateQueueRequest
+	(*UpdateQueueRequest)(nil),      // 61: comanda.v1.UpdateQueueRequest
+	(*UpdateQueueResponse)(nil),     // 62: comanda.v1.UpdateQueueResponse
+	(*CreateQueueResponse)(nil),     // 63: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 64: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 65: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 66: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 67: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 68: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 69: comanda.v1.DeleteQueueResponse
+	(*PurgeQueueRequest)(nil),       // 70: comanda.v1.PurgeQueueRequest
+	(*PurgeQueueResponse)(nil),      // 71: comanda.v1.PurgeQueueResponse
+	(*PauseQueueRequest)(nil),       // 72: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 73: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 74: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 75: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 76: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 77: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 78: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 79: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 80: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 81: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 82: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 83: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 84: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 85: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 86: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 87: comanda.v1.SplitShardResponse
+	(*ReplicaBehind)(nil),           // 88: comanda.v1.ReplicaBehind
+	(*Node)(nil),                    // 89: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 90: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 91: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 92: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 93: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 94: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 95: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 96: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 97: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 98: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 99: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 100: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 101: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 102: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 103: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 104: comanda.v1.CancelOperationResponse
+	(*PauseOperationRequest)(nil),   // 105: comanda.v1.PauseOperationRequest
+	(*PauseOperationResponse)(nil),  // 106: comanda.v1.PauseOperationResponse
+	(*ResumeOperationRequest)(nil),  // 107: comanda.v1.ResumeOperationRequest
+	(*ResumeOperationResponse)(nil), // 108: comanda.v1.ResumeOperationResponse
+	(*ListOwnersRequest)(nil),       // 109: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 110: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 111: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 112: comanda.v1.ListOwnersResponse
+	nil,                             // 113: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 114: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 115: comanda.v1.Message.AttributesEntry
+	nil,                             // 116: comanda.v1.DeadFilter.AttributesEntry
+	nil,                             // 117: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 118: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 119: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	106, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	110, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	111, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	111, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	113, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	118, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	119, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	119, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	0,   // 4: comanda.v1.NewMessage.on_conflict:type_name -> comanda.v1.OnConflict
 	10,  // 5: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
-	52,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
+	55,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
 	9,   // 7: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
 	12,  // 8: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	13,  // 9: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	110, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	110, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	107, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	111, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	110, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	118, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	118, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	114, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	119, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	118, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	16,  // 15: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	1,   // 16: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	110, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	110, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	118, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	118, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
 	18,  // 19: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
 	12,  // 20: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	3,   // 21: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
 	20,  // 22: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	110, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	118, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	3,   // 24: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	110, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	110, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	118, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	118, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
 	33,  // 27: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
 	34,  // 28: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	110, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	110, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	118, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	118, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	2,   // 31: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
 	18,  // 32: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
 	20,  // 33: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
 	16,  // 34: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
 	35,  // 35: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	110, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	110, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	110, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	111, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	111, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	111, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	108, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	118, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	118, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	118, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	119, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	119, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	119, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	115, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
 	39,  // 43: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
 	10,  // 44: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	111, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	119, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
 	40,  // 46: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
 	37,  // 47: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	110, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	111, // 49: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
-	111, // 50: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
+	118, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	119, // 49: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
+	119, // 50: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
 	40,  // 51: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
 	37,  // 52: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
 	43,  // 53: comanda.v1.ListMessagesResponse.plan:type_name -> comanda.v1.ListPlan
-	110, // 54: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
+	118, // 54: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
 	12,  // 55: comanda.v1.CancelResult.error:type_name -> comanda.v1.Error
 	3,   // 56: comanda.v1.CancelResult.state:type_name -> comanda.v1.MessageState
 	46,  // 57: comanda.v1.CancelMessagesResponse.results:type_name -> comanda.v1.CancelResult
 	12,  // 58: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	49,  // 59: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	110, // 60: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
-	4,   // 61: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	110, // 62: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	110, // 63: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	110, // 64: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	52,  // 65: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	110, // 66: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	6,   // 67: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
-	7,   // 68: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
-	51,  // 69: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
-	5,   // 70: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
-	110, // 71: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
-	53,  // 72: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	54,  // 73: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	111, // 74: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	110, // 75: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
-	56,  // 76: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
-	53,  // 77: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	53,  // 78: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	55,  // 79: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
-	55,  // 80: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	110, // 81: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	55,  // 82: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	37,  // 83: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	110, // 84: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
-	55,  // 85: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	37,  // 86: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
-	111, // 87: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	111, // 88: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	77,  // 89: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	78,  // 90: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	79,  // 91: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	110, // 92: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	54,  // 93: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	81,  // 94: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	37,  // 95: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	81,  // 96: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	111, // 97: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
-	109, // 98: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	85,  // 99: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
-	86,  // 100: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	86,  // 101: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	95,  // 102: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	12,  // 103: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	111, // 104: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	111, // 105: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	95,  // 106: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	95,  // 107: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	95,  // 108: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	104, // 109: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	103, // 110: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	8,   // 111: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 112: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 113: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	11,  // 114: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	15,  // 115: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	19,  // 116: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	22,  // 117: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	24,  // 118: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	26,  // 119: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	28,  // 120: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	30,  // 121: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	32,  // 122: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	38,  // 123: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	42,  // 124: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	45,  // 125: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
-	48,  // 126: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	57,  // 127: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	58,  // 128: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	61,  // 129: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	63,  // 130: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	65,  // 131: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	67,  // 132: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	69,  // 133: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	71,  // 134: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	73,  // 135: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	102, // 136: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	75,  // 137: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	80,  // 138: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	83,  // 139: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	93,  // 140: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	96,  // 141: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	98,  // 142: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	100, // 143: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	87,  // 144: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	89,  // 145: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	91,  // 146: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	14,  // 147: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	17,  // 148: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	21,  // 149: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	23,  // 150: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	25,  // 151: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	27,  // 152: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	29,  // 153: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	31,  // 154: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	36,  // 155: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	41,  // 156: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	44,  // 157: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	47,  // 158: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
-	50,  // 159: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	60,  // 160: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	59,  // 161: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	62,  // 162: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	64,  // 163: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	66,  // 164: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	68,  // 165: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	70,  // 166: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	72,  // 167: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	74,  // 168: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	105, // 169: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	76,  // 170: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	82,  // 171: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	84,  // 172: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	94,  // 173: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	97,  // 174: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	99,  // 175: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	101, // 176: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	88,  // 177: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	90,  // 178: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	92,  // 179: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	147, // [147:180] is the sub-list for method output_type
-	114, // [114:147] is the sub-list for method input_type
-	114, // [114:114] is the sub-list for extension type_name
-	114, // [114:114] is the sub-list for extension extendee
-	0,   // [0:114] is the sub-list for field type_name
+	119, // 59: comanda.v1.DeadFilter.dead_since:type_name -> google.protobuf.Timestamp
+	119, // 60: comanda.v1.DeadFilter.dead_until:type_name -> google.protobuf.Timestamp
+	116, // 61: comanda.v1.DeadFilter.attributes:type_name -> comanda.v1.DeadFilter.AttributesEntry
+	50,  // 62: comanda.v1.RedriveQueueRequest.filter:type_name -> comanda.v1.DeadFilter
+	98,  // 63: comanda.v1.RedriveQueueResponse.operation:type_name -> comanda.v1.Operation
+	49,  // 64: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	118, // 65: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
+	4,   // 66: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	118, // 67: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	118, // 68: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	118, // 69: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	55,  // 70: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	118, // 71: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	6,   // 72: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
+	7,   // 73: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
+	54,  // 74: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
+	5,   // 75: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
+	118, // 76: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
+	56,  // 77: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	57,  // 78: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	119, // 79: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	118, // 80: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
+	59,  // 81: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
+	56,  // 82: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	56,  // 83: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	58,  // 84: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	58,  // 85: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	118, // 86: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	58,  // 87: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	37,  // 88: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	118, // 89: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
+	58,  // 90: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	37,  // 91: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
+	119, // 92: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	119, // 93: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	80,  // 94: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	81,  // 95: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	82,  // 96: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	118, // 97: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	57,  // 98: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	84,  // 99: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	37,  // 100: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	84,  // 101: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	119, // 102: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
+	117, // 103: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	88,  // 104: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
+	89,  // 105: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	89,  // 106: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	98,  // 107: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	12,  // 108: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	119, // 109: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	119, // 110: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	98,  // 111: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	98,  // 112: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	98,  // 113: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	98,  // 114: comanda.v1.PauseOperationResponse.operation:type_name -> comanda.v1.Operation
+	98,  // 115: comanda.v1.ResumeOperationResponse.operation:type_name -> comanda.v1.Operation
+	111, // 116: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	110, // 117: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 118: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 119: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 120: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 121: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	15,  // 122: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	19,  // 123: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	22,  // 124: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	24,  // 125: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	26,  // 126: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	28,  // 127: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	30,  // 128: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	32,  // 129: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	38,  // 130: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	42,  // 131: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	45,  // 132: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
+	48,  // 133: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	60,  // 134: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	61,  // 135: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	64,  // 136: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	66,  // 137: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	68,  // 138: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	70,  // 139: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	51,  // 140: comanda.v1.Queues.RedriveQueue:input_type -> comanda.v1.RedriveQueueRequest
+	72,  // 141: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	74,  // 142: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	76,  // 143: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	109, // 144: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	78,  // 145: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	83,  // 146: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	86,  // 147: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	96,  // 148: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	99,  // 149: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	101, // 150: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	103, // 151: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	105, // 152: comanda.v1.Cluster.PauseOperation:input_type -> comanda.v1.PauseOperationRequest
+	107, // 153: comanda.v1.Cluster.ResumeOperation:input_type -> comanda.v1.ResumeOperationRequest
+	90,  // 154: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	92,  // 155: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	94,  // 156: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	14,  // 157: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	17,  // 158: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	21,  // 159: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	23,  // 160: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	25,  // 161: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	27,  // 162: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	29,  // 163: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	31,  // 164: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	36,  // 165: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	41,  // 166: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	44,  // 167: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	47,  // 168: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
+	53,  // 169: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	63,  // 170: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	62,  // 171: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	65,  // 172: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	67,  // 173: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	69,  // 174: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	71,  // 175: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	52,  // 176: comanda.v1.Queues.RedriveQueue:output_type -> comanda.v1.RedriveQueueResponse
+	73,  // 177: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	75,  // 178: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	77,  // 179: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	112, // 180: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	79,  // 181: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	85,  // 182: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	87,  // 183: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	97,  // 184: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	100, // 185: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	102, // 186: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	104, // 187: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	106, // 188: comanda.v1.Cluster.PauseOperation:output_type -> comanda.v1.PauseOperationResponse
+	108, // 189: comanda.v1.Cluster.ResumeOperation:output_type -> comanda.v1.ResumeOperationResponse
+	91,  // 190: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	93,  // 191: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	95,  // 192: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	157, // [157:193] is the sub-list for method output_type
+	121, // [121:157] is the sub-list for method input_type
+	121, // [121:121] is the sub-list for extension type_name
+	121, // [121:121] is the sub-list for extension extendee
+	0,   // [0:121] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -7798,7 +8293,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   102,
+			NumMessages:   110,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

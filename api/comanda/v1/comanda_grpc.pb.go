@@ -628,16 +628,17 @@ var Messages_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Queues_CreateQueue_FullMethodName = "/comanda.v1.Queues/CreateQueue"
-	Queues_UpdateQueue_FullMethodName = "/comanda.v1.Queues/UpdateQueue"
-	Queues_GetQueue_FullMethodName    = "/comanda.v1.Queues/GetQueue"
-	Queues_ListQueues_FullMethodName  = "/comanda.v1.Queues/ListQueues"
-	Queues_DeleteQueue_FullMethodName = "/comanda.v1.Queues/DeleteQueue"
-	Queues_PurgeQueue_FullMethodName  = "/comanda.v1.Queues/PurgeQueue"
-	Queues_PauseQueue_FullMethodName  = "/comanda.v1.Queues/PauseQueue"
-	Queues_ResumeQueue_FullMethodName = "/comanda.v1.Queues/ResumeQueue"
-	Queues_LocateKey_FullMethodName   = "/comanda.v1.Queues/LocateKey"
-	Queues_ListOwners_FullMethodName  = "/comanda.v1.Queues/ListOwners"
+	Queues_CreateQueue_FullMethodName  = "/comanda.v1.Queues/CreateQueue"
+	Queues_UpdateQueue_FullMethodName  = "/comanda.v1.Queues/UpdateQueue"
+	Queues_GetQueue_FullMethodName     = "/comanda.v1.Queues/GetQueue"
+	Queues_ListQueues_FullMethodName   = "/comanda.v1.Queues/ListQueues"
+	Queues_DeleteQueue_FullMethodName  = "/comanda.v1.Queues/DeleteQueue"
+	Queues_PurgeQueue_FullMethodName   = "/comanda.v1.Queues/PurgeQueue"
+	Queues_RedriveQueue_FullMethodName = "/comanda.v1.Queues/RedriveQueue"
+	Queues_PauseQueue_FullMethodName   = "/comanda.v1.Queues/PauseQueue"
+	Queues_ResumeQueue_FullMethodName  = "/comanda.v1.Queues/ResumeQueue"
+	Queues_LocateKey_FullMethodName    = "/comanda.v1.Queues/LocateKey"
+	Queues_ListOwners_FullMethodName   = "/comanda.v1.Queues/ListOwners"
 )
 
 // QueuesClient is the client API for Queues service.
@@ -659,6 +660,10 @@ type QueuesClient interface {
 	// PurgeQueue deletes every message of a queue, whatever its state; the queue
 	// stays. What is sent meanwhile may stay or go.
 	PurgeQueue(ctx context.Context, in *PurgeQueueRequest, opts ...grpc.CallOption) (*PurgeQueueResponse, error)
+	// RedriveQueue counts the dead messages that a filter chooses, and begins the
+	// operation that revives them where they are, each once; GetOperation tells how far
+	// it is. While one revives messages of the queue, another is refused with CONFLICT.
+	RedriveQueue(ctx context.Context, in *RedriveQueueRequest, opts ...grpc.CallOption) (*RedriveQueueResponse, error)
 	// PauseQueue stops handing out messages; sends and settles go on.
 	PauseQueue(ctx context.Context, in *PauseQueueRequest, opts ...grpc.CallOption) (*PauseQueueResponse, error)
 	ResumeQueue(ctx context.Context, in *ResumeQueueRequest, opts ...grpc.CallOption) (*ResumeQueueResponse, error)
@@ -737,6 +742,16 @@ func (c *queuesClient) PurgeQueue(ctx context.Context, in *PurgeQueueRequest, op
 	return out, nil
 }
 
+func (c *queuesClient) RedriveQueue(ctx context.Context, in *RedriveQueueRequest, opts ...grpc.CallOption) (*RedriveQueueResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RedriveQueueResponse)
+	err := c.cc.Invoke(ctx, Queues_RedriveQueue_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *queuesClient) PauseQueue(ctx context.Context, in *PauseQueueRequest, opts ...grpc.CallOption) (*PauseQueueResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PauseQueueResponse)
@@ -796,6 +811,10 @@ type QueuesServer interface {
 	// PurgeQueue deletes every message of a queue, whatever its state; the queue
 	// stays. What is sent meanwhile may stay or go.
 	PurgeQueue(context.Context, *PurgeQueueRequest) (*PurgeQueueResponse, error)
+	// RedriveQueue counts the dead messages that a filter chooses, and begins the
+	// operation that revives them where they are, each once; GetOperation tells how far
+	// it is. While one revives messages of the queue, another is refused with CONFLICT.
+	RedriveQueue(context.Context, *RedriveQueueRequest) (*RedriveQueueResponse, error)
 	// PauseQueue stops handing out messages; sends and settles go on.
 	PauseQueue(context.Context, *PauseQueueRequest) (*PauseQueueResponse, error)
 	ResumeQueue(context.Context, *ResumeQueueRequest) (*ResumeQueueResponse, error)
@@ -831,6 +850,9 @@ func (UnimplementedQueuesServer) DeleteQueue(context.Context, *DeleteQueueReques
 }
 func (UnimplementedQueuesServer) PurgeQueue(context.Context, *PurgeQueueRequest) (*PurgeQueueResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PurgeQueue not implemented")
+}
+func (UnimplementedQueuesServer) RedriveQueue(context.Context, *RedriveQueueRequest) (*RedriveQueueResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RedriveQueue not implemented")
 }
 func (UnimplementedQueuesServer) PauseQueue(context.Context, *PauseQueueRequest) (*PauseQueueResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PauseQueue not implemented")
@@ -973,6 +995,24 @@ func _Queues_PurgeQueue_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Queues_RedriveQueue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RedriveQueueRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueuesServer).RedriveQueue(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Queues_RedriveQueue_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueuesServer).RedriveQueue(ctx, req.(*RedriveQueueRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Queues_PauseQueue_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PauseQueueRequest)
 	if err := dec(in); err != nil {
@@ -1077,6 +1117,10 @@ var Queues_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Queues_PurgeQueue_Handler,
 		},
 		{
+			MethodName: "RedriveQueue",
+			Handler:    _Queues_RedriveQueue_Handler,
+		},
+		{
 			MethodName: "PauseQueue",
 			Handler:    _Queues_PauseQueue_Handler,
 		},
@@ -1105,6 +1149,8 @@ const (
 	Cluster_ListOperations_FullMethodName  = "/comanda.v1.Cluster/ListOperations"
 	Cluster_GetOperation_FullMethodName    = "/comanda.v1.Cluster/GetOperation"
 	Cluster_CancelOperation_FullMethodName = "/comanda.v1.Cluster/CancelOperation"
+	Cluster_PauseOperation_FullMethodName  = "/comanda.v1.Cluster/PauseOperation"
+	Cluster_ResumeOperation_FullMethodName = "/comanda.v1.Cluster/ResumeOperation"
 	Cluster_ListNodes_FullMethodName       = "/comanda.v1.Cluster/ListNodes"
 	Cluster_DrainNode_FullMethodName       = "/comanda.v1.Cluster/DrainNode"
 	Cluster_RemoveNode_FullMethodName      = "/comanda.v1.Cluster/RemoveNode"
@@ -1132,6 +1178,11 @@ type ClusterClient interface {
 	// CancelOperation asks that an operation stops between two steps; what it has
 	// reached stands. One that has ended stays as it is.
 	CancelOperation(ctx context.Context, in *CancelOperationRequest, opts ...grpc.CallOption) (*CancelOperationResponse, error)
+	// PauseOperation stops an operation between two steps, until it is resumed. One
+	// that has ended, or is being cancelled, stays as it is.
+	PauseOperation(ctx context.Context, in *PauseOperationRequest, opts ...grpc.CallOption) (*PauseOperationResponse, error)
+	// ResumeOperation lets a paused operation go on.
+	ResumeOperation(ctx context.Context, in *ResumeOperationRequest, opts ...grpc.CallOption) (*ResumeOperationResponse, error)
 	// ListNodes lists the nodes that are not removed.
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	// DrainNode asks that a node holds nothing. It answers at once; ListNodes tells
@@ -1220,6 +1271,26 @@ func (c *clusterClient) CancelOperation(ctx context.Context, in *CancelOperation
 	return out, nil
 }
 
+func (c *clusterClient) PauseOperation(ctx context.Context, in *PauseOperationRequest, opts ...grpc.CallOption) (*PauseOperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseOperationResponse)
+	err := c.cc.Invoke(ctx, Cluster_PauseOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ResumeOperation(ctx context.Context, in *ResumeOperationRequest, opts ...grpc.CallOption) (*ResumeOperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeOperationResponse)
+	err := c.cc.Invoke(ctx, Cluster_ResumeOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterClient) ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListNodesResponse)
@@ -1272,6 +1343,11 @@ type ClusterServer interface {
 	// CancelOperation asks that an operation stops between two steps; what it has
 	// reached stands. One that has ended stays as it is.
 	CancelOperation(context.Context, *CancelOperationRequest) (*CancelOperationResponse, error)
+	// PauseOperation stops an operation between two steps, until it is resumed. One
+	// that has ended, or is being cancelled, stays as it is.
+	PauseOperation(context.Context, *PauseOperationRequest) (*PauseOperationResponse, error)
+	// ResumeOperation lets a paused operation go on.
+	ResumeOperation(context.Context, *ResumeOperationRequest) (*ResumeOperationResponse, error)
 	// ListNodes lists the nodes that are not removed.
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	// DrainNode asks that a node holds nothing. It answers at once; ListNodes tells
@@ -1310,6 +1386,12 @@ func (UnimplementedClusterServer) GetOperation(context.Context, *GetOperationReq
 }
 func (UnimplementedClusterServer) CancelOperation(context.Context, *CancelOperationRequest) (*CancelOperationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelOperation not implemented")
+}
+func (UnimplementedClusterServer) PauseOperation(context.Context, *PauseOperationRequest) (*PauseOperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseOperation not implemented")
+}
+func (UnimplementedClusterServer) ResumeOperation(context.Context, *ResumeOperationRequest) (*ResumeOperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeOperation not implemented")
 }
 func (UnimplementedClusterServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
@@ -1467,6 +1549,42 @@ func _Cluster_CancelOperation_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_PauseOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).PauseOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_PauseOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).PauseOperation(ctx, req.(*PauseOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ResumeOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ResumeOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ResumeOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ResumeOperation(ctx, req.(*ResumeOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cluster_ListNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListNodesRequest)
 	if err := dec(in); err != nil {
@@ -1555,6 +1673,14 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelOperation",
 			Handler:    _Cluster_CancelOperation_Handler,
+		},
+		{
+			MethodName: "PauseOperation",
+			Handler:    _Cluster_PauseOperation_Handler,
+		},
+		{
+			MethodName: "ResumeOperation",
+			Handler:    _Cluster_ResumeOperation_Handler,
 		},
 		{
 			MethodName: "ListNodes",

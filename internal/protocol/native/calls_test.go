@@ -120,6 +120,19 @@ func TestCalls(t *testing.T) {
 			`{"results":[{"id":"x","error":{"code":"INVALID_ARGUMENT","message":"id\"x\":notamessageid:wantaUUIDversion8as36characters"}},{"id":"00000010-0000-8000-8000-000000000001"}]}`,
 		},
 		{
+			"Queues/RedriveQueue", &comandav1.RedriveQueueRequest{
+				Queue: "q", Rate: 5, ResetAttempts: true,
+				Filter: &comandav1.DeadFilter{
+					Type: "t", Key: "k", Reason: "nacked", Attributes: map[string]string{"a": "v"},
+					DeadSince: timestamppb.New(time.Unix(1, 0)), DeadUntil: timestamppb.New(time.Unix(2, 0)),
+				},
+			},
+			`redrive queue q with type "t", key "k", reason "nacked", a "v", dead since 1970-01-01T00:00:01Z, dead before 1970-01-01T00:00:02Z rate=5 reset=true dry=false`, "",
+		},
+		{"Queues/RedriveQueue", &comandav1.RedriveQueueRequest{Queue: "q", DryRun: true}, `redrive queue q with  rate=0 reset=false dry=true`, `{"count":"7"}`},
+		{"Cluster/PauseOperation", &comandav1.PauseOperationRequest{Id: 9}, `pause operation 9 true`, ""},
+		{"Cluster/ResumeOperation", &comandav1.ResumeOperationRequest{Id: 9}, `pause operation 9 false`, ""},
+		{
 			"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q", Shards: 4, Settings: &comandav1.QueueSettings{
 				MaxAttempts: 3, KeepFinished: 4, KeepFinishedFor: durationpb.New(time.Minute), MaxMessageBytes: 5,
 				Backoff: &comandav1.Backoff{

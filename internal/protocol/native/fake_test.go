@@ -288,6 +288,18 @@ func (f *fake) CancelOperation(_ context.Context, id uint64) (message.OperationI
 	return operated, f.called("cancel operation %d", id)
 }
 
+func (f *fake) PauseOperation(_ context.Context, id uint64, paused bool) (message.OperationInfo, error) {
+	return operated, f.called("pause operation %d %t", id, paused)
+}
+
+func (f *fake) RedriveQueue(_ context.Context, name string, r message.Redrive, dryRun bool) (message.RedrivePlan, error) {
+	plan := message.RedrivePlan{Count: 7}
+	if !dryRun {
+		plan.Operation = &operated
+	}
+	return plan, f.called("redrive queue %s with %s rate=%d reset=%t dry=%t", name, r.Filter.String(), r.Rate, r.ResetAttempts, dryRun)
+}
+
 func (f *fake) Nodes(context.Context) ([]message.NodeInfo, error) {
 	return []message.NodeInfo{f.node("n1")}, f.called("nodes")
 }

@@ -47,10 +47,29 @@ func (s cluster) CancelOperation(ctx context.Context, req *comandav1.CancelOpera
 	return &comandav1.CancelOperationResponse{Operation: operationTo(&o)}, nil
 }
 
+// PauseOperation stops an operation between two steps.
+func (s cluster) PauseOperation(ctx context.Context, req *comandav1.PauseOperationRequest) (*comandav1.PauseOperationResponse, error) {
+	o, err := s.verbs.PauseOperation(ctx, req.GetId(), true)
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.PauseOperationResponse{Operation: operationTo(&o)}, nil
+}
+
+// ResumeOperation lets a paused operation go on.
+func (s cluster) ResumeOperation(ctx context.Context, req *comandav1.ResumeOperationRequest) (*comandav1.ResumeOperationResponse, error) {
+	o, err := s.verbs.PauseOperation(ctx, req.GetId(), false)
+	if err != nil {
+		return nil, err
+	}
+	return &comandav1.ResumeOperationResponse{Operation: operationTo(&o)}, nil
+}
+
 func operationTo(o *message.OperationInfo) *comandav1.Operation {
 	out := &comandav1.Operation{
 		Id: o.ID, Kind: o.Kind, Title: o.Title, State: o.State, Step: o.Step, Waits: o.Waits,
 		CreatedAt: timeTo(o.CreatedAt), ChangedAt: timeTo(o.ChangedAt),
+		By: o.By, Chosen: o.Chosen, Redriven: o.Redriven, Skipped: o.Skipped,
 	}
 	if o.Err != nil {
 		out.Error = &comandav1.Error{Code: string(o.Err.Code), Message: o.Err.Text}

@@ -40,3 +40,28 @@ func (s messages) RedriveMessages(ctx context.Context, req *comandav1.RedriveMes
 	}
 	return resp, nil
 }
+
+// RedriveQueue counts the dead messages that a filter chooses, and begins to revive
+// them.
+func (s queues) RedriveQueue(ctx context.Context, req *comandav1.RedriveQueueRequest) (*comandav1.RedriveQueueResponse, error) {
+	f := req.GetFilter()
+	r := message.Redrive{
+		Filter: message.DeadFilter{Type: f.GetType(), Key: f.GetKey(), Reason: f.GetReason(), Attributes: f.GetAttributes()},
+		Rate:   int(req.GetRate()), ResetAttempts: req.GetResetAttempts(),
+	}
+	if t := f.GetDeadSince(); t != nil {
+		r.Filter.Since = t.AsTime()
+	}
+	if t := f.GetDeadUntil(); t != nil {
+		r.Filter.Until = t.AsTime()
+	}
+	plan, err := s.verbs.RedriveQueue(ctx, req.GetQueue(), r, req.GetDryRun())
+	if err != nil {
+		return nil, err
+	}
+	resp := &comandav1.RedriveQueueResponse{Count: int64(plan.Count)}
+	if plan.Operation != nil {
+		resp.Operation = operationTo(plan.Operation)
+	}
+	return resp, nil
+}

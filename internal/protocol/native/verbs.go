@@ -40,6 +40,8 @@ type Verbs interface {
 	UpdateQueue(ctx context.Context, name string, s message.Settings, version uint64, dryRun bool) (message.QueueInfo, error)
 	DeleteQueue(ctx context.Context, name string) error
 	PurgeQueue(ctx context.Context, name string) error
+	// RedriveQueue counts, and unless it is a dry run begins an operation.
+	RedriveQueue(ctx context.Context, name string, r message.Redrive, dryRun bool) (message.RedrivePlan, error)
 	PauseQueue(ctx context.Context, name string, paused bool) error
 	Locate(ctx context.Context, queue, key string) (message.Location, error)
 	Owners(ctx context.Context, queue string) ([]message.ShardOwners, error)
@@ -56,6 +58,7 @@ type Verbs interface {
 	Operations(ctx context.Context, n int, page string) ([]message.OperationInfo, string, error)
 	Operation(ctx context.Context, id uint64) (message.OperationInfo, error)
 	CancelOperation(ctx context.Context, id uint64) (message.OperationInfo, error)
+	PauseOperation(ctx context.Context, id uint64, paused bool) (message.OperationInfo, error)
 
 	Nodes(ctx context.Context) ([]message.NodeInfo, error)
 	DrainNode(ctx context.Context, name string, undo bool) (message.NodeInfo, error)
