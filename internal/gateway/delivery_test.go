@@ -88,7 +88,7 @@ func TestReasons(t *testing.T) {
 			1, "ready: it waits for a worker to take it",
 		},
 		"single":      {message.Settings{Assign: message.AssignSingle}, nil, 1, "ready: it waits for the one worker that gets the queue's messages; others stand by (assign single)"},
-		"no limit":    {message.Settings{}, nil, 1, "ready: it waits for a worker to take it"},
+		"no limit":    {message.Settings{}, nil, 1, "ready: the queue's one worker is busy"},
 		"is leased":   {message.Settings{}, nil, 0, ""},
 		"to be ended": {message.Settings{}, cancelFirst, 0, "leased: its worker was asked to give it back, for it is to be cancelled"},
 		"has ended": {message.Settings{}, func(t *testing.T, g *gateway.Gateway, d message.Delivery) {

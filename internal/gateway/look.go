@@ -80,9 +80,14 @@ func (g *Gateway) showOnce(ctx context.Context, id message.ID, o message.ReadOpt
 		err = message.Errorf(message.MessageNotFound, "message %s is not known: it never was, or it finished too long ago (keep_finished)", id)
 	}
 	if err != nil {
-		return out, group, fresh, err
+		return out, group, fresh, g.leaderless(ctx, group, err)
 	}
 	out = shown(q, a.Message)
+	if d := a.Message; d.State == message.Ready && !d.Paused && d.Blocker == nil && d.Limit == "" && o.Stale == 0 && q.Settings.Assign != message.AssignSingle {
+		if why := g.unserved(ctx, q, group); why != "" {
+			out.Reason = why
+		}
+	}
 	out.Timeline = timeline(a.Message)
 	return out, group, fresh, nil
 }

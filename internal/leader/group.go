@@ -263,17 +263,12 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 		c = l.cell(e.Ref.Cell)
 	}
 	key := leaseKey{e.Queue, e.Ref.Cell, e.Ref.Seq}
-	switch e.Kind {
-	case queue.LeaseEnded, queue.Withheld:
-		g.awaits.wake(key)
-	case queue.Configured, queue.Dropped, queue.Purged: // its cells may be elsewhere, or empty
-		g.awaits.wakeQueue(e.Queue)
-	}
 	if c == nil && ofCell(e.Kind) {
 		return nil // the cell was spun off later in the same entry
 	}
 	switch e.Kind {
 	case queue.Configured:
+		g.awaits.wakeQueue(e.Queue) // its cells may be elsewhere
 		info, ok := g.machine.Info(e.Queue)
 		if !ok {
 			return nil // dropped by the same entry
@@ -281,12 +276,16 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 		l = g.configure(&info)
 		return l
 	case queue.Dropped:
+		g.awaits.wakeQueue(e.Queue)
 		g.drop(e.Queue)
 	case queue.LeaseSet:
 		d := g.leases.set(key, e.Fence, e.At)
 		d.cancelling = e.Cancelling
 		g.bind(d, e.Session, e.Incarnation)
+	case queue.Withheld:
+		g.awaits.wake(key)
 	case queue.LeaseEnded:
+		g.awaits.wake(key)
 		g.endLease(key, e.Fence)
 		if l != nil && l.active != nil {
 			l.active.seen = g.clock.Now()
@@ -299,6 +298,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 			l.next = e.At
 		}
 	case queue.Purged:
+		g.awaits.wakeQueue(e.Queue)
 		g.purge(e.Queue)
 	case queue.SessionAttached:
 		g.sessions.attach(queue.Session{ID: e.Session, Incarnation: e.Incarnation, CatalogVersion: e.Catalog})

@@ -22,7 +22,13 @@ func (g *Group) Receivers(_ context.Context, number uint32) (message.Receivers, 
 	case l.wanted():
 		l.asked = g.clock.Now()
 	}
-	return message.Receivers{Waiting: l.workers.calls + len(l.peeks), Last: l.asked.Truncate(time.Millisecond)}, nil
+	busy := 0
+	for _, w := range l.workers.by {
+		if w.load > 0 {
+			busy++
+		}
+	}
+	return message.Receivers{Waiting: l.workers.calls + len(l.peeks), Busy: busy, Last: l.asked.Truncate(time.Millisecond)}, nil
 }
 
 // Receivers has the other node tell who receives from a queue.

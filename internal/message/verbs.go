@@ -270,6 +270,7 @@ type QueueInfo struct {
 // Receivers are those who receive from a queue.
 type Receivers struct {
 	Waiting int       // how many wait for messages now
+	Busy    int       // workers that hold some of a replica set
 	Last    time.Time // when one last waited or asked; zero: none did, that the leader knows
 }
 

@@ -1,0 +1,143 @@
+package node
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// reasons makes reasons come true on a cluster, and notes them in words.
+type reasons struct {
+	t  *testing.T
+	w  *workload
+	to strings.Builder
+}
+
+var changing = []struct {
+	is *regexp.Regexp
+	as string
+}{
+	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`), "ID"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`), "TIME"},
+	{regexp.MustCompile(`replica set \d+`), "replica set N"},
+}
+
+func (r *reasons) note(when, reason string) {
+	for _, c := range changing {
+		reason = c.is.ReplaceAllString(reason, c.as)
+	}
+	fmt.Fprintf(&r.to, "%s\n    %s\n", when, reason)
+}
+
+// of notes the reason of a message.
+func (r *reasons) of(when string, id message.ID) {
+	r.t.Helper()
+	s, _, err := r.w.g.Show(r.t.Context(), id, message.ReadOptions{}, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.note(when, s.Reason)
+}
+
+// queue makes a queue with messages in it.
+func (r *reasons) queue(name string, s message.Settings, msgs ...message.New) (ids []message.ID) {
+	r.t.Helper()
+	r.w.create(name, 1, s)
+	rs, err := r.w.g.Send(r.t.Context(), name, msgs)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, x := range rs {
+		if x.Err != nil {
+			r.t.Fatal(x.Err)
+		}
+		ids = append(ids, x.ID)
+	}
+	return ids
+}
+
+func (r *reasons) take(queue string) message.Delivery {
+	r.t.Helper()
+	ds, err := r.w.g.Receive(r.t.Context(), queue, message.ReceiveOptions{Max: 1, Wait: 20 * time.Second, Lease: time.Hour, Worker: "oven-1"})
+	if err != nil || len(ds) != 1 {
+		r.t.Fatal(ds, err)
+	}
+	return ds[0]
+}
+
+// TestReasons makes each reason of 'message show' come true. The list of them in
+// docs/semantics.md is its output.
+func TestReasons(t *testing.T) {
+	ms := startCluster(t, 3)
+	voters(t, ms[0], 3)
+	ctx := t.Context()
+	r := &reasons{t: t, w: &workload{t: t, g: ms[0].Gateway()}}
+	later := message.Settlement{Action: message.Nack, HasDelay: true, Delay: time.Hour}
+
+	r.of("sent with a delay", r.queue("delayed", message.Settings{}, message.New{Delay: time.Hour})[0])
+	r.of("sent with deliver_at", r.queue("timed", message.Settings{}, message.New{DeliverAt: time.Now().Add(time.Hour)})[0])
+
+	ids := r.queue("keyed", message.Settings{}, message.New{Key: "table-7"}, message.New{Key: "table-7"})
+	r.of("an earlier message of its key waits as well", ids[1])
+	first := r.take("keyed")
+	r.of("an earlier message of its key is leased", ids[1])
+	r.w.settle(ctx, first, later)
+	r.of("its last attempt failed", ids[0])
+	r.of("an earlier message of its key waits for its next attempt", ids[1])
+
+	ids = r.queue("paused", message.Settings{}, message.New{})
+	if err := r.w.g.PauseQueue(ctx, "paused", true); err != nil {
+		t.Fatal(err)
+	}
+	r.of("its queue is paused", ids[0])
+
+	left := func(ids []message.ID, d message.Delivery) message.ID {
+		return ids[1-slices.Index(ids, d.ID)]
+	}
+	ids = r.queue("narrow", message.Settings{MaxInFlight: 1}, message.New{}, message.New{})
+	r.of("max_in_flight is reached", left(ids, r.take("narrow")))
+	ids = r.queue("slow", message.Settings{Rate: message.Rate{Count: 1, Per: time.Hour}}, message.New{}, message.New{})
+	r.of("the rate is reached", left(ids, r.take("slow")))
+	ids = r.queue("single", message.Settings{Assign: message.AssignSingle}, message.New{}, message.New{})
+	r.of("another worker is the one that gets the queue's messages (assign single)", left(ids, r.take("single")))
+
+	r.of("nobody has received from its queue", r.queue("lonely", message.Settings{}, message.New{})[0])
+	ids = r.queue("busy", message.Settings{}, message.New{}, message.New{})
+	leased := r.take("busy")
+	r.of("all workers hold messages and do not ask for more", left(ids, leased))
+	if _, err := r.w.g.Cancel(ctx, []message.ID{leased.ID}, message.CancelOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.of("it is leased, and to be cancelled", leased.ID)
+
+	ids = r.queue("rejected", message.Settings{}, message.New{})
+	r.w.settle(ctx, r.take("rejected"), message.Settlement{Action: message.Reject})
+	r.of("its worker rejected it", ids[0])
+	ids = r.queue("failed", message.Settings{MaxAttempts: 1}, message.New{})
+	r.w.settle(ctx, r.take("failed"), message.Settlement{Action: message.Nack})
+	r.of("it failed as often as it may", ids[0])
+
+	ms[1].stop()
+	ms[2].stop()
+	_, _, err := r.w.g.Show(ctx, ids[0], message.ReadOptions{}, 0)
+	if message.CodeOf(err) != message.Unavailable {
+		t.Errorf("without a majority: %v", err)
+	}
+	r.note("most nodes of its replica set are away (UNAVAILABLE)", strings.TrimPrefix(fmt.Sprint(err), "UNAVAILABLE: "))
+
+	text, err := os.ReadFile("../../docs/semantics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, documented, _ := strings.Cut(string(text), "<!-- reasons -->\n```\n")
+	documented, _, _ = strings.Cut(documented, "```")
+	if documented != r.to.String() {
+		t.Errorf("docs/semantics.md lists other reasons than there are:\n%s", r.to.String())
+	}
+}
