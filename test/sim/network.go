@@ -26,6 +26,11 @@ type network struct {
 	mu    sync.Mutex
 	cut   map[link]bool // in this direction nothing comes through
 	rough roughness
+	// Of each kind of call every so manieth answer is lost just before it is there; 0:
+	// none.
+	every   int
+	answers map[byte]int // by kind
+	dropped int
 }
 
 type link struct{ from, to uint64 }
@@ -50,7 +55,9 @@ const maxServing = 500
 // silentAfter is when a connection that says nothing is given up.
 const silentAfter = 3 * time.Second
 
-func newNetwork(w *world) *network { return &network{w: w, cut: map[link]bool{}, rough: calm} }
+func newNetwork(w *world) *network {
+	return &network{w: w, cut: map[link]bool{}, rough: calm, answers: map[byte]int{}}
+}
 
 func (n *network) rand(from, to uint64) *rand.Rand {
 	return n.w.rand(fmt.Sprintf("link %d %d", from, to))
@@ -323,9 +330,29 @@ func (n *network) setRoughness(r roughness) {
 	n.rough = r
 }
 
+// drops says that the answer to a call is lost.
+func (n *network) drops(kind byte) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.answers[kind]++
+	if n.every == 0 || n.answers[kind]%n.every != 0 {
+		return false
+	}
+	n.dropped++
+	return true
+}
+
+// drop has every so manieth answer of each kind lost from now on.
+func (n *network) drop(every int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.every = every
+}
+
 func (n *network) heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.every = 0
 	clear(n.cut)
 	n.rough = calm
 }

@@ -59,9 +59,13 @@ func (l local) Wait(c *leader.Call) { l.remote.Wait(c) }
 type caller struct{ p *process }
 
 func (c caller) Call(ctx context.Context, to uint64, request []byte, hurry <-chan struct{}) ([]byte, error) {
-	return c.p.call(ctx, to, request, hurry, func(ctx context.Context, q *process) ([]byte, error) {
+	b, err := c.p.call(ctx, to, request, hurry, func(ctx context.Context, q *process) ([]byte, error) {
 		return q.service.Answer(ctx, request), nil
 	})
+	if err == nil && c.p.node.w.net.drops(request[0]) {
+		return nil, errLost
+	}
+	return b, err
 }
 
 // holders lists the nodes that have a voter of a group, its leader alone if it is

@@ -98,6 +98,11 @@ func (w *world) rise() (stop func(), ok bool) {
 // live is the life of a world: three nodes become a cluster, clients and workers
 // come, faults happen and end, and all comes to rest. stop ends it.
 func (w *world) live() (stop func()) {
+	return w.liveThrough(func() { w.faults(w.now() + w.o.duration) })
+}
+
+// liveThrough is a life with other faults.
+func (w *world) liveThrough(faults func()) (stop func()) {
 	end, ok := w.rise()
 	if !ok {
 		return end
@@ -110,7 +115,7 @@ func (w *world) live() (stop func()) {
 		w.spawn(func() { w.work(working, i) })
 	}
 	stop = func() { endWork(); end() }
-	w.faults(w.now() + w.o.duration)
+	faults()
 	w.heal()
 	w.quiet() // nobody sends any more
 	w.drain()
