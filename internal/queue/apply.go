@@ -75,6 +75,7 @@ const (
 	Paced           EffectKind = 10 // by the queue's rate, one more message is due at At, ns of group time
 	Purged          EffectKind = 11 // all messages of the queue are gone
 	Withheld        EffectKind = 12 // a message that waited ended without a lease
+	Outgoing        EffectKind = 13 // a message is to leave the cell
 )
 
 // Effects returns what the last entry changed, valid until the next one.
@@ -186,6 +187,10 @@ func (m *Machine) apply(kind byte, d *decoder, e *entry) any {
 		m.wake(d)
 	case cmdRedrive:
 		return m.redrive(d)
+	case cmdDeliver:
+		return m.deliver(d)
+	case cmdDelivered:
+		m.delivered(d)
 	case cmdRedriveSome:
 		return m.redriveSome(d)
 	case cmdConfigure:

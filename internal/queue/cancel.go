@@ -61,7 +61,7 @@ func (m *Machine) cancelOne(id message.ID, c *Cancel) message.SettleResult {
 		return message.SettleResult{Err: wrongShard(id.Queue(), id.Point().Cell())}
 	}
 	x, ok := m.load(at, id.Seq())
-	if !ok || x.id() != id {
+	if !ok || x.place() != id {
 		return m.cancelledBefore(at, id)
 	}
 	switch state := x.state(m.rows, &m.keys); state {

@@ -238,6 +238,7 @@ type Floor struct {
 // Leased is a message that was handed out.
 type Leased struct {
 	ID         message.ID
+	Place      message.ID // where it stands, if that is not its id; zero: it is
 	Ref        Ref
 	Fence      uint64
 	Attempts   int   // failed ones

@@ -69,6 +69,18 @@ func Describe(space uint64, key, value []byte) (s string) {
 		return where + fmt.Sprintf("in line of key %x seq=%d", key[1:17], beUint64(key[17:]))
 	case rowDead:
 		return where + fmt.Sprintf("dead seq=%d", beUint64(key[1:]))
+	case rowOutbox:
+		seq, _ := decodeOutbox(value)
+		return where + fmt.Sprintf("outbox to queue %d cell %d n=%d seq=%d", binary.BigEndian.Uint32(key[1:]), key[5], beUint64(key[6:]), seq)
+	case rowForward:
+		f := decodeForward(value)
+		return where + fmt.Sprintf("seq=%d went to queue %d cell %d", beUint64(key[1:]), f.to.Queue, f.to.Cell)
+	case rowForeign:
+		return where + fmt.Sprintf("message %s, sent elsewhere, seq=%d", message.ID(key[1:17]), decodeForeign(value))
+	case rowInbox:
+		return where + fmt.Sprintf("inbox of queue %d cell %d floor=%d", binary.BigEndian.Uint32(key[1:]), key[5], beUint64(value))
+	case rowArrived:
+		return where + fmt.Sprintf("arrived from queue %d cell %d n=%d, %d bytes", binary.BigEndian.Uint32(key[1:]), key[5], beUint64(key[6:]), len(value))
 	case rowRedrive:
 		operation, p := decodeProgress(value)
 		return where + fmt.Sprintf("redrive of operation %d after seq=%d redriven=%d skipped=%d", operation, p.After, p.Redriven, p.Skipped)

@@ -49,6 +49,8 @@ const (
 	cmdPurge         = 15
 	cmdCancel        = 16
 	cmdRedriveSome   = 17
+	cmdDeliver       = 18
+	cmdDelivered     = 19
 )
 
 // AppendEntry joins commands to one entry. groupTime and wall are milliseconds.
@@ -176,6 +178,10 @@ func (c Command) check() error {
 		(&Wake{}).decode(&d)
 	case cmdRedrive:
 		(&Redrive{}).decode(&d)
+	case cmdDeliver:
+		(&Deliver{}).decode(&d)
+	case cmdDelivered:
+		(&Delivered{}).decode(&d)
 	case cmdRedriveSome:
 		(&RedriveSome{}).decode(&d)
 	case cmdCancel:

@@ -30,6 +30,7 @@ type Head struct {
 	Dedup      *Mark          // nil: it has no dedup id
 	Unique     *Mark          // nil: it has no unique key
 	Retry      *message.Retry // nil: as the queue says
+	Foreign    message.ID     // its id, if it was sent to another place; zero: the place is its id
 }
 
 // size is about how many bytes a message without its body takes in an answer.
@@ -59,6 +60,7 @@ const (
 	headDedup
 	headUnique
 	headTenant
+	headForeign
 )
 
 // appendHead writes the data row: flags, the parts that the flags name, and
@@ -98,6 +100,9 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	if h.Tenant != "" {
 		flags |= headTenant
 	}
+	if h.Foreign != (message.ID{}) {
+		flags |= headForeign
+	}
 	b = append(binary.AppendUvarint(b, flags), h.Priority)
 	b = putInt(b, h.SentAt)
 	if flags&headKeyed != 0 {
@@ -130,6 +135,9 @@ func appendHead(b []byte, h *Head, body []byte) []byte {
 	}
 	if flags&headTenant != 0 {
 		b = putString(binary.BigEndian.AppendUint64(b, h.TenantHash), h.Tenant)
+	}
+	if flags&headForeign != 0 {
+		b = append(b, h.Foreign[:]...)
 	}
 	b = binary.AppendUvarint(b, uint64(len(body)))
 	if flags&headBodyApart == 0 {
@@ -185,7 +193,10 @@ func readHead(d *decoder) (h Head, body []byte, apart bool) {
 	if flags&headTenant != 0 {
 		h.TenantHash, h.Tenant = d.fixed64(), d.string()
 	}
-	if flags >= headTenant<<1 {
+	if flags&headForeign != 0 {
+		copy(h.Foreign[:], d.take(16))
+	}
+	if flags >= headForeign<<1 {
 		d.fail() // of a newer version
 	}
 	h.BodySize = int(d.uint())

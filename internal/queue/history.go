@@ -23,11 +23,15 @@ const (
 	Lapsed Outcome = 8
 	// Cancelled: nobody wants the message done any more.
 	Cancelled Outcome = 9
+	// Moved: the message came from another queue.
+	Moved Outcome = 10
+	// Undelivered: it was to go to another queue, and stays.
+	Undelivered Outcome = 11
 )
 
 var outcomes = [...]string{
 	Acked: "acked", Nacked: "nacked", Rejected: "rejected", Released: "released", Expired: "expired",
-	Redriven: "redriven", WorkerLost: "worker_lost", Lapsed: "lapsed", Cancelled: "cancelled",
+	Redriven: "redriven", WorkerLost: "worker_lost", Lapsed: "lapsed", Cancelled: "cancelled", Moved: "moved", Undelivered: "undelivered",
 }
 
 // String is the outcome's word, as timelines and filters have it.
@@ -62,6 +66,7 @@ type standing struct {
 	history    []Attempt // oldest first, the last MaxHistory
 	cancelling bool      // leased: it ends with its lease
 	aside      bool      // it waits for its next attempt outside the line of its key
+	leaving    bool      // dead: it is in the outbox
 	unexpiring bool      // it was redriven: expires counts no more
 }
 
@@ -83,6 +88,7 @@ const (
 	standingAside = 1 << iota
 	standingUnexpiring
 	standingCancelling
+	standingLeaving
 )
 
 func (s *standing) flags() (flags byte) {
@@ -94,6 +100,9 @@ func (s *standing) flags() (flags byte) {
 	}
 	if s.cancelling {
 		flags |= standingCancelling
+	}
+	if s.leaving {
+		flags |= standingLeaving
 	}
 	return flags
 }
@@ -107,6 +116,7 @@ func decodeStanding(row []byte) *standing {
 	if len(d.b) > 0 {
 		flags := d.byte()
 		s.aside, s.unexpiring, s.cancelling = flags&standingAside != 0, flags&standingUnexpiring != 0, flags&standingCancelling != 0
+		s.leaving = flags&standingLeaving != 0
 	}
 	must(d.end("a state row"))
 	return s
@@ -188,6 +198,7 @@ type finished struct {
 	// For the message's point.
 	dedup, unique *Mark
 	tenant        string
+	foreign       message.ID // as in a Head
 }
 
 // state is how the message ended.
@@ -212,14 +223,18 @@ func (f *finished) append(b []byte) []byte {
 	b = putInt(putString(b, f.kind), int64(f.bodySize))
 	b = putInt(putInt(b, int64(f.attempts)), int64(f.deliveries))
 	b = appendHistory(b, f.history)
-	if f.deaths > 0 || f.dedup != nil || f.unique != nil || f.tenant != "" {
+	away := f.foreign != (message.ID{})
+	if f.deaths > 0 || f.dedup != nil || f.unique != nil || f.tenant != "" || away {
 		b = putInt(b, int64(f.deaths))
 	}
-	if f.dedup != nil || f.unique != nil || f.tenant != "" {
+	if f.dedup != nil || f.unique != nil || f.tenant != "" || away {
 		b = f.unique.append(f.dedup.append(b))
 	}
-	if f.tenant != "" {
+	if f.tenant != "" || away {
 		b = putString(b, f.tenant)
+	}
+	if away {
+		b = append(b, f.foreign[:]...)
 	}
 	return b
 }
@@ -241,6 +256,9 @@ func decodeFinished(row []byte) finished {
 	}
 	if len(d.b) > 0 {
 		f.tenant = d.string()
+	}
+	if len(d.b) > 0 {
+		copy(f.foreign[:], d.take(16))
 	}
 	must(d.end("a finished row"))
 	return f

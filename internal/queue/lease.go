@@ -105,6 +105,9 @@ func (m *Machine) leaseOne(x *stored, ref Ref, l *lease) Leased {
 // leased is the answer to whoever holds h, whose body was just read.
 func (m *Machine) leased(h *held) Leased {
 	got := Leased{ID: h.id(), Ref: h.ref(), Fence: h.fence, Deliveries: 1, Deadline: h.deadline(), Head: h.Head, Body: h.fullBody(m.rows, &m.keys)}
+	if h.Foreign != (message.ID{}) {
+		got.Place = h.place()
+	}
 	if h.st != nil {
 		got.Attempts, got.Deliveries = h.st.attempts, h.st.deliveries
 	}

@@ -41,6 +41,8 @@ type settingsRow struct {
 	version  uint64
 	settings message.Settings
 	paused   bool
+	// deadLetter is where its dead go.
+	deadLetter DeadLetter
 }
 
 const (
@@ -51,6 +53,7 @@ const (
 	settingsLimits      // max_in_flight and rate follow
 	settingsSingle      // assign is single
 	settingsWindow      // dedup_window follows: it is not the default
+	settingsDeadLetter  // where its dead go follows
 )
 
 func (s *settingsRow) append(b []byte) []byte {
@@ -75,6 +78,9 @@ func (s *settingsRow) append(b []byte) []byte {
 	if s.settings.Assign == message.AssignSingle {
 		flags |= settingsSingle
 	}
+	if s.deadLetter.Queue != 0 {
+		flags |= settingsDeadLetter
+	}
 	b = append(b, flags, byte(s.settings.Backoff.Kind))
 	for _, v := range []int64{
 		int64(s.settings.MaxAttempts), int64(s.settings.KeepFinished), int64(s.settings.MaxMessageBytes),
@@ -90,6 +96,9 @@ func (s *settingsRow) append(b []byte) []byte {
 	}
 	if flags&settingsWindow != 0 {
 		b = putInt(b, millis(max(s.settings.DedupWindow, 0)))
+	}
+	if s.deadLetter.Queue != 0 {
+		b = append(binary.AppendUvarint(b, uint64(s.deadLetter.Queue)), s.deadLetter.Secret[:]...)
 	}
 	return b
 }
@@ -132,6 +141,10 @@ func decodeSettings(d *decoder) (s settingsRow) {
 		if s.settings.DedupWindow = d.millis(); s.settings.DedupWindow == 0 {
 			s.settings.DedupWindow = message.NoDedup
 		}
+	}
+	if flags&settingsDeadLetter != 0 {
+		s.deadLetter.Queue = uint32(d.uint())
+		copy(s.deadLetter.Secret[:], d.take(uint64(len(s.deadLetter.Secret))))
 	}
 	if !knownBackoff(b) {
 		d.fail()
@@ -214,6 +227,10 @@ type cell struct {
 	finishing  []uint64
 	dirty      bool
 	dedups     uint64 // dedup rows
+	// Messages that are to leave and their bytes; rows of messages that left, of those
+	// that came, and of cells that they come from.
+	outbox, outboxBytes         int64
+	forwards, foreigns, inboxes int64
 	// held spares settlements the reads: messages that were leased since the
 	// machine was loaded, maxHeld at the most. One that is not in it is read from
 	// its rows.
@@ -240,8 +257,14 @@ func (c *cell) append(b []byte) []byte {
 			b = binary.AppendUvarint(append(b, byte(p)), f)
 		}
 	}
-	if c.dedups > 0 {
+	away := c.forwards + c.foreigns + c.inboxes + c.outbox
+	if c.dedups > 0 || away > 0 {
 		b = binary.AppendUvarint(b, c.dedups)
+	}
+	if away > 0 {
+		for _, v := range []int64{c.outbox, c.outboxBytes, c.forwards, c.foreigns, c.inboxes} {
+			b = putInt(b, v)
+		}
 	}
 	return b
 }
@@ -259,6 +282,9 @@ func (c *cell) decode(row []byte) {
 	}
 	if len(d.b) > 0 {
 		c.dedups = d.uint()
+	}
+	if len(d.b) > 0 {
+		c.outbox, c.outboxBytes, c.forwards, c.foreigns, c.inboxes = d.int(), d.int(), d.int(), d.int(), d.int()
 	}
 	must(d.end("a cell row"))
 }

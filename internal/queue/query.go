@@ -12,6 +12,7 @@ import (
 // another node. One of its fields is set.
 type Query struct {
 	Show  *message.ID `json:"show,omitempty"`
+	At    *Line       `json:"at,omitempty"` // with Show: the cell that the message went to; nil: that of its id
 	List  *ListQuery  `json:"list,omitempty"`
 	Dead  *DeadQuery  `json:"dead,omitempty"`
 	Queue uint32      `json:"queue,omitempty"` // with counts
@@ -27,6 +28,7 @@ type Answer struct {
 	Moved bool `json:"moved,omitempty"`
 
 	Message *Detail `json:"message,omitempty"` // to Show; nil: not known here, or forgotten
+	On      *Line   `json:"on,omitempty"`      // to Show: where the message went from here
 	Queue   *Info   `json:"queue,omitempty"`   // to Queue; nil: not in this group
 	Dead    *Dead   `json:"dead,omitempty"`    // to Dead
 	// To List. More: the next page begins at Next; that can be so although fewer
@@ -44,7 +46,7 @@ func (q *Query) Run(rows Reader) (a Answer) {
 	}
 	switch {
 	case q.Show != nil:
-		a.Message, _ = Show(rows, *q.Show)
+		a.Message, a.On = Find(rows, *q.Show, q.line())
 	case q.List != nil:
 		info, _ := Queue(rows, q.List.Queue)
 		a.Messages, a.Next, a.More, a.Rows = List(rows, &info, q.List, q.Cells)
@@ -58,13 +60,22 @@ func (q *Query) Run(rows Reader) (a Answer) {
 	return a
 }
 
+// line is the cell that Show looks in.
+func (q *Query) line() Line {
+	if q.At != nil {
+		return *q.At
+	}
+	return Line{Queue: q.Show.Queue(), Cell: q.Show.Point().Cell()}
+}
+
 // moved says that cells which are asked for are not here. A queue that the group
 // does not know was not configured yet: nothing is in it.
 func (q *Query) moved(rows Reader) bool {
 	number, cells := q.Queue, q.Cells
 	switch {
 	case q.Show != nil:
-		number, cells = q.Show.Queue(), 1<<q.Show.Point().Cell()
+		at := q.line()
+		number, cells = at.Queue, 1<<at.Cell
 	case q.List != nil:
 		number = q.List.Queue
 	case q.Dead != nil:
@@ -94,6 +105,9 @@ func (q *Query) Encode() []byte { return encode(q) }
 func DecodeQuery(b []byte) (q Query, err error) {
 	if err := decodeStrictly(b, &q, "query"); err != nil {
 		return Query{}, err
+	}
+	if q.At != nil && (q.Show == nil || q.At.Cell < 0 || q.At.Cell >= message.Cells) {
+		return Query{}, fmt.Errorf("queue: a query shows what is in cell %d, which does not exist", q.At.Cell)
 	}
 	if c := q.Dead; c != nil && (c.Cell < 0 || c.Cell >= message.Cells) {
 		return Query{}, fmt.Errorf("queue: a query asks for the dead of cell %d, which does not exist", c.Cell)

@@ -264,6 +264,7 @@ func Deadlines(rows Reader, number uint32, n int) []Deadline {
 type Detail struct {
 	Head       `json:"head"`
 	ID         message.ID
+	Place      message.ID // where it stands: its id, unless it was sent elsewhere
 	State      message.State
 	Shard      string
 	Body       []byte // Show only, and not of finished ones
@@ -276,6 +277,7 @@ type Detail struct {
 	LeasedAt   int64  // leased: since when, wall time, ms
 	FinishedAt int64
 	Cancelling bool // leased: its worker is to let it go
+	Leaving    bool // dead: it is on its way to another queue
 	aside      bool // scheduled: outside the line of its key
 	Paused     bool
 	Limit      string // of the queue, that a ready message waits for: max_in_flight, rate
@@ -297,21 +299,38 @@ type Blocker struct {
 
 // Show reads a message and its body. False: not known here, or forgotten.
 func Show(rows Reader, id message.ID) (*Detail, bool) {
-	q, ok := Queue(rows, id.Queue())
+	d, _ := Find(rows, id, Line{Queue: id.Queue(), Cell: id.Point().Cell()})
+	return d, d != nil
+}
+
+// Find reads a message and its body in a cell: that of its id, or one that it went
+// to. on is where it went on from there.
+func Find(rows Reader, id message.ID, at Line) (found *Detail, on *Line) {
+	q, ok := Queue(rows, at.Queue)
 	if !ok {
-		return nil, false
-	}
-	c := &cell{queue: &queue{number: q.Number}, number: id.Point().Cell(), space: spaceOf(q.Number, id.Point().Cell())}
-	d, ok := detail(rows, &q, c, id.Seq())
-	if !ok || d.ID != id {
-		return nil, false
+		return nil, nil
 	}
 	var k keys
-	if x, ok := load(rows, &k, c, id.Seq()); ok {
+	c := &cell{queue: &queue{number: at.Queue}, number: at.Cell, space: spaceOf(at.Queue, at.Cell)}
+	seq := id.Seq()
+	if row, ok := rows.Get(c.space, k.foreign(id)); ok { // also one that came home
+		seq = decodeForeign(row)
+	} else if id.Queue() != at.Queue || id.Point().Cell() != at.Cell {
+		return nil, nil
+	}
+	if row, ok := rows.Get(c.space, k.seq(rowForward, seq)); ok {
+		f := decodeForward(row)
+		return nil, &f.to
+	}
+	d, ok := detail(rows, &q, c, seq)
+	if !ok || d.ID != id {
+		return nil, nil
+	}
+	if x, ok := load(rows, &k, c, seq); ok {
 		d.Body = x.fullBody(rows, &k)
 	}
 	d.explain(rows, &q, c)
-	return d, true
+	return d, nil
 }
 
 // othersReady says that a cell has messages of a turn's priority which may be handed
@@ -348,7 +367,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 	d := &Detail{Shard: s.Path, Paused: q.Paused}
 	if row, ok := rows.Get(c.space, k.seq(rowFinished, seq)); ok {
 		f := decodeFinished(row)
-		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, Tenant: f.tenant, SentAt: f.sentAt, BodySize: f.bodySize, Dedup: f.dedup, Unique: f.unique}
+		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, Tenant: f.tenant, SentAt: f.sentAt, BodySize: f.bodySize, Dedup: f.dedup, Unique: f.unique, Foreign: f.foreign}
 		d.State, d.Attempts, d.Deliveries, d.Deaths, d.History, d.FinishedAt = f.state(), f.attempts, f.deliveries, f.deaths, f.history, f.at
 	} else {
 		x, ok := load(rows, &k, c, seq)
@@ -359,13 +378,14 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 		d.DueWall = x.DueWall
 		if x.st != nil {
 			d.Attempts, d.Deliveries, d.Deaths, d.History, d.DueWall = x.st.attempts, x.st.deliveries, x.st.deaths, x.st.history, x.st.dueWall
-			d.Cancelling, d.aside = x.st.cancelling, x.st.aside
+			d.Cancelling, d.aside, d.Leaving = x.st.cancelling, x.st.aside, x.st.leaving
 		}
 		if l, _, ok := currentLease(rows, &k, c, seq); ok {
 			d.Worker, d.LeasedAt, d.Deliveries = l.worker, l.at, max(d.Deliveries, 1)
 		}
 	}
-	d.ID = (&stored{Head: d.Head, cell: c}).id()
+	x := &stored{Head: d.Head, cell: c}
+	d.ID, d.Place = x.id(), x.place()
 	return d, true
 }
 

@@ -183,5 +183,8 @@ func (x *stored) died(f *message.DeadFilter) bool {
 		return false
 	}
 	last := &x.st.history[len(x.st.history)-1]
+	for i := len(x.st.history) - 1; i > 0 && last.Outcome == Undelivered; i-- {
+		last = &x.st.history[i-1] // what it died of
+	}
 	return f.Matches(x.Type, x.Key, x.Attributes, last.Outcome.String(), last.EndedAt)
 }

@@ -149,7 +149,11 @@ func decodeSent(d *decoder, repeats bool) []message.SendResult {
 const minLeased = 16 + 4 + 4 + 4
 
 func (x *Leased) append(b []byte) []byte {
-	b = x.Ref.append(append(b, x.ID[:]...))
+	place := x.ID
+	if x.Place != (message.ID{}) {
+		place = x.Place // its head has its id
+	}
+	b = x.Ref.append(append(b, place[:]...))
 	b = binary.AppendUvarint(b, x.Fence)
 	b = putInt(putInt(putInt(b, int64(x.Attempts)), int64(x.Deliveries)), x.Deadline)
 	b = appendHead(b, &x.Head, x.Body)
@@ -169,6 +173,9 @@ func decodeLeased(d *decoder) (x Leased) {
 	x.Head.Seq = x.Ref.Seq
 	if apart {
 		x.Body = d.take(uint64(x.Head.BodySize))
+	}
+	if x.Head.Foreign != (message.ID{}) {
+		x.Place, x.ID = x.ID, x.Head.Foreign
 	}
 	return x
 }

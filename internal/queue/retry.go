@@ -57,6 +57,9 @@ func (x *stored) backoff() *message.Backoff {
 func (m *Machine) die(x *stored) {
 	m.forgetExpiry(x)
 	m.freeUnique(x)
+	if to := &x.cell.queue.deadLetter; to.Queue != 0 && m.leaveFor(x, to) {
+		return
+	}
 	x.st.state, x.st.deadline = message.Dead, 0
 	m.save(x)
 	m.rows.Set(x.cell.space, m.keys.seq(rowDead, x.Seq), nil)
@@ -113,7 +116,7 @@ func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
 		return wrongShard(id.Queue(), id.Point().Cell())
 	}
 	x, ok := m.load(c, id.Seq())
-	if !ok || x.id() != id {
+	if !ok || x.place() != id {
 		return message.Errorf(message.MessageNotFound, "message %s is not known here, or is finished", id)
 	}
 	if x.st == nil || x.st.state != message.Dead {
@@ -124,6 +127,9 @@ func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
 
 // revive makes a dead message ready, in its old place in the line of its key.
 func (m *Machine) revive(x *stored, reset bool) *message.Error {
+	if x.st.leaving {
+		return message.Errorf(message.Conflict, "message %s is on its way to another queue: redrive it there", x.id())
+	}
 	if err := m.takeUnique(x); err != nil {
 		return err
 	}

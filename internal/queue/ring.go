@@ -70,6 +70,10 @@ func (m *Machine) oldestRing(q *queue, s *shard) (old *cell, total int64) {
 // trimChunk removes the oldest chunk of a cell's ring with its headers.
 func (m *Machine) trimChunk(c *cell, seqs []uint64) {
 	for _, seq := range seqs {
+		if c.foreigns > 0 {
+			row, _ := m.rows.Get(c.space, m.keys.seq(rowFinished, seq))
+			m.forgetForeign(c, decodeFinished(row).foreign, seq)
+		}
 		m.rows.SingleDelete(c.space, m.keys.seq(rowFinished, seq))
 	}
 	m.rows.SingleDelete(c.space, m.keys.seq(rowRing, c.head))

@@ -70,6 +70,11 @@ const (
 	rowDead     = 'x' // | seq
 	rowFinished = 'f' // | seq → header with outcome and history
 	rowRing     = 'o' // | n → what finished in one entry, in that order
+	rowOutbox   = 'O' // | queue (4) | cell (1) | seq → message, secret of that queue: it is to go there; set once
+	rowForward  = 'W' // | seq → queue, cell, id: it went there
+	rowForeign  = 'F' // | id (16) → seq: a message that was sent elsewhere
+	rowInbox    = 'I' // | queue (4) | cell (1) → floor of what comes from there
+	rowArrived  = 'J' // | queue (4) | cell (1) | seq → why it was refused, or nothing; set once
 	rowRedrive  = 'z' // the last operation that redrives here, and how far it is
 )
 
@@ -159,5 +164,27 @@ func (k *keys) pace(number uint32) []byte {
 
 func (k *keys) shard(queue uint32, from int) []byte {
 	k.b = append(binary.BigEndian.AppendUint32(k.one(rowShard), queue), byte(from))
+	return k.b
+}
+
+func (k *keys) cell(kind byte, l Line) []byte {
+	k.b = append(binary.BigEndian.AppendUint32(k.one(kind), l.Queue), byte(l.Cell))
+	return k.b
+}
+
+func (k *keys) inbox(from Line) []byte { return k.cell(rowInbox, from) }
+
+func (k *keys) outbox(to Line, seq uint64) []byte {
+	k.b = binary.BigEndian.AppendUint64(k.cell(rowOutbox, to), seq)
+	return k.b
+}
+
+func (k *keys) arrived(from Line, seq uint64) []byte {
+	k.b = binary.BigEndian.AppendUint64(k.cell(rowArrived, from), seq)
+	return k.b
+}
+
+func (k *keys) foreign(id message.ID) []byte {
+	k.b = append(k.one(rowForeign), id[:]...)
 	return k.b
 }

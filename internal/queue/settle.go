@@ -82,7 +82,7 @@ func (m *Machine) ack(h *held) {
 // what is not in them, and last is the last line of its history.
 func (m *Machine) end(x *stored, f *finished, last Attempt) {
 	f.at, f.sentAt, f.key, f.hash, f.kind, f.bodySize = m.wall, x.SentAt, x.Key, x.Hash, x.Type, x.BodySize
-	f.dedup, f.unique, f.tenant = x.Dedup, x.Unique, x.Tenant
+	f.dedup, f.unique, f.tenant, f.foreign = x.Dedup, x.Unique, x.Tenant, x.Foreign
 	if x.st != nil {
 		f.attempts, f.deliveries, f.deaths, f.history = x.st.attempts, x.st.deliveries, x.st.deaths, x.st.history
 		m.rows.Delete(x.cell.space, m.keys.seq(rowState, x.Seq))

@@ -86,7 +86,15 @@ func (x *stored) point() message.Point {
 	return message.CellPoint(x.cell.number)
 }
 
-func (x *stored) id() message.ID { return message.NewID(x.cell.queue.number, x.point(), x.Seq) }
+// place is where the message stands, and its id unless it was sent elsewhere.
+func (x *stored) place() message.ID { return message.NewID(x.cell.queue.number, x.point(), x.Seq) }
+
+func (x *stored) id() message.ID {
+	if x.Foreign != (message.ID{}) {
+		return x.Foreign
+	}
+	return x.place()
+}
 
 // save writes the state row with the next counter.
 func (m *Machine) save(x *stored) {

@@ -33,6 +33,8 @@ func everyCommand() map[string]queue.Command {
 		"wake":           (&queue.Wake{Queue: 1, Timers: []queue.TimerRef{{Due: 1001, Seq: 1}, {Cell: 15, Kind: queue.TimerWindow, Due: 1002, Seq: 2}}}).Command(),
 		"redrive":        (&queue.Redrive{IDs: []message.ID{id}, ResetAttempts: true}).Command(),
 		"redrive some":   (&queue.RedriveSome{Queue: 1, Cell: 1, Operation: 7, Through: 2, ResetAttempts: true, Messages: []queue.DeadRef{{Seq: 2, Counter: 1}}}).Command(),
+		"deliver":        (&queue.Deliver{To: queue.Line{Queue: 1, Cell: 1}, From: queue.Line{Queue: 2, Cell: 3}, Floor: 1, Parcels: []queue.Parcel{{Seq: 1, Head: queue.Head{Foreign: id, SentAt: 5}, Body: []byte("b"), History: []queue.Attempt{{Outcome: queue.Nacked, Number: 1}}}}}).Command(),
+		"delivered":      (&queue.Delivered{From: queue.Line{Queue: 1, Cell: 1}, To: queue.Line{Queue: 2, Cell: 3}, Results: []queue.DeliveredResult{{Seq: 1}, {Seq: 2, Err: message.Errorf(message.TooLarge, "too large")}}}).Command(),
 		"drop":           (&queue.Drop{Queue: 2}).Command(),
 		"expire session": (&queue.ExpireSession{Session: queue.Session{ID: 7, Incarnation: 8, CatalogVersion: 10}}).Command(),
 		"forget":         (&queue.Forget{Sessions: 10, Nodes: []uint64{3}}).Command(),

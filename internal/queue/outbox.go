@@ -1,0 +1,447 @@
+package queue
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/comanda-mq/comanda/internal/message"
+)
+
+// A message that dies in a queue with a dead_letter_to goes there, under its id. In
+// this group that happens in the entry of its death. Elsewhere the entry leaves a row
+// in the cell's outbox, in the line of the target's cell, and the message stays here,
+// dead, until the target has it. Whoever leads this group sends the rows of a line in
+// order (Deliver) and says here what came of them (Delivered). The target keeps, for
+// each line, the floor below which nothing comes any more, and what it answered above
+// it: so a call may come twice, late, or after days, and a message arrives once.
+
+// DeadLetter is where the dead of a queue go.
+type DeadLetter struct {
+	Queue  uint32         // 0: they stay where they are
+	Secret message.Secret // of that queue: places keys there
+}
+
+// Line is what goes from one cell to one other, in order.
+type Line struct {
+	Queue uint32 // where it goes
+	Cell  int
+}
+
+// What a cell's outbox holds at the most; above it a message stays dead where it is,
+// with a line of history that says so. maxInboxes is from how many cells messages come
+// to one, maxForwards how many that left are found by their id.
+const (
+	maxOutbox      = 1 << 20
+	maxOutboxBytes = 4 << 30
+	maxInboxes     = 1 << 16
+	maxForwards    = 1 << 20
+)
+
+// Parcel is one message on its way.
+type Parcel struct {
+	Seq     uint64 // in the line
+	Head    Head   // Foreign is its id, Hash its place there
+	Body    []byte
+	History []Attempt
+}
+
+// minParcel is the least that a Parcel takes.
+const minParcel = 7
+
+// Deliver brings messages to a cell, in the order of their line. The answer is a
+// []*message.Error, nil for each that is there by now, or a refusal of the whole:
+// WRONG_SHARD, RESOURCE_EXHAUSTED, CONFLICT (a late copy).
+type Deliver struct {
+	To      Line
+	From    Line   // the cell that they come from
+	Floor   uint64 // nothing below it comes again
+	Parcels []Parcel
+}
+
+// Command encodes c.
+func (c *Deliver) Command() Command {
+	b := append(make([]byte, 0, 256), cmdDeliver, laneNone)
+	b = append(binary.AppendUvarint(b, uint64(c.To.Queue)), byte(c.To.Cell))
+	b = append(binary.AppendUvarint(b, uint64(c.From.Queue)), byte(c.From.Cell))
+	b = binary.AppendUvarint(binary.AppendUvarint(b, c.Floor), uint64(len(c.Parcels)))
+	for i := range c.Parcels {
+		p := &c.Parcels[i]
+		b = appendHistory(binary.AppendUvarint(b, p.Seq), p.History)
+		b = appendHead(b, &p.Head, p.Body)
+		if len(p.Body) > inlineBody {
+			b = append(b, p.Body...)
+		}
+	}
+	return Command{Head: b}
+}
+
+func decodeLine(d *decoder) Line {
+	l := Line{Queue: uint32(d.uint()), Cell: int(d.byte())}
+	if l.Cell >= message.Cells {
+		d.fail()
+		return Line{}
+	}
+	return l
+}
+
+func (c *Deliver) decode(d *decoder) {
+	c.To, c.From, c.Floor = decodeLine(d), decodeLine(d), d.uint()
+	c.Parcels = make([]Parcel, d.count(minParcel))
+	for i := range c.Parcels {
+		p := &c.Parcels[i]
+		p.Seq, p.History = d.uint(), decodeHistory(d)
+		var apart bool
+		if p.Head, p.Body, apart = readHead(d); apart {
+			p.Body = d.take(uint64(p.Head.BodySize))
+		}
+		h := &p.Head
+		if h.keyed() && h.Hash.Point().Cell() != c.To.Cell || h.Foreign == (message.ID{}) || h.Priority > message.MaxPriority ||
+			h.scheduled() || h.Expires != 0 || h.Dedup != nil || h.Unique != nil {
+			d.fail()
+		}
+	}
+}
+
+func (m *Machine) deliver(d *decoder) any {
+	var c Deliver
+	c.decode(d)
+	if d.bad {
+		return nil
+	}
+	at := m.cell(c.To.Queue, c.To.Cell)
+	if at == nil {
+		return wrongShard(c.To.Queue, c.To.Cell)
+	}
+	floor, known := uint64(0), false
+	if row, ok := m.rows.Get(at.space, m.keys.inbox(c.From)); ok {
+		floor, known = beUint64(row), true
+	}
+	switch {
+	case c.Floor < floor:
+		return message.Errorf(message.Conflict, "what is below %d of this line has arrived: this is a late copy", floor)
+	case !known && at.inboxes >= maxInboxes:
+		return message.Errorf(message.ResourceExhausted, "messages come to this part of the queue from %d others already", at.inboxes)
+	}
+	if !known || c.Floor > floor {
+		m.raiseInbox(at, c.From, floor, c.Floor, known)
+	}
+	results := make([]*message.Error, len(c.Parcels))
+	for i := range c.Parcels {
+		p := &c.Parcels[i]
+		if row, ok := m.rows.Get(at.space, m.keys.arrived(c.From, p.Seq)); ok {
+			kept := decoder{b: row}
+			results[i] = decodeError(&kept)
+			must(kept.end("a row of what arrived"))
+			continue
+		}
+		results[i] = m.arrive(at, p)
+		m.rows.Set(at.space, m.keys.arrived(c.From, p.Seq), appendError(nil, results[i]))
+	}
+	return results
+}
+
+// raiseInbox forgets what was answered below a line's floor.
+func (m *Machine) raiseInbox(at *cell, from Line, old, floor uint64, known bool) {
+	if !known {
+		at.inboxes++
+		m.touch(at)
+	}
+	var seqs []uint64
+	lo := slices.Clone(m.keys.arrived(from, old))
+	m.rows.Scan(at.space, lo, m.keys.arrived(from, floor), func(key, _ []byte) bool {
+		seqs = append(seqs, beUint64(key[len(key)-8:]))
+		return true
+	})
+	for _, seq := range seqs {
+		m.rows.SingleDelete(at.space, m.keys.arrived(from, seq))
+	}
+	m.rows.Set(at.space, m.keys.inbox(from), binary.BigEndian.AppendUint64(nil, floor))
+}
+
+// arrive gives a message from elsewhere a place in a cell. A refusal is for good.
+func (m *Machine) arrive(c *cell, p *Parcel) *message.Error {
+	switch {
+	case c.shard.full():
+		return message.Errorf(message.ResourceExhausted, "shard %s has used up its 2^50 sequence numbers", c.shard.path)
+	case len(p.Body) > c.queue.settings.MaxMessageBytes:
+		return message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(p.Body), c.queue.settings.MaxMessageBytes)
+	}
+	x := &stored{cell: c, Head: p.Head, st: &standing{history: p.History}}
+	x.Seq = m.next(c)
+	x.st.remember(Attempt{Outcome: Moved, EndedAt: m.wall})
+	m.buf = appendHead(m.buf[:0], &x.Head, p.Body)
+	m.rows.Set(c.space, m.keys.seq(rowData, x.Seq), m.buf)
+	if len(p.Body) > inlineBody {
+		m.rows.Set(c.space, m.keys.seq(rowBody, x.Seq), p.Body)
+	}
+	m.rows.Set(c.space, m.keys.foreign(x.Foreign), binary.AppendUvarint(nil, x.Seq))
+	c.foreigns++
+	if x.keyed() {
+		m.join(x)
+	}
+	x.st.state = message.Ready
+	m.save(x)
+	c.counts.Ready++
+	m.offer(x)
+	m.touch(c)
+	return nil
+}
+
+// parcel is a message as it goes to another queue: what counts within this one stays
+// behind.
+func parcel(rows Reader, k *keys, x *stored, to *DeadLetter) Parcel {
+	p := Parcel{Head: x.Head, Body: x.fullBody(rows, k)}
+	p.Head.Foreign, p.Head.Seq = x.id(), 0
+	p.Head.Due, p.Head.At, p.Head.DueWall, p.Head.Expires = 0, 0, 0, 0
+	p.Head.Dedup, p.Head.Unique = nil, nil
+	if x.keyed() {
+		p.Head.Hash = message.HashKey(&to.Secret, x.Key)
+	}
+	if x.Tenant != "" {
+		p.Head.TenantHash = message.HashTenant(&to.Secret, x.Tenant)
+	}
+	if x.st != nil {
+		p.History = x.st.history
+	}
+	return p
+}
+
+// leaveFor lets a message that is dead now go where its queue says. false: it stays
+// here, and its history says why.
+func (m *Machine) leaveFor(x *stored, to *DeadLetter) (gone bool) {
+	c := x.cell
+	whole, ok := m.load(c, x.Seq) // one that was leased has no body in memory
+	if !ok {
+		return false
+	}
+	whole.st = x.st
+	line := Line{Queue: to.Queue, Cell: c.number}
+	if x.keyed() {
+		hash := message.HashKey(&to.Secret, x.Key)
+		line.Cell = hash.Point().Cell()
+	}
+	if at := m.cell(line.Queue, line.Cell); at != nil {
+		sent := parcel(m.rows, &m.keys, whole, to)
+		if err := m.arrive(at, &sent); err != nil {
+			x.st.remember(undelivered(m.wall, err))
+			return false
+		}
+		m.remove(x, line)
+		m.depart(x)
+		return true
+	}
+	size := whole.answer()
+	if c.outbox >= maxOutbox || c.outboxBytes+size > maxOutboxBytes {
+		err := message.Errorf(message.ResourceExhausted, "%d messages with %d bytes wait to leave this part of the queue already", c.outbox, c.outboxBytes)
+		x.st.remember(undelivered(m.wall, err))
+		return false
+	}
+	c.outbox, c.outboxBytes = c.outbox+1, c.outboxBytes+size
+	x.st.leaving = true
+	value := append(binary.AppendUvarint(nil, x.Seq), to.Secret[:]...)
+	m.rows.Set(c.space, m.keys.outbox(line, m.next(c)), value)
+	m.effect(Effect{Kind: Outgoing, Queue: c.queue.number, Ref: Ref{Cell: c.number}})
+	return false
+}
+
+func undelivered(wall int64, err *message.Error) Attempt {
+	return Attempt{Outcome: Undelivered, EndedAt: wall, Error: message.ClipError(fmt.Sprintf("%s: %s", err.Code, err.Text))}
+}
+
+// remove takes away a message that is in another queue now, but for a row that says
+// where. The oldest of those go when there are too many.
+func (m *Machine) remove(x *stored, to Line) {
+	c := x.cell
+	m.rows.SingleDelete(c.space, m.keys.seq(rowData, x.Seq))
+	if x.apart {
+		m.rows.SingleDelete(c.space, m.keys.seq(rowBody, x.Seq))
+	}
+	m.rows.Delete(c.space, m.keys.seq(rowState, x.Seq))
+	f := forward{to: to, id: x.Foreign}
+	m.rows.Set(c.space, m.keys.seq(rowForward, x.Seq), f.append(nil))
+	c.forwards++
+	for c.forwards > maxForwards {
+		m.forgetForward(c)
+	}
+	m.touch(c)
+}
+
+// forward is the row of a message that went on.
+type forward struct {
+	to Line
+	id message.ID // of one that had come from elsewhere; zero: it was sent here
+}
+
+func (f *forward) append(b []byte) []byte {
+	b = append(binary.AppendUvarint(b, uint64(f.to.Queue)), byte(f.to.Cell))
+	return append(b, f.id[:]...)
+}
+
+func decodeForward(row []byte) (f forward) {
+	d := decoder{b: row}
+	f.to = decodeLine(&d)
+	copy(f.id[:], d.take(16))
+	must(d.end("a row of a message that went on"))
+	return f
+}
+
+func (m *Machine) forgetForward(c *cell) {
+	var seq uint64
+	var f forward
+	m.rows.Scan(c.space, []byte{rowForward}, []byte{rowForward + 1}, func(key, row []byte) bool {
+		seq, f = beUint64(key[1:]), decodeForward(row)
+		return false
+	})
+	m.rows.SingleDelete(c.space, m.keys.seq(rowForward, seq))
+	c.forwards--
+	m.forgetForeign(c, f.id, seq)
+}
+
+// forgetForeign forgets where a message from elsewhere stands, unless it has come
+// again since.
+func (m *Machine) forgetForeign(c *cell, id message.ID, seq uint64) {
+	if id == (message.ID{}) {
+		return
+	}
+	if row, ok := m.rows.Get(c.space, m.keys.foreign(id)); ok && decodeForeign(row) == seq {
+		m.rows.Delete(c.space, m.keys.foreign(id))
+	}
+	c.foreigns--
+	m.touch(c)
+}
+
+func decodeForeign(row []byte) uint64 {
+	d := decoder{b: row}
+	seq := d.uint()
+	must(d.end("a row of a message from elsewhere"))
+	return seq
+}
+
+// Delivered says in the source what came of the messages of a line. One that is not
+// in the outbox any more was told of before.
+type Delivered struct {
+	From, To Line
+	Results  []DeliveredResult
+}
+
+// DeliveredResult is what became of one message; Err: it stays where it is, for good.
+type DeliveredResult struct {
+	Seq uint64
+	Err *message.Error
+}
+
+// Command encodes c. The answer is nil.
+func (c *Delivered) Command() Command {
+	b := append(binary.AppendUvarint([]byte{cmdDelivered, laneNone}, uint64(c.From.Queue)), byte(c.From.Cell))
+	b = append(binary.AppendUvarint(b, uint64(c.To.Queue)), byte(c.To.Cell))
+	b = binary.AppendUvarint(b, uint64(len(c.Results)))
+	for _, r := range c.Results {
+		b = appendError(binary.AppendUvarint(b, r.Seq), r.Err)
+	}
+	return Command{Head: b}
+}
+
+func (c *Delivered) decode(d *decoder) {
+	c.From, c.To = decodeLine(d), decodeLine(d)
+	c.Results = make([]DeliveredResult, d.count(2))
+	for i := range c.Results {
+		c.Results[i] = DeliveredResult{Seq: d.uint(), Err: decodeError(d)}
+	}
+}
+
+func (m *Machine) delivered(d *decoder) {
+	var c Delivered
+	c.decode(d)
+	at := m.cell(c.From.Queue, c.From.Cell)
+	if d.bad || at == nil {
+		return
+	}
+	for _, r := range c.Results {
+		row, ok := m.rows.Get(at.space, m.keys.outbox(c.To, r.Seq))
+		if !ok {
+			continue
+		}
+		seq, _ := decodeOutbox(row)
+		m.rows.SingleDelete(at.space, m.keys.outbox(c.To, r.Seq))
+		x, _ := m.load(at, seq)
+		at.outbox, at.outboxBytes = at.outbox-1, at.outboxBytes-x.answer()
+		m.touch(at)
+		if r.Err != nil {
+			x.st.leaving = false
+			x.st.remember(undelivered(m.wall, r.Err))
+			m.save(x)
+			continue
+		}
+		m.rows.SingleDelete(at.space, m.keys.seq(rowDead, seq))
+		at.counts.Dead--
+		m.remove(x, c.To)
+	}
+}
+
+func decodeOutbox(row []byte) (seq uint64, s message.Secret) {
+	d := decoder{b: row}
+	seq = d.uint()
+	copy(s[:], d.take(uint64(len(s))))
+	must(d.end("an outbox row"))
+	return seq, s
+}
+
+// Lines reads up to limit lines of a cell's outbox that have messages, from after a
+// given one (nil: from the first).
+func Lines(rows Reader, number uint32, n int, after *Line, limit int) (out []Line) {
+	var k keys
+	for len(out) < limit {
+		lo := []byte{rowOutbox}
+		if after != nil {
+			lo = append(slices.Clone(k.outbox(*after, math.MaxUint64)), 0)
+		}
+		after = nil
+		rows.Scan(spaceOf(number, n), lo, []byte{rowOutbox + 1}, func(key, _ []byte) bool {
+			after = &Line{Queue: binary.BigEndian.Uint32(key[1:]), Cell: int(key[5])}
+			return false
+		})
+		if after == nil {
+			break
+		}
+		out = append(out, *after)
+	}
+	return out
+}
+
+// NextDelivery reads what is to be sent of a line first: up to limit messages, and no
+// more bytes than an entry takes.
+func NextDelivery(rows Reader, from, to Line, limit int) Deliver {
+	var k keys
+	c := &cell{queue: &queue{number: from.Queue}, number: from.Cell, space: spaceOf(from.Queue, from.Cell)}
+	out := Deliver{To: to, From: from}
+	type row struct {
+		seq, message uint64
+		secret       message.Secret
+	}
+	var found []row
+	lo := slices.Clone(k.outbox(to, 0))
+	rows.Scan(c.space, lo, k.outbox(to, math.MaxUint64), func(key, v []byte) bool {
+		seq, secret := decodeOutbox(v)
+		found = append(found, row{beUint64(key[len(key)-8:]), seq, secret})
+		return len(found) < limit
+	})
+	bytes := int64(0)
+	for _, r := range found {
+		x, ok := load(rows, &k, c, r.message)
+		if !ok {
+			continue
+		}
+		if bytes += x.answer() + int64(len(x.st.history))*message.MaxErrorText; bytes > message.MaxEntryBytes/2 && len(out.Parcels) > 0 {
+			break
+		}
+		p := parcel(rows, &k, x, &DeadLetter{Queue: to.Queue, Secret: r.secret})
+		p.Seq = r.seq
+		out.Parcels = append(out.Parcels, p)
+	}
+	if len(out.Parcels) > 0 {
+		out.Floor = out.Parcels[0].Seq
+	}
+	return out
+}
