@@ -20,7 +20,7 @@ type Call struct {
 	// another group lets the call wait; nil: nobody wants to know. It calls nothing of
 	// the call.
 	Arrived func([]queue.Leased)
-	ready  chan struct{}
+	ready   chan struct{}
 	// closing is closed when the call is, for those who wait for it elsewhere.
 	closing chan struct{}
 	alone   bool // it waits at one group only

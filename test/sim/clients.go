@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -55,9 +56,20 @@ func (w *world) produce(number int) {
 			if r.IntN(8) == 0 {
 				msgs[i].Delay = time.Duration(r.Int64N(int64(2 * time.Second)))
 			}
-			w.tally.begin(q.name, key, payloads[i])
 		}
-		w.send(p, who, q.name, msgs, payloads)
+		ws, once := w.wish(r, msgs)
+		for i := range msgs {
+			w.tally.begin(q.name, key, payloads[i], ws[i])
+		}
+		for tries := 0; !w.send(p, who, q.name, msgs, payloads, tries, once && tries < 5 && w.ctx.Err() == nil); tries++ {
+			w.pause(w.ctx, 100*time.Millisecond)
+			if other := w.anyNode(r); other != nil {
+				p = other
+			}
+		}
+		if r.IntN(10) == 0 { // one of those before
+			w.withdraw(who, r, fmt.Sprintf("%d.%d", number, max(n-r.IntN(20), 1)))
+		}
 		if w.hook.staleRead || r.IntN(4) == 0 {
 			w.look(who, r, payloads[len(payloads)-1], 0)
 		}
@@ -69,21 +81,35 @@ func (w *world) produce(number int) {
 
 const sendWithin = 8 * time.Second
 
-// send sends one call and notes what came of it.
-func (w *world) send(p *process, who string, queue string, msgs []message.New, payloads []string) {
+// send sends one call, which was sent so often before, and notes what came of it.
+// With again it is false if that is not known and the call can be repeated.
+func (w *world) send(p *process, who string, queue string, msgs []message.New, payloads []string, before int, again bool) bool {
 	results, _, err := do(p, who, sendWithin, func(ctx context.Context) ([]message.SendResult, error) { return p.gateway.Send(ctx, queue, msgs) })
 	if err == nil && w.hook.reorder && len(results) > 1 && results[0].Err == nil && results[1].Err == nil {
 		results[0], results[1] = results[1], results[0]
 		payloads[0], payloads[1] = payloads[1], payloads[0]
 	}
+	if again && unknown(results, err) {
+		w.note("sends %s again", payloads[0])
+		return false
+	}
 	for i := range payloads {
-		id, err := message.ID{}, err
+		id, err, existing := message.ID{}, err, false
 		if err == nil {
-			id, err = results[i].ID, errorOf(results[i].Err)
+			id, err, existing = results[i].ID, errorOf(results[i].Err), results[i].Existing
 		}
 		w.note("sent %s: %s %v", payloads[i], id, message.CodeOf(err))
-		w.tally.outcome(payloads[i], id, err)
+		if before > 0 && err != nil {
+			err = errDied // what was refused now may have been stored before
+		}
+		w.tally.outcome(payloads[i], id, existing && msgs[i].UniqueKey != "", err)
 	}
+	return true
+}
+
+// unknown says that it is not known of some message whether it was stored.
+func unknown(results []message.SendResult, err error) bool {
+	return message.CodeOf(err) == message.UnknownOutcome || slices.ContainsFunc(results, func(r message.SendResult) bool { return r.Err != nil && r.Err.Code == message.UnknownOutcome })
 }
 
 // look reads a message that its sender knows of, at some node. What was confirmed

@@ -16,9 +16,10 @@ import (
 // from the first on; every other replica must apply the same one, with the same
 // results.
 type logs struct {
-	w  *world
-	mu sync.Mutex
-	by map[uint64]*groupLog
+	w       *world
+	mu      sync.Mutex
+	by      map[uint64]*groupLog
+	singles map[string]*stored // by unique key: the newest message
 }
 
 // groupLog is what is known of one group.
@@ -48,7 +49,7 @@ type stored struct {
 	id      message.ID
 	payload string
 	line    string        // its queue and key; empty: no key
-	ended   message.State // finished or dead; 0: it has not ended, as far as anybody has looked
+	ended   message.State // an end; 0: it has not ended, as far as anybody has looked
 	leased  bool
 	fence   uint64
 	granted map[uint64]grant // by fence
@@ -62,7 +63,9 @@ type grant struct {
 // space is where the message's rows are.
 func (m cellSeq) space() uint64 { return uint64(m.queue)<<8 | uint64(m.cell) }
 
-func newLogs(w *world) *logs { return &logs{w: w, by: map[uint64]*groupLog{}} }
+func newLogs(w *world) *logs {
+	return &logs{w: w, by: map[uint64]*groupLog{}, singles: map[string]*stored{}}
+}
 
 func nameOf(id message.ID) cellSeq { return cellSeq{id.Queue(), id.Point().Cell(), id.Seq()} }
 
@@ -187,6 +190,14 @@ func (g *groupLog) sent(id message.ID) {
 		g.lines[m.line] = append(g.lines[m.line], m)
 	}
 	g.w.tally.stored(m.payload, id)
+	if name := g.w.tally.single(m.payload); name != "" {
+		if o := g.w.logs.singles[name]; o != nil {
+			if state := g.holder(nameOf(o.id)).state(o); !state.Ended() {
+				g.w.fail("messages %s and %s have one unique key, and the first is %s", o.id, id, state)
+			}
+		}
+		g.w.logs.singles[name] = m
+	}
 }
 
 // leased checks a lease: a message has one holder, fences grow, and a key's
@@ -213,7 +224,7 @@ func (g *groupLog) leased(m *stored, fence uint64, batches map[cellSeq]int) {
 	for _, o := range g.lines[m.line] {
 		state := g.state(o)
 		before = before && o != m
-		switch ended := state == message.Finished || state == message.Dead; {
+		switch ended := state.Ended(); {
 		case ended && o != m:
 			continue // a message that is dead comes back to the end, see redrive
 		case o != m && o.leased && batches[nameOf(o.id)] != batch:
@@ -238,7 +249,7 @@ func (g *groupLog) state(m *stored) message.State {
 	if !ok {
 		return 0
 	}
-	if d.State == message.Finished || d.State == message.Dead {
+	if d.State.Ended() {
 		m.ended = d.State
 	}
 	return d.State

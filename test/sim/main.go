@@ -157,6 +157,8 @@ func (c *counts) add(o counts) {
 	c.confirmed += o.confirmed
 	c.refused += o.refused
 	c.unknown += o.unknown
+	c.existing += o.existing
+	c.withdrawn += o.withdrawn
 	c.delivered += o.delivered
 	c.acked += o.acked
 	c.fenced += o.fenced

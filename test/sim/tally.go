@@ -27,7 +27,7 @@ type tally struct {
 
 // counts says how much happened, so that a run in which nothing did is seen.
 type counts struct {
-	confirmed, refused, unknown, delivered, acked, fenced, nacked, deaths, crashes, faults, moves, stale, jumps int
+	confirmed, refused, unknown, existing, withdrawn, delivered, acked, fenced, nacked, deaths, crashes, faults, moves, stale, jumps int
 }
 
 // sending is a message on its way.
@@ -36,6 +36,8 @@ type sending struct {
 	id                  message.ID
 	confirmed           time.Duration // when
 	stored              bool
+	wishes
+	withdrawn bool // somebody has cancelled it, or tried
 }
 
 // holding is a worker's belief that it holds a message.
@@ -56,18 +58,44 @@ func newTally(w *world) *tally {
 }
 
 // begin notes that a message is sent.
-func (t *tally) begin(queue, key, payload string) {
+func (t *tally) begin(queue, key, payload string, ws wishes) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sends[payload] = &sending{queue: queue, key: key}
+	t.sends[payload] = &sending{queue: queue, key: key, wishes: ws}
 }
 
-// outcome notes what its sender was told.
-func (t *tally) outcome(payload string, id message.ID, err error) {
+// withdraws notes that somebody tries to cancel a message.
+func (t *tally) withdraws(payload string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sends[payload].withdrawn = true
+}
+
+// single is the name, over all queues and keys, that a message alone may have while
+// it has not ended; empty: none.
+func (t *tally) single(payload string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.sends[payload]
+	if s == nil || s.unique == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s/%s/%s", s.queue, s.key, s.unique)
+}
+
+// outcome notes what its sender was told. existing: the id is another message's,
+// which has its unique key.
+func (t *tally) outcome(payload string, id message.ID, existing bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.sends[payload]
 	switch {
+	case err == nil && existing:
+		t.counts.existing++
+		s.outcome = "refused"
+		if s.stored {
+			t.w.fail("message %q was refused for %s, and is stored as %s", payload, id, s.id)
+		}
 	case err == nil:
 		t.counts.confirmed++
 		s.outcome, s.confirmed = "confirmed", t.w.now()
@@ -80,6 +108,12 @@ func (t *tally) outcome(payload string, id message.ID, err error) {
 				t.w.fail("message %s of key %q was confirmed before %s was sent, and has a later place", last, s.key, id)
 			}
 			t.order[line] = id
+		}
+	case message.CodeOf(err) == message.Conflict && s.unique != "":
+		t.counts.existing++
+		s.outcome = "refused"
+		if s.stored {
+			t.w.fail("message %q was refused (%v), and is stored as %s", payload, err, s.id)
 		}
 	case message.CodeOf(err) == message.UnknownOutcome:
 		t.counts.unknown++
@@ -211,6 +245,8 @@ func (t *tally) final() {
 		case m == nil:
 			t.w.fail("message %s with %q was confirmed, and no group has ever had it", s.id, payload)
 		case state == message.Dead:
+		case state == message.Expired && s.expires, state == message.Cancelled && s.withdrawn:
+			t.counts.withdrawn++
 		case state == message.Finished && t.acking[s.id]:
 		case state == message.Finished:
 			t.w.fail("message %s with %q is finished, and nobody has acked it", s.id, payload)
@@ -228,7 +264,7 @@ func (t *tally) waits() bool {
 	defer t.mu.Unlock()
 	for _, s := range t.sends {
 		if s.stored {
-			if _, state := t.w.logs.find(s.id); state != message.Dead && state != message.Finished {
+			if _, state := t.w.logs.find(s.id); !state.Ended() {
 				return true
 			}
 		}
