@@ -20,7 +20,7 @@ import (
 
 func newQueue(a *app) *cobra.Command {
 	return noun("queue", "Create, look at and administer queues",
-		newQueueCreate(a), newQueueUpdate(a), newQueueList(a), newQueueShow(a), newQueueExport(a), newQueueDelete(a), newQueuePurge(a), newQueueRedrive(a), newQueuePause(a), newQueueResume(a), newQueueLocate(a), newQueueOwners(a))
+		newQueueCreate(a), newQueueUpdate(a), newQueueList(a), newQueueShow(a), newQueueExport(a), newQueueDelete(a), newQueuePurge(a), newQueueRedrive(a), newQueuePause(a), newQueueResume(a), newQueueLocate(a), newQueueOwners(a), newQueueWatch(a))
 }
 
 // settingsFlags are the settings of a queue as flags.

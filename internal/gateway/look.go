@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/auth"
@@ -84,7 +85,7 @@ func (g *Gateway) showOnce(ctx context.Context, id message.ID, o message.ReadOpt
 	}
 	out = shown(q, a.Message)
 	if d := a.Message; d.State == message.Ready && !d.Paused && d.Blocker == nil && d.Limit == "" && o.Stale == 0 && q.Settings.Assign != message.AssignSingle {
-		if why := g.unserved(ctx, q, group); why != "" {
+		if why := g.unserved(ctx, q, group); why != "" && (!d.InTurn || strings.HasPrefix(why, "no worker")) {
 			out.Reason = why
 		}
 	}

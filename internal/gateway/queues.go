@@ -188,7 +188,13 @@ func (g *Gateway) Queue(ctx context.Context, name string, o message.ReadOptions)
 		return message.QueueInfo{}, message.Freshness{}, err
 	}
 	info := queueInfo(q)
-	fresh, err := g.readShards(ctx, q, o, func(_ *catalog.Shard, s queue.ShardInfo) { info.Counts.Add(s.Counts) })
+	fresh, err := g.readShards(ctx, q, o, func(_ *catalog.Shard, s queue.ShardInfo) {
+		info.Counts.Add(s.Counts)
+		info.Totals.Add(s.Totals)
+		if s.Oldest > 0 {
+			info.OldestAge = max(info.OldestAge, g.o.Clock.Now().Sub(time.UnixMilli(s.Oldest)), time.Millisecond)
+		}
+	})
 	if err == nil && o.Stale == 0 { // only leaders know, and a stale read needs none
 		info.Receivers, err = g.receivers(ctx, q)
 	}

@@ -99,6 +99,20 @@ type Counts struct {
 	Ready, Scheduled, Leased, Dead, Finished int64
 }
 
+// Totals count what has happened to messages since their queue was created or
+// purged. Failed counts attempts, those of workers that died included.
+type Totals struct {
+	Sent, Delivered, Finished, Failed uint64
+}
+
+// Add adds o to t.
+func (t *Totals) Add(o Totals) {
+	t.Sent += o.Sent
+	t.Delivered += o.Delivered
+	t.Finished += o.Finished
+	t.Failed += o.Failed
+}
+
 // Add adds o to c.
 func (c *Counts) Add(o Counts) {
 	c.Ready += o.Ready

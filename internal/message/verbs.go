@@ -265,6 +265,8 @@ type QueueInfo struct {
 	// Only where one queue was asked for.
 	Counts    Counts
 	Receivers Receivers
+	Totals    Totals
+	OldestAge time.Duration // of the messages that may go out; 0: none may
 }
 
 // Receivers are those who receive from a queue.

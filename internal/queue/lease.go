@@ -97,6 +97,7 @@ func (m *Machine) leaseOne(x *stored, ref Ref, l *lease) Leased {
 	}
 	c.counts.Ready--
 	c.counts.Leased++
+	c.totals.Delivered++
 	m.touch(c)
 	m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: ref, Fence: fence, At: l.deadline, Session: l.session, Incarnation: l.incarnation})
 	return got

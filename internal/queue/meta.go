@@ -227,6 +227,7 @@ type cell struct {
 	finishing  []uint64
 	dirty      bool
 	dedups     uint64 // dedup rows
+	totals     message.Totals
 	// Messages that are to leave and their bytes; rows of messages that left, of those
 	// that came, and of cells that they come from.
 	outbox, outboxBytes         int64
@@ -257,9 +258,11 @@ func (c *cell) append(b []byte) []byte {
 			b = binary.AppendUvarint(append(b, byte(p)), f)
 		}
 	}
-	away := c.forwards + c.foreigns + c.inboxes + c.outbox
-	if c.dedups > 0 || away > 0 {
+	away, t := c.forwards+c.foreigns+c.inboxes+c.outbox, &c.totals
+	if c.dedups > 0 || away > 0 || *t != (message.Totals{}) {
 		b = binary.AppendUvarint(b, c.dedups)
+		b = binary.AppendUvarint(binary.AppendUvarint(b, t.Sent), t.Delivered)
+		b = binary.AppendUvarint(binary.AppendUvarint(b, t.Finished), t.Failed)
 	}
 	if away > 0 {
 		for _, v := range []int64{c.outbox, c.outboxBytes, c.forwards, c.foreigns, c.inboxes} {
@@ -282,6 +285,9 @@ func (c *cell) decode(row []byte) {
 	}
 	if len(d.b) > 0 {
 		c.dedups = d.uint()
+	}
+	if len(d.b) > 0 {
+		c.totals = message.Totals{Sent: d.uint(), Delivered: d.uint(), Finished: d.uint(), Failed: d.uint()}
 	}
 	if len(d.b) > 0 {
 		c.outbox, c.outboxBytes, c.forwards, c.foreigns, c.inboxes = d.int(), d.int(), d.int(), d.int(), d.int()

@@ -54,6 +54,7 @@ func (q *Query) Run(rows Reader) (a Answer) {
 		a.Dead = q.Dead.run(rows)
 	default:
 		if info, ok := Queue(rows, q.Queue); ok {
+			info.ReadOldest(rows)
 			a.Queue = &info
 		}
 	}

@@ -25,6 +25,10 @@ type ShardInfo struct {
 	Epoch  uint64
 	Counts message.Counts
 	Cells  []int64 `json:",omitempty"` // messages that have not ended, by cell
+	Totals message.Totals
+	// Oldest is since when the oldest message that may go out could have: wall time,
+	// ms; 0: none may. Only to a Query for the queue, and from ReadOldest.
+	Oldest int64 `json:",omitempty"`
 }
 
 // Queues reads all queues of a group, by number.
@@ -70,8 +74,10 @@ func (q *Info) readShards(rows Reader) {
 	for i := range q.Shards {
 		s := &q.Shards[i]
 		for n := s.From; n <= s.To; n++ {
-			c := readCell(rows, q.Number, n).counts
+			read := readCell(rows, q.Number, n)
+			c := read.counts
 			s.Counts.Add(c)
+			s.Totals.Add(read.totals)
 			s.Cells = append(s.Cells, c.Ready+c.Scheduled+c.Leased)
 		}
 	}
@@ -97,6 +103,72 @@ func (q *Info) limit(rows Reader) string {
 		return "rate"
 	}
 	return ""
+}
+
+// ReadOldest finds the oldest message that may go out. It reads one row for each
+// priority and tenant that a cell has, of the first 64 tenants, and no cell without ready messages.
+func (q *Info) ReadOldest(rows Reader) {
+	for i := range q.Shards {
+		s := &q.Shards[i]
+		for n := s.From; n <= s.To && s.Counts.Ready > 0; n++ {
+			if c := readCell(rows, q.Number, n); c.counts.Ready > 0 {
+				s.Oldest = earlier(s.Oldest, c.oldestReady(rows))
+			}
+		}
+	}
+}
+
+// earlier is the earlier of two times; 0 is none.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// oldestReady is since when the oldest of a cell's messages that may go out could
+// have; 0: none may.
+func (c *cell) oldestReady(rows Reader) (at int64) {
+	var k keys
+	for p := message.MaxPriority; p >= 0; p-- {
+		lo, seq := slices.Clone(k.ready(Turn{Priority: byte(p)}, c.floors[p], 0)), uint64(0)
+		rows.Scan(c.space, lo, []byte{rowReady + 1}, func(key, _ []byte) bool {
+			p, seq = message.MaxPriority-int(key[1]), beUint64(key[2:]) // the next priority that there is
+			return false
+		})
+		if seq == 0 {
+			break
+		}
+		if x, ok := load(rows, &k, c, seq); ok {
+			at = earlier(at, max(x.SentAt, x.DueWall))
+		}
+	}
+	lo := []byte{rowTurn}
+	for range maxTurnsAged {
+		seq := uint64(0)
+		rows.Scan(c.space, lo, []byte{rowTurn + 1}, func(key, _ []byte) bool {
+			lo, seq = append(slices.Clone(key[:10]), 0xff), beUint64(key[10:]) // behind the tenant's others
+			return false
+		})
+		if seq == 0 {
+			break
+		}
+		if x, ok := load(rows, &k, c, seq); ok {
+			at = earlier(at, max(x.SentAt, x.DueWall))
+		}
+	}
+	return at
+}
+
+// maxTurnsAged is of how many tenants of a cell the oldest message is looked for.
+const maxTurnsAged = 64
+
+// Totals adds up the queue's shards in this group.
+func (q *Info) Totals() (t message.Totals) {
+	for _, s := range q.Shards {
+		t.Add(s.Totals)
+	}
+	return t
 }
 
 // Counts adds up the queue's shards in this group.

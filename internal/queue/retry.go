@@ -23,6 +23,7 @@ func (m *Machine) fail(h *held, f failure) message.State {
 	st := h.stand()
 	st.remember(m.attempt(h, f.outcome, message.ClipError(f.err)))
 	st.attempts++
+	h.cell.totals.Failed++
 	m.endLease(h)
 	if f.final || st.attempts >= h.maxAttempts() {
 		m.die(h.stored)

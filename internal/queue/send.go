@@ -70,6 +70,7 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 		c.counts.Ready++
 		m.offer(x)
 	}
+	c.totals.Sent++
 	if h.Expires > 0 {
 		m.setTimer(x, TimerExpire, h.Expires, 0)
 	}

@@ -201,6 +201,7 @@ func (m *Machine) lose(h *held) {
 	st := h.stand()
 	st.remember(m.attempt(h, WorkerLost, ""))
 	st.deaths++
+	h.cell.totals.Failed++
 	m.endLease(h)
 	if st.deaths >= h.cell.queue.settings.MaxWorkerDeaths {
 		m.die(h.stored)

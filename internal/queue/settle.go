@@ -74,6 +74,7 @@ func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
 // ack finishes a message.
 func (m *Machine) ack(h *held) {
 	line := m.attempt(h, Acked, "")
+	h.cell.totals.Finished++
 	m.endLease(h)
 	m.end(h.stored, &finished{fence: h.fence, deliveries: 1}, line)
 }

@@ -252,6 +252,15 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 			}
 			fmt.Fprintf(&out, "redriven=%d skipped=%d\n", p.Redriven, p.Skipped)
 		}
+	case "totals": // of all that has happened, and the age of the oldest that may go out
+		q, _ := queue.Queue(w.rows, 1)
+		q.ReadOldest(w.rows)
+		age := "none is ready"
+		if at := q.Shards[0].Oldest; at > 0 {
+			age = fmt.Sprintf("oldest %ds", (1_000_000+w.now-at)/1000)
+		}
+		t := q.Totals()
+		return fmt.Sprintf("sent=%d delivered=%d finished=%d failed=%d, %s\n", t.Sent, t.Delivered, t.Finished, t.Failed, age)
 	case "restart": // what is kept in memory is loaded from the rows again
 		w.m = queue.New()
 	case "turns":

@@ -234,7 +234,9 @@ func (f *fake) UpdateQueue(_ context.Context, name string, s message.Settings, v
 }
 
 func (f *fake) Queue(_ context.Context, name string, _ message.ReadOptions) (message.QueueInfo, message.Freshness, error) {
-	return f.info(name), fresh, f.called("queue %s", name)
+	info := f.info(name)
+	info.Totals, info.OldestAge = message.Totals{Sent: 1, Delivered: 2, Finished: 3, Failed: 4}, 2*time.Second
+	return info, fresh, f.called("queue %s", name)
 }
 
 func (f *fake) Queues(_ context.Context, n int, page string, o message.ReadOptions) ([]message.QueueInfo, string, message.Freshness, error) {

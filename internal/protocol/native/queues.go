@@ -48,6 +48,11 @@ func (s queues) GetQueue(ctx context.Context, req *comandav1.GetQueueRequest) (*
 	}
 	q := queueTo(&info)
 	q.Counts = countsTo(info.Counts)
+	t := &info.Totals
+	q.Totals = &comandav1.Totals{Sent: int64(t.Sent), Delivered: int64(t.Delivered), Finished: int64(t.Finished), Failed: int64(t.Failed)}
+	if info.OldestAge > 0 {
+		q.OldestAge = durationpb.New(info.OldestAge)
+	}
 	q.Receivers, q.ReceivedAt = int32(info.Receivers.Waiting), timeTo(info.Receivers.Last)
 	return &comandav1.GetQueueResponse{Queue: q, Freshness: freshnessTo(fresh)}, nil
 }
