@@ -84,15 +84,31 @@ func (c *Client) Purge(ctx context.Context, queue string) error {
 	return err
 }
 
+// Part names one key or one tenant of a queue.
+type Part struct {
+	Key, Tenant string // one of them
+	By          string // who pauses it; default: this client's address
+}
+
 // Pause stops handing out a queue's messages; sends and settles go on.
 func (c *Client) Pause(ctx context.Context, queue string) error {
-	_, err := c.queues.PauseQueue(ctx, &comandav1.PauseQueueRequest{Queue: queue})
+	return c.PausePart(ctx, queue, Part{})
+}
+
+// Resume ends a pause. The pauses of parts stay.
+func (c *Client) Resume(ctx context.Context, queue string) error {
+	return c.ResumePart(ctx, queue, Part{})
+}
+
+// PausePart stops handing out the messages of a key or a tenant.
+func (c *Client) PausePart(ctx context.Context, queue string, p Part) error {
+	_, err := c.queues.PauseQueue(ctx, &comandav1.PauseQueueRequest{Queue: queue, Key: p.Key, Tenant: p.Tenant, By: p.By})
 	return err
 }
 
-// Resume ends a pause.
-func (c *Client) Resume(ctx context.Context, queue string) error {
-	_, err := c.queues.ResumeQueue(ctx, &comandav1.ResumeQueueRequest{Queue: queue})
+// ResumePart ends the pause of a key or a tenant.
+func (c *Client) ResumePart(ctx context.Context, queue string, p Part) error {
+	_, err := c.queues.ResumeQueue(ctx, &comandav1.ResumeQueueRequest{Queue: queue, Key: p.Key, Tenant: p.Tenant})
 	return err
 }
 

@@ -294,21 +294,44 @@ func sayDefaults(queue object) {
 }
 
 func newQueuePause(a *app) *cobra.Command {
-	return a.queueVerb("pause QUEUE", "Stop handing out messages; sends and settles go on", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
-		if err := c.Pause(cmd.Context(), queue); err != nil {
+	part := client.Part{By: hostPID()}
+	cmd := a.queueVerb("pause QUEUE", "Stop handing out messages of a queue, a key or a tenant; sends and settles go on", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		if err := c.PausePart(cmd.Context(), queue, part); err != nil {
 			return err
 		}
-		return p.one(object{{"name", queue}, {"paused", true}}, "name")
+		return p.one(pausedObject(queue, part, true), "name")
 	})
+	addPart(cmd, &part)
+	cmd.Flags().StringVar(&part.By, "by", part.By, "who pauses a key or a tenant: 'queue show' and 'message show' tell")
+	return cmd
 }
 
 func newQueueResume(a *app) *cobra.Command {
-	return a.queueVerb("resume QUEUE", "End a pause", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
-		if err := c.Resume(cmd.Context(), queue); err != nil {
+	var part client.Part
+	cmd := a.queueVerb("resume QUEUE", "End the pause of a queue, a key or a tenant", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		if err := c.ResumePart(cmd.Context(), queue, part); err != nil {
 			return err
 		}
-		return p.one(object{{"name", queue}, {"paused", false}}, "name")
+		return p.one(pausedObject(queue, part, false), "name")
 	})
+	addPart(cmd, &part)
+	return cmd
+}
+
+func addPart(cmd *cobra.Command, part *client.Part) {
+	cmd.Flags().StringVar(&part.Key, "key", "", "only the messages of this key")
+	cmd.Flags().StringVar(&part.Tenant, "tenant", "", "only the messages of this tenant")
+}
+
+func pausedObject(queue string, part client.Part, paused bool) object {
+	o := object{{"name", queue}}
+	if part.Key != "" {
+		o = append(o, field{"key", part.Key})
+	}
+	if part.Tenant != "" {
+		o = append(o, field{"tenant", part.Tenant})
+	}
+	return append(o, field{"paused", paused})
 }
 
 func newQueueDelete(a *app) *cobra.Command {

@@ -24,6 +24,7 @@ func FuzzCommand(f *testing.F) {
 		{CreateQueue: &CreateQueue{Name: "r", Settings: message.Settings{}, Shards: 4}},
 		{DeleteQueue: &DeleteQueue{Name: "q"}},
 		{PauseQueue: &PauseQueue{Name: "q", Paused: true}},
+		{PauseQueue: &PauseQueue{Name: "q", Paused: true, Of: message.Pause{Key: "k", By: "ann", At: 7}}},
 		{SplitShard: &SplitShard{Queue: 1, Path: "0.0", Epoch: 1, At: 4}},
 		{MoveShard: &MoveShard{Queue: 1, Path: "0.0", Epoch: 1, Group: 3}},
 		{AddNode: &AddNode{Node: Node{Name: "b", StoreID: 2, Labels: map[string]string{"zone": "a"}}}},

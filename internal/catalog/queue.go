@@ -15,8 +15,9 @@ type Queue struct {
 	Version  uint64           `json:"version"` // grows with each change of the queue
 	Settings message.Settings `json:"settings"`
 	Paused   bool             `json:"paused,omitempty"`
-	Secret   message.Secret   `json:"secret"` // places keys
-	Shards   []Shard          `json:"shards"` // by their first cell; they cover all cells
+	Pauses   []message.Pause  `json:"pauses,omitempty"` // of keys and tenants, in order
+	Secret   message.Secret   `json:"secret"`           // places keys
+	Shards   []Shard          `json:"shards"`           // by their first cell; they cover all cells
 }
 
 // CreateQueue creates a queue.
@@ -40,10 +41,12 @@ type UpdateQueue struct {
 	Version  uint64           `json:"version,omitempty"`
 }
 
-// PauseQueue stops or resumes a queue's deliveries.
+// PauseQueue stops or resumes a queue's deliveries, or those of one of its keys or
+// tenants. The first pause of one stays, with who and when.
 type PauseQueue struct {
-	Name   string `json:"name"`
-	Paused bool   `json:"paused"`
+	Name   string        `json:"name"`
+	Paused bool          `json:"paused"`
+	Of     message.Pause `json:"of,omitzero"` // names nothing: of the queue
 }
 
 func (q *Queue) key() []byte { return binary.BigEndian.AppendUint32([]byte{rowQueue}, q.Number) }
@@ -150,11 +153,38 @@ func (m *Machine) pauseQueue(c *PauseQueue) Result {
 	if !ok {
 		return Result{Err: message.NoQueue(c.Name)}
 	}
+	if c.Of.Names() {
+		return m.pausePart(q, c)
+	}
 	if q.Paused == c.Paused {
 		return Result{Queue: q}
 	}
 	n := *q
 	n.Paused = c.Paused
+	return m.changeQueue(&n)
+}
+
+func (m *Machine) pausePart(q *Queue, c *PauseQueue) Result {
+	if err := c.Of.Check(); err != nil {
+		return Result{Err: message.Errorf(message.CodeOf(err), "%v", err)}
+	}
+	i, found := message.FindPause(q.Pauses, c.Of)
+	if found == c.Paused {
+		return Result{Queue: q}
+	}
+	n := *q
+	if !c.Paused {
+		n.Pauses = slices.Delete(slices.Clone(q.Pauses), i, i+1)
+		return m.changeQueue(&n)
+	}
+	size := 0
+	n.Pauses = slices.Insert(slices.Clone(q.Pauses), i, c.Of)
+	for _, p := range n.Pauses {
+		size += len(p.Key) + len(p.Tenant) + len(p.By)
+	}
+	if len(n.Pauses) > message.MaxPauses || size > message.MaxPauseBytes {
+		return Result{Queue: q, Err: message.Errorf(message.ResourceExhausted, "queue %q has %d pauses, and with one more would have more than %d, or more than %d bytes of them: resume some, or pause the queue", q.Name, len(q.Pauses), message.MaxPauses, message.MaxPauseBytes)}
+	}
 	return m.changeQueue(&n)
 }
 

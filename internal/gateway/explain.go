@@ -53,6 +53,8 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 		switch {
 		case d.Paused:
 			return "the queue is paused"
+		case d.Pause != nil:
+			return d.Pause.String()
 		case d.Blocker != nil && d.Blocker.State == message.Leased:
 			return fmt.Sprintf("its key is held by message %s on worker %s", d.Blocker.ID, d.Blocker.Worker)
 		case d.Blocker != nil && d.Blocker.State == message.Scheduled:

@@ -289,7 +289,7 @@ func TestLeaseThatRunsOutCountsAsFailed(t *testing.T) {
 func TestPausedQueueHandsOutNothing(t *testing.T) {
 	g := start(t)
 	create(t, g, "orders", message.Settings{}, 4)
-	if err := g.PauseQueue(t.Context(), "orders", true); err != nil {
+	if err := g.PauseQueue(t.Context(), "orders", true, message.Pause{}); err != nil {
 		t.Fatal(err)
 	}
 	id := send(t, g, "orders", message.New{Body: []byte("x"), Key: "k"})[0]
@@ -304,7 +304,7 @@ func TestPausedQueueHandsOutNothing(t *testing.T) {
 		ds, _ := g.Receive(t.Context(), "orders", message.ReceiveOptions{Max: 1, Wait: message.MaxWait, Lease: time.Minute, Worker: "w"})
 		got <- ds
 	}()
-	if err := g.PauseQueue(t.Context(), "orders", false); err != nil {
+	if err := g.PauseQueue(t.Context(), "orders", false, message.Pause{}); err != nil {
 		t.Fatal(err)
 	}
 	select {

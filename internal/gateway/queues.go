@@ -166,15 +166,22 @@ func (g *Gateway) PurgeQueue(ctx context.Context, name string) error {
 	return nil
 }
 
-// PauseQueue stops deliveries of a queue, or lets them go on.
-func (g *Gateway) PauseQueue(ctx context.Context, name string, paused bool) error {
+// PauseQueue stops deliveries of a queue, or of a key or a tenant of it, or lets them
+// go on. When is filled in here.
+func (g *Gateway) PauseQueue(ctx context.Context, name string, paused bool, of message.Pause) error {
 	if err := g.authorize(ctx, auth.Manage, name); err != nil {
 		return err
 	}
 	if _, err := g.queue(ctx, name); err != nil {
 		return err
 	}
-	_, err := g.change(ctx, catalog.Command{PauseQueue: &catalog.PauseQueue{Name: name, Paused: paused}})
+	if err := of.Check(); err != nil {
+		return err
+	}
+	if of.At = g.o.Clock.Now().UnixMilli(); !of.Names() {
+		of = message.Pause{}
+	}
+	_, err := g.change(ctx, catalog.Command{PauseQueue: &catalog.PauseQueue{Name: name, Paused: paused, Of: of}})
 	return err
 }
 
@@ -188,6 +195,7 @@ func (g *Gateway) Queue(ctx context.Context, name string, o message.ReadOptions)
 		return message.QueueInfo{}, message.Freshness{}, err
 	}
 	info := queueInfo(q)
+	info.Pauses = q.Pauses
 	fresh, err := g.readShards(ctx, q, o, func(_ *catalog.Shard, s queue.ShardInfo) {
 		info.Counts.Add(s.Counts)
 		info.Totals.Add(s.Totals)

@@ -1,6 +1,8 @@
 package leader
 
 import (
+	"slices"
+
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
@@ -209,6 +211,9 @@ func (g *Group) fill(l *line, f fillJob, view queue.Reader, index uint64) {
 func (l *line) filled(f fillJob, offers []queue.Offer) {
 	w := f.window
 	w.fill(f.after, offers)
+	if len(l.pauses.list) > 0 {
+		w.offers = slices.DeleteFunc(w.offers, l.pauses.holds)
+	}
 	if w.cell != nil && w.cell.turns.by[w.turn] == w {
 		l.settleTurn(w)
 	}

@@ -55,6 +55,7 @@ type line struct {
 	paused  bool
 	shards  []queue.ShardInfo // those in this group
 	cells   []*cell           // those in this group
+	pauses  pauses            // of keys and tenants
 	order   turnOrder         // of the tenants
 	hungry  []*window         // of turns: they want rows
 	workers workers           // who receives from it
@@ -206,6 +207,7 @@ func (g *Group) configure(info *queue.Info) *line {
 		}
 	}
 	l.version, l.paused, l.shards, l.limits = info.Version, info.Paused, info.Shards, info.Settings
+	l.pause(info)
 	g.letGo(l)
 	g.resharded = true // perhaps
 	return l

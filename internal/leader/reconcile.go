@@ -115,6 +115,7 @@ func (g *Group) configuration(q *catalog.Queue, l *line) (c queue.Command, wante
 		return c, false
 	}
 	configure := queue.Configure{Queue: q.Number, Version: q.Version, Settings: q.Settings, Paused: q.Paused}
+	configure.Pauses, configure.Hashes = q.Pauses, pauseHashes(q)
 	for _, s := range q.Shards {
 		if s.Group == g.raft.ID() {
 			configure.Shards = append(configure.Shards, queue.Bounds{From: s.From, To: s.To, Path: s.Path})
@@ -124,6 +125,16 @@ func (g *Group) configuration(q *catalog.Queue, l *line) (c queue.Command, wante
 		return c, false
 	}
 	return configure.Command(), true
+}
+
+func pauseHashes(q *catalog.Queue) []uint64 {
+	hashes := make([]uint64, len(q.Pauses))
+	for i, p := range q.Pauses {
+		if hashes[i] = q.Hash(p.Key).Hi; p.Tenant != "" {
+			hashes[i] = q.HashTenant(p.Tenant)
+		}
+	}
+	return hashes
 }
 
 // proposeAll proposes and, if that was lost, lets the next Tick compare anew.

@@ -59,7 +59,7 @@ func (l *line) found(j searchJob, read []queue.Turn) {
 		return
 	}
 	for _, turn := range read {
-		if t.by[turn] == nil {
+		if t.by[turn] == nil && !l.pauses.tenants[turn.Tenant] {
 			l.addTurn(j.cell, turn, &window{})
 		}
 	}
@@ -97,6 +97,9 @@ func (l *line) forgetTurns(c *cell) {
 
 // offer takes in a message that became ready.
 func (l *line) offer(c *cell, o queue.Offer) {
+	if l.pauses.holds(o) {
+		return
+	}
 	if o.Tenant == 0 {
 		c.window.offer(o)
 		return

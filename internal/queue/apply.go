@@ -87,7 +87,7 @@ func (m *Machine) Info(number uint32) (Info, bool) {
 	if q == nil {
 		return Info{}, false
 	}
-	info := Info{Number: number, Version: q.version, Settings: q.settings, Paused: q.paused}
+	info := Info{Number: number, Version: q.version, Settings: q.settings, Paused: q.paused, Pauses: q.pauses.list, Hashes: q.pauses.hashes}
 	for _, s := range q.shards {
 		info.Shards = append(info.Shards, ShardInfo{Bounds: Bounds{From: s.from, To: s.to, Path: s.path}, Epoch: s.epoch})
 	}

@@ -17,7 +17,11 @@ type Configure struct {
 	Version  uint64 // of the queue in the catalog
 	Settings message.Settings
 	Paused   bool
-	Shards   []Bounds // those that are in this group
+	// Pauses of keys and tenants, in order, and the hash of each: the upper half of the
+	// key's, or the tenant's number.
+	Pauses []message.Pause
+	Hashes []uint64
+	Shards []Bounds // those that are in this group
 	// DeadLetter is where messages of the queue go that die.
 	DeadLetter DeadLetter
 }
@@ -32,7 +36,7 @@ type Bounds struct {
 func (c *Configure) Command() Command {
 	b := append(make([]byte, 0, 64), cmdConfigure, laneNone)
 	b = binary.AppendUvarint(b, uint64(c.Queue))
-	b = (&settingsRow{version: c.Version, settings: c.Settings, paused: c.Paused, deadLetter: c.DeadLetter}).append(b)
+	b = (&settingsRow{version: c.Version, settings: c.Settings, paused: c.Paused, deadLetter: c.DeadLetter, pauses: pauses{c.Pauses, c.Hashes}}).append(b)
 	b = binary.AppendUvarint(b, uint64(len(c.Shards)))
 	for _, s := range c.Shards {
 		b = putString(append(b, byte(s.From), byte(s.To)), s.Path)
@@ -49,6 +53,7 @@ func (c *Configure) decode(d *decoder) {
 	c.Queue = uint32(number)
 	c.Version, c.Settings, c.Paused = row.version, row.settings, row.paused
 	c.DeadLetter = row.deadLetter
+	c.Pauses, c.Hashes = row.pauses.list, row.pauses.hashes
 	c.Shards = make([]Bounds, d.count(3))
 	for i := range c.Shards {
 		b := Bounds{From: int(d.byte()), To: int(d.byte()), Path: d.string()}
@@ -74,7 +79,7 @@ func (m *Machine) configure(d *decoder) {
 		}
 		m.shards = append(m.shards, q)
 	}
-	q.settingsRow = settingsRow{version: c.Version, settings: c.Settings, paused: c.Paused, deadLetter: c.DeadLetter}
+	q.settingsRow = settingsRow{version: c.Version, settings: c.Settings, paused: c.Paused, deadLetter: c.DeadLetter, pauses: pauses{c.Pauses, c.Hashes}}
 	m.buf = q.append(m.buf[:0])
 	m.rows.Set(groupSpace, m.keys.queue(c.Queue), m.buf)
 	m.effect(Effect{Kind: Configured, Queue: c.Queue})

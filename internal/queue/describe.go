@@ -101,7 +101,7 @@ func describeGroupRow(key, value []byte) string {
 		return fmt.Sprintf("group command-version=%d group-time=%d ms wall=%s catalog-version=%d", m.command, m.groupTime, wallTime(m.wall), m.catalog)
 	case rowQueue:
 		i := decodeInfo(binary.BigEndian.Uint32(key[1:]), value)
-		return fmt.Sprintf("queue %d settings version=%d paused=%t max-attempts=%d keep-finished=%d", i.Number, i.Version, i.Paused, i.Settings.MaxAttempts, i.Settings.KeepFinished)
+		return fmt.Sprintf("queue %d settings version=%d paused=%t pauses=%d max-attempts=%d keep-finished=%d", i.Number, i.Version, i.Paused, len(i.Pauses), i.Settings.MaxAttempts, i.Settings.KeepFinished)
 	case rowPace:
 		return fmt.Sprintf("pace of queue %d: one more message is due at %d ns group time", binary.BigEndian.Uint32(key[1:]), beUint64(value))
 	case rowShard:

@@ -72,6 +72,9 @@ func (m *Machine) offered(q *queue, ref Ref) *stored {
 		m.lapse(x) // before its timer
 		return nil
 	}
+	if message.PauseOf(q.pauses.list, x.Key, x.Tenant) != nil {
+		return nil // its ready row stays
+	}
 	return x
 }
 

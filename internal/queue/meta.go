@@ -43,6 +43,7 @@ type settingsRow struct {
 	paused   bool
 	// deadLetter is where its dead go.
 	deadLetter DeadLetter
+	pauses     pauses
 }
 
 const (
@@ -55,6 +56,10 @@ const (
 	settingsWindow      // dedup_window follows: it is not the default
 	settingsDeadLetter  // where its dead go follows
 )
+
+// settingsPauses is a flag, too, in the byte behind them, of the backoff's kind: pauses
+// of keys and tenants follow.
+const settingsPauses = 1 << 7
 
 func (s *settingsRow) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, s.version)
@@ -81,7 +86,11 @@ func (s *settingsRow) append(b []byte) []byte {
 	if s.deadLetter.Queue != 0 {
 		flags |= settingsDeadLetter
 	}
-	b = append(b, flags, byte(s.settings.Backoff.Kind))
+	kind := byte(s.settings.Backoff.Kind)
+	if len(s.pauses.list) > 0 {
+		kind |= settingsPauses
+	}
+	b = append(b, flags, kind)
 	for _, v := range []int64{
 		int64(s.settings.MaxAttempts), int64(s.settings.KeepFinished), int64(s.settings.MaxMessageBytes),
 		millis(s.settings.KeepFinishedFor), millis(s.settings.Backoff.Initial), millis(s.settings.Backoff.Max),
@@ -99,6 +108,9 @@ func (s *settingsRow) append(b []byte) []byte {
 	}
 	if s.deadLetter.Queue != 0 {
 		b = append(binary.AppendUvarint(b, uint64(s.deadLetter.Queue)), s.deadLetter.Secret[:]...)
+	}
+	if len(s.pauses.list) > 0 {
+		b = s.pauses.append(b)
 	}
 	return b
 }
@@ -120,7 +132,9 @@ func decodeSettings(d *decoder) (s settingsRow) {
 		s.settings.Assign = message.AssignSingle
 	}
 	b := &s.settings.Backoff
-	b.Kind = message.BackoffKind(d.byte())
+	kind := d.byte()
+	paused := kind&settingsPauses != 0
+	b.Kind = message.BackoffKind(kind &^ settingsPauses)
 	s.settings.MaxAttempts, s.settings.KeepFinished, s.settings.MaxMessageBytes = int(d.int()), int(d.int()), int(d.int())
 	s.settings.KeepFinishedFor, b.Initial, b.Max = d.millis(), d.millis(), d.millis()
 	b.List = decodeDelays(d)
@@ -145,6 +159,9 @@ func decodeSettings(d *decoder) (s settingsRow) {
 	if flags&settingsDeadLetter != 0 {
 		s.deadLetter.Queue = uint32(d.uint())
 		copy(s.deadLetter.Secret[:], d.take(uint64(len(s.deadLetter.Secret))))
+	}
+	if paused {
+		s.pauses = decodePauses(d)
 	}
 	if !knownBackoff(b) {
 		d.fail()

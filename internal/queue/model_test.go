@@ -85,6 +85,7 @@ type trial struct {
 	skew    int64 // of the wall clock
 	policy  message.ExpiredPolicy
 	dedups  dedups
+	pauses  []message.Pause
 	// The model.
 	messages map[message.ID]*known
 	order    []*known // of sending
@@ -164,7 +165,14 @@ func (w *trial) configure(t *rapid.T) {
 	if w.skip = rapid.Bool().Draw(t, "skip"); w.skip {
 		s.OnFailure = message.SkipKey
 	}
-	w.apply(t, (&queue.Configure{Queue: 1, Version: w.version, Settings: s.WithDefaults(), Shards: []queue.Bounds{{To: 7, Path: "0.0"}, {From: 8, To: 15, Path: "0.1"}}}).Command())
+	c := queue.Configure{Queue: 1, Version: w.version, Settings: s.WithDefaults(), Shards: []queue.Bounds{{To: 7, Path: "0.0"}, {From: 8, To: 15, Path: "0.1"}}}
+	for _, p := range []message.Pause{{Tenant: "t", By: "ann"}, {Key: "a", By: "ann"}} {
+		if rapid.IntRange(0, 3).Draw(t, "paused") == 0 {
+			c.Pauses, c.Hashes = append(c.Pauses, p), append(c.Hashes, hashOf(p.Key+p.Tenant).Hi)
+		}
+	}
+	w.pauses = c.Pauses
+	w.apply(t, c.Command())
 }
 
 func (w *trial) send(t *rapid.T) {
@@ -267,6 +275,9 @@ func (w *trial) leased(t *rapid.T, x queue.Leased, session queue.Session) {
 	k := w.messages[x.ID]
 	if w.overdue(k) {
 		t.Fatalf("%s was handed out after its time", k.name)
+	}
+	if message.PauseOf(w.pauses, k.key, k.sent.Tenant) != nil {
+		t.Fatalf("%s was handed out while %+v", k.name, w.pauses)
 	}
 	if k.state != message.Ready {
 		t.Fatalf("%s was handed out while it was %s", k.name, k.state)

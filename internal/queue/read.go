@@ -15,7 +15,9 @@ type Info struct {
 	Version  uint64 // of the settings, in the catalog
 	Settings message.Settings
 	Paused   bool
-	Next     int64 // by its rate, when one more message is due to go out: group time, ns
+	Pauses   []message.Pause `json:",omitempty"`
+	Hashes   []uint64        `json:",omitempty"` // see Configure
+	Next     int64           // by its rate, when one more message is due to go out: group time, ns
 	Shards   []ShardInfo
 }
 
@@ -60,7 +62,7 @@ func decodeInfo(number uint32, row []byte) Info {
 	d := decoder{b: row}
 	s := decodeSettings(&d)
 	must(d.end("a settings row"))
-	return Info{Number: number, Version: s.version, Settings: s.settings, Paused: s.paused}
+	return Info{Number: number, Version: s.version, Settings: s.settings, Paused: s.paused, Pauses: s.pauses.list, Hashes: s.pauses.hashes}
 }
 
 func (q *Info) readShards(rows Reader) {
@@ -352,7 +354,9 @@ type Detail struct {
 	Leaving    bool // dead: it is on its way to another queue
 	aside      bool // scheduled: outside the line of its key
 	Paused     bool
-	Limit      string // of the queue, that a ready message waits for: max_in_flight, rate
+	// Pause of its key or tenant keeps a message that waits; nil: none does.
+	Pause *message.Pause
+	Limit string // of the queue, that a ready message waits for: max_in_flight, rate
 	// InTurn: others of the message's priority and cell are ready besides its tenant's,
 	// so its tenant has a turn among them.
 	InTurn bool
@@ -448,6 +452,9 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 		}
 		d.Head, d.State = x.Head, x.state(rows, &k)
 		d.DueWall = x.DueWall
+		if d.State == message.Ready {
+			d.Pause = message.PauseOf(q.Pauses, x.Key, x.Tenant)
+		}
 		if x.st != nil {
 			d.Attempts, d.Deliveries, d.Deaths, d.History, d.DueWall = x.st.attempts, x.st.deliveries, x.st.deaths, x.st.history, x.st.dueWall
 			d.Cancelling, d.aside, d.Leaving = x.st.cancelling, x.st.aside, x.st.leaving

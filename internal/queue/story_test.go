@@ -72,6 +72,14 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		d.MaybeScanArgs(t, "max-bytes", &c.Settings.MaxMessageBytes)
 		d.MaybeScanArgs(t, "rate", &c.Settings.Rate.Count)
 		c.Paused = d.HasArg("paused")
+		var key, tenant string
+		if d.MaybeScanArgs(t, "pause-key", &key); key != "" {
+			c.Pauses, c.Hashes = []message.Pause{{Key: key, By: "ann", At: 77}}, []uint64{hashOf(key).Hi}
+		}
+		if d.MaybeScanArgs(t, "pause-tenant", &tenant); tenant != "" {
+			c.Pauses = append([]message.Pause{{Tenant: tenant, By: "bob", At: 78}}, c.Pauses...)
+			c.Hashes = append([]uint64{hashOf(tenant).Hi}, c.Hashes...)
+		}
 		if d.HasArg("skip") {
 			c.Settings.OnFailure = message.SkipKey
 		}
@@ -365,6 +373,9 @@ func (w *world) show(name string) string {
 	}
 	if x.Tenant != "" {
 		fmt.Fprintf(&out, " tenant=%s", x.Tenant)
+	}
+	if x.Pause != nil {
+		out.WriteString(" " + x.Pause.String())
 	}
 	if x.InTurn {
 		out.WriteString(" in turn with others")

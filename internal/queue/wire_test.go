@@ -14,6 +14,7 @@ import (
 
 func everyCommand() map[string]queue.Command {
 	configure := queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{Backoff: message.Backoff{Kind: message.BackoffList, List: []time.Duration{time.Second}}}.WithDefaults(), Shards: []queue.Bounds{{To: 15, Path: "0"}}}
+	configure.Pauses, configure.Hashes = []message.Pause{{Key: "k", By: "ann", At: 9}}, []uint64{7}
 	send := queue.Send{Queue: 1, Messages: []queue.Sent{
 		{Hash: hashOf("k"), New: message.New{Body: []byte("body"), Key: "k", Type: "t", Delay: time.Second, Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeString, Value: []byte("v")}}}},
 		{Cell: 1, New: message.New{Body: bytes.Repeat([]byte("b"), 300)}},

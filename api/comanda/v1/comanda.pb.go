@@ -4045,7 +4045,9 @@ type Queue struct {
 	// out by now, since it was sent or its delay was over. Not set if none is ready.
 	OldestAge *durationpb.Duration `protobuf:"bytes,9,opt,name=oldest_age,json=oldestAge,proto3" json:"oldest_age,omitempty"`
 	// Only from GetQueue.
-	Totals        *Totals `protobuf:"bytes,10,opt,name=totals,proto3" json:"totals,omitempty"`
+	Totals *Totals `protobuf:"bytes,10,opt,name=totals,proto3" json:"totals,omitempty"`
+	// Only from GetQueue: of keys and tenants.
+	Pauses        []*Pause `protobuf:"bytes,11,rep,name=pauses,proto3" json:"pauses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4150,6 +4152,83 @@ func (x *Queue) GetTotals() *Totals {
 	return nil
 }
 
+func (x *Queue) GetPauses() []*Pause {
+	if x != nil {
+		return x.Pauses
+	}
+	return nil
+}
+
+// Pause is a key or a tenant whose messages are not handed out.
+type Pause struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Key    string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Tenant string                 `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Who paused it, and when.
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pause) Reset() {
+	*x = Pause{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pause) ProtoMessage() {}
+
+func (x *Pause) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pause.ProtoReflect.Descriptor instead.
+func (*Pause) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Pause) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Pause) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *Pause) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Pause) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 // Totals count what has happened to a queue's messages since it was created or
 // purged. Two of them and the time between give rates.
 type Totals struct {
@@ -4167,7 +4246,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4179,7 +4258,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4192,7 +4271,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Totals) GetSent() int64 {
@@ -4235,7 +4314,7 @@ type CreateQueueRequest struct {
 
 func (x *CreateQueueRequest) Reset() {
 	*x = CreateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4247,7 +4326,7 @@ func (x *CreateQueueRequest) String() string {
 func (*CreateQueueRequest) ProtoMessage() {}
 
 func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4260,7 +4339,7 @@ func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueRequest.ProtoReflect.Descriptor instead.
 func (*CreateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CreateQueueRequest) GetQueue() string {
@@ -4301,7 +4380,7 @@ type UpdateQueueRequest struct {
 
 func (x *UpdateQueueRequest) Reset() {
 	*x = UpdateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4313,7 +4392,7 @@ func (x *UpdateQueueRequest) String() string {
 func (*UpdateQueueRequest) ProtoMessage() {}
 
 func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4326,7 +4405,7 @@ func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueRequest.ProtoReflect.Descriptor instead.
 func (*UpdateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *UpdateQueueRequest) GetQueue() string {
@@ -4366,7 +4445,7 @@ type UpdateQueueResponse struct {
 
 func (x *UpdateQueueResponse) Reset() {
 	*x = UpdateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +4457,7 @@ func (x *UpdateQueueResponse) String() string {
 func (*UpdateQueueResponse) ProtoMessage() {}
 
 func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +4470,7 @@ func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueResponse.ProtoReflect.Descriptor instead.
 func (*UpdateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UpdateQueueResponse) GetQueue() *Queue {
@@ -4412,7 +4491,7 @@ type CreateQueueResponse struct {
 
 func (x *CreateQueueResponse) Reset() {
 	*x = CreateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4424,7 +4503,7 @@ func (x *CreateQueueResponse) String() string {
 func (*CreateQueueResponse) ProtoMessage() {}
 
 func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4437,7 +4516,7 @@ func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueResponse.ProtoReflect.Descriptor instead.
 func (*CreateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateQueueResponse) GetQueue() *Queue {
@@ -4466,7 +4545,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4478,7 +4557,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4491,7 +4570,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetQueueRequest) GetQueue() string {
@@ -4518,7 +4597,7 @@ type GetQueueResponse struct {
 
 func (x *GetQueueResponse) Reset() {
 	*x = GetQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4530,7 +4609,7 @@ func (x *GetQueueResponse) String() string {
 func (*GetQueueResponse) ProtoMessage() {}
 
 func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4543,7 +4622,7 @@ func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueResponse.ProtoReflect.Descriptor instead.
 func (*GetQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetQueueResponse) GetQueue() *Queue {
@@ -4574,7 +4653,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4586,7 +4665,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4599,7 +4678,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListQueuesRequest) GetMax() int32 {
@@ -4635,7 +4714,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4647,7 +4726,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4660,7 +4739,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -4693,7 +4772,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4705,7 +4784,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4718,7 +4797,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DeleteQueueRequest) GetQueue() string {
@@ -4736,7 +4815,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4748,7 +4827,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4761,7 +4840,7 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
 }
 
 type PurgeQueueRequest struct {
@@ -4773,7 +4852,7 @@ type PurgeQueueRequest struct {
 
 func (x *PurgeQueueRequest) Reset() {
 	*x = PurgeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4785,7 +4864,7 @@ func (x *PurgeQueueRequest) String() string {
 func (*PurgeQueueRequest) ProtoMessage() {}
 
 func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4798,7 +4877,7 @@ func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueRequest.ProtoReflect.Descriptor instead.
 func (*PurgeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PurgeQueueRequest) GetQueue() string {
@@ -4816,7 +4895,7 @@ type PurgeQueueResponse struct {
 
 func (x *PurgeQueueResponse) Reset() {
 	*x = PurgeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4828,7 +4907,7 @@ func (x *PurgeQueueResponse) String() string {
 func (*PurgeQueueResponse) ProtoMessage() {}
 
 func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4841,19 +4920,25 @@ func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueResponse.ProtoReflect.Descriptor instead.
 func (*PurgeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
 }
 
 type PauseQueueRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Only this key's messages, or this tenant's. A queue has at most 1,000 such
+	// pauses; what is paused already stays as it is.
+	Key    string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Who pauses a key or a tenant; default: the caller's name or address.
+	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4865,7 +4950,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4878,12 +4963,33 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PauseQueueRequest) GetQueue() string {
 	if x != nil {
 		return x.Queue
+	}
+	return ""
+}
+
+func (x *PauseQueueRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PauseQueueRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PauseQueueRequest) GetBy() string {
+	if x != nil {
+		return x.By
 	}
 	return ""
 }
@@ -4896,7 +5002,7 @@ type PauseQueueResponse struct {
 
 func (x *PauseQueueResponse) Reset() {
 	*x = PauseQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4908,7 +5014,7 @@ func (x *PauseQueueResponse) String() string {
 func (*PauseQueueResponse) ProtoMessage() {}
 
 func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4921,19 +5027,22 @@ func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueResponse.ProtoReflect.Descriptor instead.
 func (*PauseQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
 }
 
 type ResumeQueueRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Only this key, or this tenant.
+	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Tenant        string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4945,7 +5054,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4958,12 +5067,26 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ResumeQueueRequest) GetQueue() string {
 	if x != nil {
 		return x.Queue
+	}
+	return ""
+}
+
+func (x *ResumeQueueRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ResumeQueueRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
 	}
 	return ""
 }
@@ -4976,7 +5099,7 @@ type ResumeQueueResponse struct {
 
 func (x *ResumeQueueResponse) Reset() {
 	*x = ResumeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4988,7 +5111,7 @@ func (x *ResumeQueueResponse) String() string {
 func (*ResumeQueueResponse) ProtoMessage() {}
 
 func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5001,7 +5124,7 @@ func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ResumeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
 }
 
 type LocateKeyRequest struct {
@@ -5014,7 +5137,7 @@ type LocateKeyRequest struct {
 
 func (x *LocateKeyRequest) Reset() {
 	*x = LocateKeyRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5026,7 +5149,7 @@ func (x *LocateKeyRequest) String() string {
 func (*LocateKeyRequest) ProtoMessage() {}
 
 func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5039,7 +5162,7 @@ func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyRequest.ProtoReflect.Descriptor instead.
 func (*LocateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *LocateKeyRequest) GetQueue() string {
@@ -5070,7 +5193,7 @@ type LocateKeyResponse struct {
 
 func (x *LocateKeyResponse) Reset() {
 	*x = LocateKeyResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5082,7 +5205,7 @@ func (x *LocateKeyResponse) String() string {
 func (*LocateKeyResponse) ProtoMessage() {}
 
 func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5095,7 +5218,7 @@ func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyResponse.ProtoReflect.Descriptor instead.
 func (*LocateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *LocateKeyResponse) GetHash() string {
@@ -5141,7 +5264,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5153,7 +5276,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5166,7 +5289,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
 }
 
 type GetServerResponse struct {
@@ -5189,7 +5312,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5201,7 +5324,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5214,7 +5337,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetServerResponse) GetVersion() string {
@@ -5310,7 +5433,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5322,7 +5445,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5335,7 +5458,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DiskStatus) GetFreeBytes() uint64 {
@@ -5390,7 +5513,7 @@ type MemoryStatus struct {
 
 func (x *MemoryStatus) Reset() {
 	*x = MemoryStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5402,7 +5525,7 @@ func (x *MemoryStatus) String() string {
 func (*MemoryStatus) ProtoMessage() {}
 
 func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5415,7 +5538,7 @@ func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStatus.ProtoReflect.Descriptor instead.
 func (*MemoryStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *MemoryStatus) GetLimitBytes() uint64 {
@@ -5452,7 +5575,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5464,7 +5587,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5477,7 +5600,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *GroupStatus) GetGroup() uint32 {
@@ -5553,7 +5676,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5565,7 +5688,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5578,7 +5701,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListShardsRequest) GetQueue() string {
@@ -5627,7 +5750,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5639,7 +5762,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5652,7 +5775,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Shard) GetId() string {
@@ -5723,7 +5846,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5735,7 +5858,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5748,7 +5871,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -5783,7 +5906,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5795,7 +5918,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5808,7 +5931,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *SplitShardRequest) GetQueue() string {
@@ -5835,7 +5958,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5847,7 +5970,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5860,7 +5983,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *SplitShardResponse) GetShards() []*Shard {
@@ -5889,7 +6012,7 @@ type ReplicaBehind struct {
 
 func (x *ReplicaBehind) Reset() {
 	*x = ReplicaBehind{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5901,7 +6024,7 @@ func (x *ReplicaBehind) String() string {
 func (*ReplicaBehind) ProtoMessage() {}
 
 func (x *ReplicaBehind) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5914,7 +6037,7 @@ func (x *ReplicaBehind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaBehind.ProtoReflect.Descriptor instead.
 func (*ReplicaBehind) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ReplicaBehind) GetGroup() uint32 {
@@ -5980,7 +6103,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5992,7 +6115,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6005,7 +6128,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Node) GetId() uint64 {
@@ -6100,7 +6223,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6112,7 +6235,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6125,7 +6248,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
 }
 
 type ListNodesResponse struct {
@@ -6138,7 +6261,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6150,7 +6273,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6163,7 +6286,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -6185,7 +6308,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6197,7 +6320,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6210,7 +6333,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -6236,7 +6359,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6248,7 +6371,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6261,7 +6384,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -6284,7 +6407,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6296,7 +6419,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6309,7 +6432,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -6334,7 +6457,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6346,7 +6469,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6359,7 +6482,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
 }
 
 type MoveShardRequest struct {
@@ -6375,7 +6498,7 @@ type MoveShardRequest struct {
 
 func (x *MoveShardRequest) Reset() {
 	*x = MoveShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6387,7 +6510,7 @@ func (x *MoveShardRequest) String() string {
 func (*MoveShardRequest) ProtoMessage() {}
 
 func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6400,7 +6523,7 @@ func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
 func (*MoveShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *MoveShardRequest) GetQueue() string {
@@ -6433,7 +6556,7 @@ type MoveShardResponse struct {
 
 func (x *MoveShardResponse) Reset() {
 	*x = MoveShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6445,7 +6568,7 @@ func (x *MoveShardResponse) String() string {
 func (*MoveShardResponse) ProtoMessage() {}
 
 func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6458,7 +6581,7 @@ func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
 func (*MoveShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *MoveShardResponse) GetOperation() *Operation {
@@ -6500,7 +6623,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6512,7 +6635,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6525,7 +6648,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -6630,7 +6753,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6642,7 +6765,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6655,7 +6778,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ListOperationsRequest) GetMax() int32 {
@@ -6683,7 +6806,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6695,7 +6818,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6708,7 +6831,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -6734,7 +6857,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6746,7 +6869,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6759,7 +6882,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *GetOperationRequest) GetId() uint64 {
@@ -6778,7 +6901,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6790,7 +6913,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6803,7 +6926,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -6822,7 +6945,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6834,7 +6957,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6847,7 +6970,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -6866,7 +6989,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6878,7 +7001,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6891,7 +7014,7 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
@@ -6910,7 +7033,7 @@ type PauseOperationRequest struct {
 
 func (x *PauseOperationRequest) Reset() {
 	*x = PauseOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6922,7 +7045,7 @@ func (x *PauseOperationRequest) String() string {
 func (*PauseOperationRequest) ProtoMessage() {}
 
 func (x *PauseOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6935,7 +7058,7 @@ func (x *PauseOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseOperationRequest.ProtoReflect.Descriptor instead.
 func (*PauseOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{97}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *PauseOperationRequest) GetId() uint64 {
@@ -6954,7 +7077,7 @@ type PauseOperationResponse struct {
 
 func (x *PauseOperationResponse) Reset() {
 	*x = PauseOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6966,7 +7089,7 @@ func (x *PauseOperationResponse) String() string {
 func (*PauseOperationResponse) ProtoMessage() {}
 
 func (x *PauseOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6979,7 +7102,7 @@ func (x *PauseOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseOperationResponse.ProtoReflect.Descriptor instead.
 func (*PauseOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{98}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *PauseOperationResponse) GetOperation() *Operation {
@@ -6998,7 +7121,7 @@ type ResumeOperationRequest struct {
 
 func (x *ResumeOperationRequest) Reset() {
 	*x = ResumeOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7010,7 +7133,7 @@ func (x *ResumeOperationRequest) String() string {
 func (*ResumeOperationRequest) ProtoMessage() {}
 
 func (x *ResumeOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7023,7 +7146,7 @@ func (x *ResumeOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeOperationRequest.ProtoReflect.Descriptor instead.
 func (*ResumeOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{99}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ResumeOperationRequest) GetId() uint64 {
@@ -7042,7 +7165,7 @@ type ResumeOperationResponse struct {
 
 func (x *ResumeOperationResponse) Reset() {
 	*x = ResumeOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7054,7 +7177,7 @@ func (x *ResumeOperationResponse) String() string {
 func (*ResumeOperationResponse) ProtoMessage() {}
 
 func (x *ResumeOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7067,7 +7190,7 @@ func (x *ResumeOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeOperationResponse.ProtoReflect.Descriptor instead.
 func (*ResumeOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{100}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ResumeOperationResponse) GetOperation() *Operation {
@@ -7086,7 +7209,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7098,7 +7221,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7111,7 +7234,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{101}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -7139,7 +7262,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7151,7 +7274,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7164,7 +7287,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{102}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -7228,7 +7351,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7240,7 +7363,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7253,7 +7376,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{103}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -7279,7 +7402,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7291,7 +7414,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7304,7 +7427,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{104}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -7612,7 +7735,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
 	"\x06leased\x18\x03 \x01(\x03R\x06leased\x12\x12\n" +
 	"\x04dead\x18\x04 \x01(\x03R\x04dead\x12\x1a\n" +
-	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\x89\x03\n" +
+	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\xb4\x03\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x16\n" +
@@ -7626,7 +7749,13 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\n" +
 	"oldest_age\x18\t \x01(\v2\x19.google.protobuf.DurationR\toldestAge\x12*\n" +
 	"\x06totals\x18\n" +
-	" \x01(\v2\x12.comanda.v1.TotalsR\x06totals\"n\n" +
+	" \x01(\v2\x12.comanda.v1.TotalsR\x06totals\x12)\n" +
+	"\x06pauses\x18\v \x03(\v2\x11.comanda.v1.PauseR\x06pauses\"m\n" +
+	"\x05Pause\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"n\n" +
 	"\x06Totals\x12\x12\n" +
 	"\x04sent\x18\x01 \x01(\x03R\x04sent\x12\x1c\n" +
 	"\tdelivered\x18\x02 \x01(\x03R\tdelivered\x12\x1a\n" +
@@ -7665,12 +7794,17 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x13DeleteQueueResponse\")\n" +
 	"\x11PurgeQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\"\x14\n" +
-	"\x12PurgeQueueResponse\")\n" +
+	"\x12PurgeQueueResponse\"c\n" +
 	"\x11PauseQueueRequest\x12\x14\n" +
-	"\x05queue\x18\x01 \x01(\tR\x05queue\"\x14\n" +
-	"\x12PauseQueueResponse\"*\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
+	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\x14\n" +
+	"\x12PauseQueueResponse\"T\n" +
 	"\x12ResumeQueueRequest\x12\x14\n" +
-	"\x05queue\x18\x01 \x01(\tR\x05queue\"\x15\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
+	"\x06tenant\x18\x03 \x01(\tR\x06tenant\"\x15\n" +
 	"\x13ResumeQueueResponse\":\n" +
 	"\x10LocateKeyRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x10\n" +
@@ -7953,7 +8087,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 110)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 111)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(OnConflict)(0),                 // 0: comanda.v1.OnConflict
 	(Action)(0),                     // 1: comanda.v1.Action
@@ -8014,267 +8148,270 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*QueueSettings)(nil),           // 56: comanda.v1.QueueSettings
 	(*Counts)(nil),                  // 57: comanda.v1.Counts
 	(*Queue)(nil),                   // 58: comanda.v1.Queue
-	(*Totals)(nil),                  // 59: comanda.v1.Totals
-	(*CreateQueueRequest)(nil),      // 60: comanda.v1.CreateQueueRequest
-	(*UpdateQueueRequest)(nil),      // 61: comanda.v1.UpdateQueueRequest
-	(*UpdateQueueResponse)(nil),     // 62: comanda.v1.UpdateQueueResponse
-	(*CreateQueueResponse)(nil),     // 63: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 64: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 65: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 66: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 67: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 68: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 69: comanda.v1.DeleteQueueResponse
-	(*PurgeQueueRequest)(nil),       // 70: comanda.v1.PurgeQueueRequest
-	(*PurgeQueueResponse)(nil),      // 71: comanda.v1.PurgeQueueResponse
-	(*PauseQueueRequest)(nil),       // 72: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 73: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 74: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 75: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 76: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 77: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 78: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 79: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 80: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 81: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 82: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 83: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 84: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 85: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 86: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 87: comanda.v1.SplitShardResponse
-	(*ReplicaBehind)(nil),           // 88: comanda.v1.ReplicaBehind
-	(*Node)(nil),                    // 89: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 90: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 91: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 92: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 93: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 94: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 95: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 96: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 97: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 98: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 99: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 100: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 101: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 102: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 103: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 104: comanda.v1.CancelOperationResponse
-	(*PauseOperationRequest)(nil),   // 105: comanda.v1.PauseOperationRequest
-	(*PauseOperationResponse)(nil),  // 106: comanda.v1.PauseOperationResponse
-	(*ResumeOperationRequest)(nil),  // 107: comanda.v1.ResumeOperationRequest
-	(*ResumeOperationResponse)(nil), // 108: comanda.v1.ResumeOperationResponse
-	(*ListOwnersRequest)(nil),       // 109: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 110: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 111: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 112: comanda.v1.ListOwnersResponse
-	nil,                             // 113: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 114: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 115: comanda.v1.Message.AttributesEntry
-	nil,                             // 116: comanda.v1.DeadFilter.AttributesEntry
-	nil,                             // 117: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 118: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 119: google.protobuf.Timestamp
+	(*Pause)(nil),                   // 59: comanda.v1.Pause
+	(*Totals)(nil),                  // 60: comanda.v1.Totals
+	(*CreateQueueRequest)(nil),      // 61: comanda.v1.CreateQueueRequest
+	(*UpdateQueueRequest)(nil),      // 62: comanda.v1.UpdateQueueRequest
+	(*UpdateQueueResponse)(nil),     // 63: comanda.v1.UpdateQueueResponse
+	(*CreateQueueResponse)(nil),     // 64: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 65: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 66: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 67: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 68: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 69: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 70: comanda.v1.DeleteQueueResponse
+	(*PurgeQueueRequest)(nil),       // 71: comanda.v1.PurgeQueueRequest
+	(*PurgeQueueResponse)(nil),      // 72: comanda.v1.PurgeQueueResponse
+	(*PauseQueueRequest)(nil),       // 73: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 74: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 75: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 76: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 77: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 78: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 79: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 80: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 81: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 82: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 83: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 84: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 85: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 86: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 87: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 88: comanda.v1.SplitShardResponse
+	(*ReplicaBehind)(nil),           // 89: comanda.v1.ReplicaBehind
+	(*Node)(nil),                    // 90: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 91: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 92: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 93: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 94: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 95: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 96: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 97: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 98: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 99: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 100: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 101: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 102: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 103: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 104: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 105: comanda.v1.CancelOperationResponse
+	(*PauseOperationRequest)(nil),   // 106: comanda.v1.PauseOperationRequest
+	(*PauseOperationResponse)(nil),  // 107: comanda.v1.PauseOperationResponse
+	(*ResumeOperationRequest)(nil),  // 108: comanda.v1.ResumeOperationRequest
+	(*ResumeOperationResponse)(nil), // 109: comanda.v1.ResumeOperationResponse
+	(*ListOwnersRequest)(nil),       // 110: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 111: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 112: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 113: comanda.v1.ListOwnersResponse
+	nil,                             // 114: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 115: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 116: comanda.v1.Message.AttributesEntry
+	nil,                             // 117: comanda.v1.DeadFilter.AttributesEntry
+	nil,                             // 118: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 119: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 120: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	113, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	118, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	119, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	119, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	114, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	119, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	120, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	120, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	0,   // 4: comanda.v1.NewMessage.on_conflict:type_name -> comanda.v1.OnConflict
 	10,  // 5: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
 	55,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
 	9,   // 7: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
 	12,  // 8: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	13,  // 9: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	118, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	118, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	114, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	119, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	118, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	119, // 10: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	119, // 11: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	115, // 12: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	120, // 13: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	119, // 14: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	16,  // 15: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	1,   // 16: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	118, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	118, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	119, // 17: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	119, // 18: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
 	18,  // 19: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
 	12,  // 20: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	3,   // 21: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
 	20,  // 22: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	118, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	119, // 23: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	3,   // 24: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	118, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	118, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	119, // 25: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	119, // 26: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
 	33,  // 27: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
 	34,  // 28: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	118, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	118, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	119, // 29: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	119, // 30: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	2,   // 31: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
 	18,  // 32: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
 	20,  // 33: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
 	16,  // 34: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
 	35,  // 35: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	118, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	118, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	118, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	119, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	119, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	119, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	115, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	119, // 36: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	119, // 37: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	119, // 38: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	120, // 39: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	120, // 40: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	120, // 41: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	116, // 42: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
 	39,  // 43: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
 	10,  // 44: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	119, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	120, // 45: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
 	40,  // 46: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
 	37,  // 47: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	118, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	119, // 49: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
-	119, // 50: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
+	119, // 48: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	120, // 49: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
+	120, // 50: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
 	40,  // 51: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
 	37,  // 52: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
 	43,  // 53: comanda.v1.ListMessagesResponse.plan:type_name -> comanda.v1.ListPlan
-	118, // 54: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
+	119, // 54: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
 	12,  // 55: comanda.v1.CancelResult.error:type_name -> comanda.v1.Error
 	3,   // 56: comanda.v1.CancelResult.state:type_name -> comanda.v1.MessageState
 	46,  // 57: comanda.v1.CancelMessagesResponse.results:type_name -> comanda.v1.CancelResult
 	12,  // 58: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	119, // 59: comanda.v1.DeadFilter.dead_since:type_name -> google.protobuf.Timestamp
-	119, // 60: comanda.v1.DeadFilter.dead_until:type_name -> google.protobuf.Timestamp
-	116, // 61: comanda.v1.DeadFilter.attributes:type_name -> comanda.v1.DeadFilter.AttributesEntry
+	120, // 59: comanda.v1.DeadFilter.dead_since:type_name -> google.protobuf.Timestamp
+	120, // 60: comanda.v1.DeadFilter.dead_until:type_name -> google.protobuf.Timestamp
+	117, // 61: comanda.v1.DeadFilter.attributes:type_name -> comanda.v1.DeadFilter.AttributesEntry
 	50,  // 62: comanda.v1.RedriveQueueRequest.filter:type_name -> comanda.v1.DeadFilter
-	98,  // 63: comanda.v1.RedriveQueueResponse.operation:type_name -> comanda.v1.Operation
+	99,  // 63: comanda.v1.RedriveQueueResponse.operation:type_name -> comanda.v1.Operation
 	49,  // 64: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	118, // 65: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
+	119, // 65: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
 	4,   // 66: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	118, // 67: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	118, // 68: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	118, // 69: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	119, // 67: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	119, // 68: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	119, // 69: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
 	55,  // 70: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	118, // 71: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	119, // 71: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
 	6,   // 72: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
 	7,   // 73: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
 	54,  // 74: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
 	5,   // 75: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
-	118, // 76: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
+	119, // 76: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
 	56,  // 77: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
 	57,  // 78: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	119, // 79: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	118, // 80: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
-	59,  // 81: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
-	56,  // 82: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	56,  // 83: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	58,  // 84: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
-	58,  // 85: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	118, // 86: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	58,  // 87: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	37,  // 88: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	118, // 89: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
-	58,  // 90: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	37,  // 91: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
-	119, // 92: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	119, // 93: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	80,  // 94: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	81,  // 95: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	82,  // 96: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	118, // 97: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	57,  // 98: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	84,  // 99: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	37,  // 100: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	84,  // 101: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	119, // 102: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
-	117, // 103: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	88,  // 104: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
-	89,  // 105: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	89,  // 106: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	98,  // 107: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	12,  // 108: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	119, // 109: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	119, // 110: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	98,  // 111: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	98,  // 112: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	98,  // 113: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	98,  // 114: comanda.v1.PauseOperationResponse.operation:type_name -> comanda.v1.Operation
-	98,  // 115: comanda.v1.ResumeOperationResponse.operation:type_name -> comanda.v1.Operation
-	111, // 116: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	110, // 117: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	8,   // 118: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 119: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 120: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	11,  // 121: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	15,  // 122: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	19,  // 123: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	22,  // 124: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	24,  // 125: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	26,  // 126: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	28,  // 127: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	30,  // 128: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	32,  // 129: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	38,  // 130: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	42,  // 131: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	45,  // 132: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
-	48,  // 133: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	60,  // 134: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	61,  // 135: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	64,  // 136: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	66,  // 137: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	68,  // 138: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	70,  // 139: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	51,  // 140: comanda.v1.Queues.RedriveQueue:input_type -> comanda.v1.RedriveQueueRequest
-	72,  // 141: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	74,  // 142: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	76,  // 143: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	109, // 144: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	78,  // 145: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	83,  // 146: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	86,  // 147: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	96,  // 148: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	99,  // 149: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	101, // 150: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	103, // 151: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	105, // 152: comanda.v1.Cluster.PauseOperation:input_type -> comanda.v1.PauseOperationRequest
-	107, // 153: comanda.v1.Cluster.ResumeOperation:input_type -> comanda.v1.ResumeOperationRequest
-	90,  // 154: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	92,  // 155: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	94,  // 156: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	14,  // 157: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	17,  // 158: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	21,  // 159: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	23,  // 160: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	25,  // 161: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	27,  // 162: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	29,  // 163: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	31,  // 164: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	36,  // 165: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	41,  // 166: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	44,  // 167: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	47,  // 168: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
-	53,  // 169: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	63,  // 170: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	62,  // 171: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	65,  // 172: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	67,  // 173: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	69,  // 174: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	71,  // 175: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	52,  // 176: comanda.v1.Queues.RedriveQueue:output_type -> comanda.v1.RedriveQueueResponse
-	73,  // 177: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	75,  // 178: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	77,  // 179: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	112, // 180: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	79,  // 181: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	85,  // 182: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	87,  // 183: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	97,  // 184: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	100, // 185: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	102, // 186: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	104, // 187: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	106, // 188: comanda.v1.Cluster.PauseOperation:output_type -> comanda.v1.PauseOperationResponse
-	108, // 189: comanda.v1.Cluster.ResumeOperation:output_type -> comanda.v1.ResumeOperationResponse
-	91,  // 190: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	93,  // 191: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	95,  // 192: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	157, // [157:193] is the sub-list for method output_type
-	121, // [121:157] is the sub-list for method input_type
-	121, // [121:121] is the sub-list for extension type_name
-	121, // [121:121] is the sub-list for extension extendee
-	0,   // [0:121] is the sub-list for field type_name
+	120, // 79: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	119, // 80: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
+	60,  // 81: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
+	59,  // 82: comanda.v1.Queue.pauses:type_name -> comanda.v1.Pause
+	120, // 83: comanda.v1.Pause.at:type_name -> google.protobuf.Timestamp
+	56,  // 84: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	56,  // 85: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	58,  // 86: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	58,  // 87: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	119, // 88: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	58,  // 89: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	37,  // 90: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	119, // 91: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
+	58,  // 92: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	37,  // 93: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
+	120, // 94: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	120, // 95: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	81,  // 96: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	82,  // 97: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	83,  // 98: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	119, // 99: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	57,  // 100: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	85,  // 101: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	37,  // 102: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	85,  // 103: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	120, // 104: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
+	118, // 105: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	89,  // 106: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
+	90,  // 107: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	90,  // 108: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	99,  // 109: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	12,  // 110: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	120, // 111: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	120, // 112: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	99,  // 113: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	99,  // 114: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	99,  // 115: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	99,  // 116: comanda.v1.PauseOperationResponse.operation:type_name -> comanda.v1.Operation
+	99,  // 117: comanda.v1.ResumeOperationResponse.operation:type_name -> comanda.v1.Operation
+	112, // 118: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	111, // 119: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 120: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 121: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 122: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 123: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	15,  // 124: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	19,  // 125: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	22,  // 126: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	24,  // 127: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	26,  // 128: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	28,  // 129: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	30,  // 130: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	32,  // 131: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	38,  // 132: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	42,  // 133: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	45,  // 134: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
+	48,  // 135: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	61,  // 136: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	62,  // 137: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	65,  // 138: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	67,  // 139: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	69,  // 140: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	71,  // 141: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	51,  // 142: comanda.v1.Queues.RedriveQueue:input_type -> comanda.v1.RedriveQueueRequest
+	73,  // 143: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	75,  // 144: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	77,  // 145: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	110, // 146: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	79,  // 147: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	84,  // 148: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	87,  // 149: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	97,  // 150: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	100, // 151: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	102, // 152: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	104, // 153: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	106, // 154: comanda.v1.Cluster.PauseOperation:input_type -> comanda.v1.PauseOperationRequest
+	108, // 155: comanda.v1.Cluster.ResumeOperation:input_type -> comanda.v1.ResumeOperationRequest
+	91,  // 156: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	93,  // 157: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	95,  // 158: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	14,  // 159: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	17,  // 160: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	21,  // 161: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	23,  // 162: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	25,  // 163: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	27,  // 164: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	29,  // 165: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	31,  // 166: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	36,  // 167: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	41,  // 168: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	44,  // 169: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	47,  // 170: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
+	53,  // 171: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	64,  // 172: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	63,  // 173: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	66,  // 174: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	68,  // 175: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	70,  // 176: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	72,  // 177: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	52,  // 178: comanda.v1.Queues.RedriveQueue:output_type -> comanda.v1.RedriveQueueResponse
+	74,  // 179: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	76,  // 180: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	78,  // 181: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	113, // 182: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	80,  // 183: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	86,  // 184: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	88,  // 185: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	98,  // 186: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	101, // 187: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	103, // 188: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	105, // 189: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	107, // 190: comanda.v1.Cluster.PauseOperation:output_type -> comanda.v1.PauseOperationResponse
+	109, // 191: comanda.v1.Cluster.ResumeOperation:output_type -> comanda.v1.ResumeOperationResponse
+	92,  // 192: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	94,  // 193: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	96,  // 194: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	159, // [159:195] is the sub-list for method output_type
+	123, // [123:159] is the sub-list for method input_type
+	123, // [123:123] is the sub-list for extension type_name
+	123, // [123:123] is the sub-list for extension extendee
+	0,   // [0:123] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -8293,7 +8430,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   110,
+			NumMessages:   111,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

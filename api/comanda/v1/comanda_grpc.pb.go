@@ -664,7 +664,8 @@ type QueuesClient interface {
 	// operation that revives them where they are, each once; GetOperation tells how far
 	// it is. While one revives messages of the queue, another is refused with CONFLICT.
 	RedriveQueue(ctx context.Context, in *RedriveQueueRequest, opts ...grpc.CallOption) (*RedriveQueueResponse, error)
-	// PauseQueue stops handing out messages; sends and settles go on.
+	// PauseQueue stops handing out messages of a queue, or of one of its keys or
+	// tenants; sends and settles go on.
 	PauseQueue(ctx context.Context, in *PauseQueueRequest, opts ...grpc.CallOption) (*PauseQueueResponse, error)
 	ResumeQueue(ctx context.Context, in *ResumeQueueRequest, opts ...grpc.CallOption) (*ResumeQueueResponse, error)
 	// LocateKey tells which shard, group and nodes a key belongs to.
@@ -815,7 +816,8 @@ type QueuesServer interface {
 	// operation that revives them where they are, each once; GetOperation tells how far
 	// it is. While one revives messages of the queue, another is refused with CONFLICT.
 	RedriveQueue(context.Context, *RedriveQueueRequest) (*RedriveQueueResponse, error)
-	// PauseQueue stops handing out messages; sends and settles go on.
+	// PauseQueue stops handing out messages of a queue, or of one of its keys or
+	// tenants; sends and settles go on.
 	PauseQueue(context.Context, *PauseQueueRequest) (*PauseQueueResponse, error)
 	ResumeQueue(context.Context, *ResumeQueueRequest) (*ResumeQueueResponse, error)
 	// LocateKey tells which shard, group and nodes a key belongs to.

@@ -157,6 +157,8 @@ func TestCalls(t *testing.T) {
 		{"Queues/DeleteQueue", &comandav1.DeleteQueueRequest{Queue: "q"}, `delete q`, `{}`},
 		{"Queues/PurgeQueue", &comandav1.PurgeQueueRequest{Queue: "q"}, `purge q`, `{}`},
 		{"Queues/PauseQueue", &comandav1.PauseQueueRequest{Queue: "q"}, `pause q true`, `{}`},
+		{"Queues/PauseQueue", &comandav1.PauseQueueRequest{Queue: "q", Key: "k", By: "ann"}, `pause q true key=k tenant= by=ann`, `{}`},
+		{"Queues/ResumeQueue", &comandav1.ResumeQueueRequest{Queue: "q", Tenant: "t"}, `pause q false key= tenant=t by=`, `{}`},
 		{"Queues/ResumeQueue", &comandav1.ResumeQueueRequest{Queue: "q"}, `pause q false`, `{}`},
 		{
 			"Queues/LocateKey", &comandav1.LocateKeyRequest{Queue: "q", Key: "k"}, `locate q k`,

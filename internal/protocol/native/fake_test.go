@@ -247,7 +247,10 @@ func (f *fake) DeleteQueue(_ context.Context, name string) error { return f.call
 
 func (f *fake) PurgeQueue(_ context.Context, name string) error { return f.called("purge %s", name) }
 
-func (f *fake) PauseQueue(_ context.Context, name string, paused bool) error {
+func (f *fake) PauseQueue(_ context.Context, name string, paused bool, of message.Pause) error {
+	if of.Names() {
+		return f.called("pause %s %t key=%s tenant=%s by=%s", name, paused, of.Key, of.Tenant, of.By)
+	}
 	return f.called("pause %s %t", name, paused)
 }
 

@@ -3,6 +3,7 @@ package native
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -54,6 +55,9 @@ func (s queues) GetQueue(ctx context.Context, req *comandav1.GetQueueRequest) (*
 		q.OldestAge = durationpb.New(info.OldestAge)
 	}
 	q.Receivers, q.ReceivedAt = int32(info.Receivers.Waiting), timeTo(info.Receivers.Last)
+	for _, p := range info.Pauses {
+		q.Pauses = append(q.Pauses, &comandav1.Pause{Key: p.Key, Tenant: p.Tenant, By: p.By, At: timeTo(time.UnixMilli(p.At))})
+	}
 	return &comandav1.GetQueueResponse{Queue: q, Freshness: freshnessTo(fresh)}, nil
 }
 
@@ -92,7 +96,7 @@ func (s queues) PurgeQueue(ctx context.Context, req *comandav1.PurgeQueueRequest
 
 // PauseQueue stops handing out messages.
 func (s queues) PauseQueue(ctx context.Context, req *comandav1.PauseQueueRequest) (*comandav1.PauseQueueResponse, error) {
-	if err := s.verbs.PauseQueue(ctx, req.GetQueue(), true); err != nil {
+	if err := s.verbs.PauseQueue(ctx, req.GetQueue(), true, message.Pause{Key: req.GetKey(), Tenant: req.GetTenant(), By: workerName(ctx, req.GetBy())}); err != nil {
 		return nil, err
 	}
 	return &comandav1.PauseQueueResponse{}, nil
@@ -100,7 +104,7 @@ func (s queues) PauseQueue(ctx context.Context, req *comandav1.PauseQueueRequest
 
 // ResumeQueue hands out messages again.
 func (s queues) ResumeQueue(ctx context.Context, req *comandav1.ResumeQueueRequest) (*comandav1.ResumeQueueResponse, error) {
-	if err := s.verbs.PauseQueue(ctx, req.GetQueue(), false); err != nil {
+	if err := s.verbs.PauseQueue(ctx, req.GetQueue(), false, message.Pause{Key: req.GetKey(), Tenant: req.GetTenant()}); err != nil {
 		return nil, err
 	}
 	return &comandav1.ResumeQueueResponse{}, nil

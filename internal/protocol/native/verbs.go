@@ -42,7 +42,7 @@ type Verbs interface {
 	PurgeQueue(ctx context.Context, name string) error
 	// RedriveQueue counts, and unless it is a dry run begins an operation.
 	RedriveQueue(ctx context.Context, name string, r message.Redrive, dryRun bool) (message.RedrivePlan, error)
-	PauseQueue(ctx context.Context, name string, paused bool) error
+	PauseQueue(ctx context.Context, name string, paused bool, of message.Pause) error
 	Locate(ctx context.Context, queue, key string) (message.Location, error)
 	Owners(ctx context.Context, queue string) ([]message.ShardOwners, error)
 
