@@ -57,7 +57,7 @@ func TestInstallUnderLoad(t *testing.T) {
 		t.Errorf("a send failed: %v", during.err)
 	}
 	size := dirSize(t, filepath.Join(s.data[1], "state"))
-	most := int64(max(2*installBudget, 8*segmentBytes))
+	const most int64 = max(2*installBudget, 8*segmentBytes)
 	t.Logf("%d MiB of messages: installed in %v, %d MiB of rows on the new node; %d MiB were sent meanwhile, the longest send of a MiB took %v (%v before); at most %d MiB of log, spare segments included; snapshots %v",
 		*installed, took.Round(time.Millisecond), size>>20, during.sent-before.sent, during.longest.Round(time.Millisecond), before.longest.Round(time.Millisecond), during.log>>20, s.snapshots())
 	if size < int64(*installed)<<20*9/10 {
