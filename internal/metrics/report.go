@@ -20,11 +20,18 @@ type Report struct {
 	// 2^i microseconds that are not in one before.
 	Syncs                            []uint64
 	SyncTime                         time.Duration // of all of them
+	Commits, Applies                 Times         // of entries that were proposed here
 	Entries, Commands                uint64        // in the log; commands in them
 	Messages, MessagesLost           uint64        // between replicas
 	SnapshotsSent, SnapshotsReceived uint64        // that were installed
 	DiskFree, DiskTotal, DiskReserve uint64        // bytes
 	MemoryUsed, MemoryLimit          uint64        // bytes
+}
+
+// Times counts durations, as Syncs and SyncTime do.
+type Times struct {
+	Under []uint64
+	Sum   time.Duration
 }
 
 // Cluster is what the catalog's leader knows of all.
@@ -37,6 +44,8 @@ type Cluster struct {
 type Queue struct {
 	Name   string
 	Counts map[string]int64 // by state
+	Oldest time.Duration    // age of the oldest that may go out; 0: none may
+	Drain  float64          // seconds until none is ready at the rate of late; +Inf: none was finished
 }
 
 func (q *Queue) size() (n int64) {
@@ -62,6 +71,10 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	messages    = describe("comanda_messages", "Messages in shards that this node leads, by state.", "queue", "state")
+	oldest      = describe("comanda_oldest_message_seconds", "How long the oldest message that may go out could have, in shards that this node leads.", "queue")
+	drain       = describe("comanda_time_to_drain_seconds", "How long until no message is ready in shards that this node leads, if as many go on to be finished.", "queue")
+	commits     = describe("comanda_commit_seconds", "From proposing an entry on this node until a majority has it on disk.")
+	applies     = describe("comanda_apply_seconds", "From the commit of an entry that was proposed on this node until it is applied here.")
 	groupLeads  = describe("comanda_group_leading", "1 where this node leads the group.", "group")
 	groupLed    = describe("comanda_group_has_leader", "1 where this node knows a leader of the group.", "group")
 	groupTerm   = describe("comanda_group_term", "Raft term; it grows with each election.", "group")
@@ -99,6 +112,8 @@ func (report reporter) Collect(out chan<- prometheus.Metric) {
 		for state, n := range q.Counts {
 			gauge(messages, float64(n), q.Name, state)
 		}
+		gauge(oldest, q.Oldest.Seconds(), q.Name)
+		gauge(drain, q.Drain, q.Name)
 	}
 	for _, g := range r.Groups {
 		id := strconv.FormatUint(g.ID, 10)
@@ -114,7 +129,9 @@ func (report reporter) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge(workers, float64(c.Workers))
 	}
-	out <- r.syncs()
+	out <- powers(syncs, Times{r.Syncs, r.SyncTime})
+	out <- powers(commits, r.Commits)
+	out <- powers(applies, r.Applies)
 	counter(entries, r.Entries)
 	counter(commands, r.Commands)
 	counter(sentOn, r.Messages)
@@ -128,16 +145,16 @@ func (report reporter) Collect(out chan<- prometheus.Metric) {
 	gauge(memoryLimit, float64(r.MemoryLimit))
 }
 
-// syncs is the histogram of the log's writes.
-func (r *Report) syncs() prometheus.Metric {
+// powers is a histogram of durations by powers of two.
+func powers(d *prometheus.Desc, t Times) prometheus.Metric {
 	buckets, total := map[float64]uint64{}, uint64(0)
-	for i, n := range r.Syncs {
+	for i, n := range t.Under {
 		total += n
-		if i < len(r.Syncs)-1 { // the last has no upper end
+		if i < len(t.Under)-1 { // the last has no upper end
 			buckets[(time.Microsecond << i).Seconds()] = total
 		}
 	}
-	return prometheus.MustNewConstHistogram(syncs, total, r.SyncTime.Seconds(), buckets)
+	return prometheus.MustNewConstHistogram(d, total, t.Sum.Seconds(), buckets)
 }
 
 // largest are the queues with the most messages; the rest is one, other.
@@ -155,6 +172,7 @@ func largest(qs []Queue) []Queue {
 		for state, n := range q.Counts {
 			rest.Counts[state] += n
 		}
+		rest.Oldest, rest.Drain = max(rest.Oldest, q.Oldest), max(rest.Drain, q.Drain)
 	}
 	if len(rest.Counts) > 0 {
 		out = append(out, rest)

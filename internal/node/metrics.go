@@ -1,6 +1,9 @@
 package node
 
 import (
+	"sync"
+	"time"
+
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/metrics"
@@ -11,8 +14,9 @@ import (
 func (n *Node) report() metrics.Report {
 	s, r := n.host.Stats(), n.resources
 	out := metrics.Report{
-		Queues: n.ledQueues(),
-		Syncs:  s.SyncTimes[:], SyncTime: s.SyncTime, Entries: s.Entries, Commands: s.Commands,
+		Queues:  n.ledQueues(),
+		Commits: metrics.Times{Under: s.Commits.Under[:], Sum: s.Commits.Sum}, Applies: metrics.Times{Under: s.Applies.Under[:], Sum: s.Applies.Sum},
+		Syncs: s.SyncTimes[:], SyncTime: s.SyncTime, Entries: s.Entries, Commands: s.Commands,
 		Messages: s.Messages, MessagesLost: s.Lost, SnapshotsSent: s.SnapshotsSent, SnapshotsReceived: s.SnapshotsReceived,
 		DiskFree: r.diskFree.Load(), DiskTotal: r.diskTotal.Load(), DiskReserve: r.reserve.Load(),
 		MemoryUsed: r.memoryUsed.Load(), MemoryLimit: r.memoryLimit,
@@ -45,7 +49,8 @@ func cluster(v *catalog.View) *metrics.Cluster {
 // ledQueues adds up, by queue, the shards whose groups are led here.
 func (n *Node) ledQueues() (out []metrics.Queue) {
 	v := n.view.Load()
-	counts := map[uint32]*message.Counts{}
+	now := n.config.Clock.Now()
+	counts := map[uint32]*ledQueue{}
 	for _, g := range n.groups() {
 		here, ok := n.host.Group(g.ID())
 		if !ok || !g.Leading() {
@@ -57,17 +62,74 @@ func (n *Node) ledQueues() (out []metrics.Queue) {
 		}
 		for _, q := range queue.Queues(view) {
 			if counts[q.Number] == nil {
-				counts[q.Number] = &message.Counts{}
+				counts[q.Number] = &ledQueue{}
 			}
-			counts[q.Number].Add(q.Counts())
+			q.ReadOldest(view)
+			counts[q.Number].add(&q, now)
 		}
 		view.Close()
 	}
+	drains := n.drains.look(counts, now)
 	for number, c := range counts {
 		if q, ok := v.QueueNumber(number); ok {
-			out = append(out, metrics.Queue{Name: q.Name, Counts: byState(c)})
+			out = append(out, metrics.Queue{Name: q.Name, Counts: byState(&c.counts), Oldest: c.oldest, Drain: drains[number]})
 		}
 	}
+	return out
+}
+
+// ledQueue is what this node leads of a queue.
+type ledQueue struct {
+	counts   message.Counts
+	finished uint64
+	oldest   time.Duration
+}
+
+func (l *ledQueue) add(q *queue.Info, now time.Time) {
+	l.counts.Add(q.Counts())
+	l.finished += q.Totals().Finished
+	for _, s := range q.Shards {
+		if s.Oldest > 0 {
+			l.oldest = max(l.oldest, now.Sub(time.UnixMilli(s.Oldest)))
+		}
+	}
+}
+
+// drainOver is over how long a rate is taken, at least.
+const drainOver = 10 * time.Second
+
+// drains tell how long queues take until none of their messages is ready, by how
+// many were finished between two scrapes.
+type drains struct {
+	mu sync.Mutex
+	by map[uint32]drained
+}
+
+type drained struct {
+	at       time.Time
+	finished uint64
+	rate     float64 // a second, before at
+}
+
+// look takes in what there is now and forgets queues that are led here no more.
+func (d *drains) look(led map[uint32]*ledQueue, now time.Time) map[uint32]float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out, by := map[uint32]float64{}, make(map[uint32]drained, len(led))
+	for number, l := range led {
+		was, ok := d.by[number]
+		switch over := now.Sub(was.at); {
+		case !ok || l.finished < was.finished: // new, or purged
+			was = drained{at: now, finished: l.finished}
+		case over >= drainOver:
+			was = drained{at: now, finished: l.finished, rate: float64(l.finished-was.finished) / over.Seconds()}
+		}
+		by[number] = was
+		if l.counts.Ready > 0 {
+			out[number] = float64(l.counts.Ready) / was.rate // +Inf at rate 0
+		}
+	}
+	d.by = by
 	return out
 }
 

@@ -38,6 +38,7 @@ type Node struct {
 	operations *operation.Runner
 	port       *port
 	resources  *resources
+	drains     drains // of scrapes
 	metrics    *metrics.Metrics
 	started    time.Time
 

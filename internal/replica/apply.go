@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -14,12 +15,13 @@ import (
 
 // task is one step of an apply worker.
 type task struct {
-	entry *raftpb.Entry // to apply; nil for the others
-	ours  []proposal    // whose commands it holds, if it was proposed here
-	conf  []byte        // the configuration from this entry on, if it changes
-	role  bool          // lead changes: a term in which this replica leads, or 0
-	lead  uint64
-	last  func() // the replica is destroyed: the worker's last step
+	entry     *raftpb.Entry // to apply; nil for the others
+	ours      []proposal    // whose commands it holds, if it was proposed here
+	committed time.Time     // when it was, if it was proposed here
+	conf      []byte        // the configuration from this entry on, if it changes
+	role      bool          // lead changes: a term in which this replica leads, or 0
+	lead      uint64
+	last      func() // the replica is destroyed: the worker's last step
 }
 
 // queue is the way from the loop to a worker. The loop looks whether it is full
@@ -272,6 +274,9 @@ func (w *worker) answer(t task, results []any) {
 	}
 	g.applied.Store(t.entry.GetIndex()) // readers that it lets go find a machine that leads
 	g.queue.applied(t.entry)
+	if t.ours != nil {
+		g.host.stats.applies.add(g.host.o.Now().Sub(t.committed))
+	}
 	for i, p := range t.ours {
 		g.release(1, p.size)
 		p.done(results[i], nil)

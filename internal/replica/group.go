@@ -60,28 +60,30 @@ type Group struct {
 	someAwait  atomic.Bool
 
 	// The loop's own.
-	raft      *raft.RawNode
-	hard      *raftpb.HardState // as of the last Ready
-	lead      uint64            // term in which this replica leads, or 0
-	campaign  bool              // campaign as soon as the worker has caught up
-	eager     int               // ticks for which it campaigns again while there is no leader
-	handed    raftlog.Position  // last entry that the worker was given
-	ready     raft.Ready        // between Ready and Advance
-	taken     []proposal        // out of waiting, not proposed
-	held      bool              // raft took no proposal; until the next tick
-	proposed  []proposal        // in the entry that the next Ready will show
-	inFlight  []flight
-	flightSum int64 // bytes of inFlight
-	reads     reads
-	durable   uint64 // index that the rows were seen to hold durably
-	cut       uint64 // index up to which the log may forget; at most durable
-	peers     []peer // as of the last tick, where this replica leads
-	fed       fed
-	paced     paced
-	change    *change // under way here
-	inRound   bool
-	gone      bool            // destroyed, or begun anew from a snapshot
-	after     <-chan struct{} // closed when the replica before the snapshot has ended
+	raft     *raft.RawNode
+	hard     *raftpb.HardState // as of the last Ready
+	lead     uint64            // term in which this replica leads, or 0
+	campaign bool              // campaign as soon as the worker has caught up
+	eager    int               // ticks for which it campaigns again while there is no leader
+	handed   raftlog.Position  // last entry that the worker was given
+	ready    raft.Ready        // between Ready and Advance
+	taken    []proposal        // out of waiting, not proposed
+	held     bool              // raft took no proposal; until the next tick
+	proposed []proposal        // in the entry that the next Ready will show
+	// proposedAt is when that entry was.
+	proposedAt time.Time
+	inFlight   []flight
+	flightSum  int64 // bytes of inFlight
+	reads      reads
+	durable    uint64 // index that the rows were seen to hold durably
+	cut        uint64 // index up to which the log may forget; at most durable
+	peers      []peer // as of the last tick, where this replica leads
+	fed        fed
+	paced      paced
+	change     *change // under way here
+	inRound    bool
+	gone       bool            // destroyed, or begun anew from a snapshot
+	after      <-chan struct{} // closed when the replica before the snapshot has ended
 }
 
 type role struct {

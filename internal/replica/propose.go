@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -22,6 +23,7 @@ type flight struct {
 	index, term uint64
 	commands    []proposal
 	bytes       int64
+	at          time.Time // when it was proposed
 }
 
 // Propose hands a command to the group's next entry. It does not wait. done is
@@ -108,6 +110,7 @@ func (g *Group) propose() {
 	for i := range g.proposed {
 		g.proposed[i].command = Command{} // it is in the entry now
 	}
+	g.proposedAt = g.host.o.Now()
 	g.flightSum += bytes
 	g.paced.spent += bytes
 	h.stats.entries.Add(1)
@@ -138,7 +141,7 @@ func (g *Group) launched(e *raftpb.Entry) {
 	for _, p := range g.proposed {
 		bytes += p.size
 	}
-	g.inFlight = append(g.inFlight, flight{e.GetIndex(), e.GetTerm(), g.proposed, bytes})
+	g.inFlight = append(g.inFlight, flight{e.GetIndex(), e.GetTerm(), g.proposed, bytes, g.proposedAt})
 	g.proposed = nil
 }
 
@@ -147,20 +150,20 @@ func (g *Group) launched(e *raftpb.Entry) {
 // more: another entry has their index, or this one, before them, is of a later
 // term than theirs, and terms never fall along a log. Flights of several terms
 // may stand at one index, so all are looked at; there are few.
-func (g *Group) landed(e *raftpb.Entry) (ours []proposal) {
+func (g *Group) landed(e *raftpb.Entry) (ours []proposal, proposed time.Time) {
 	g.inFlight = slices.DeleteFunc(g.inFlight, func(f flight) bool {
 		if f.index > e.GetIndex() && f.term >= e.GetTerm() {
 			return false
 		}
 		g.flightSum -= f.bytes
 		if f.index == e.GetIndex() && f.term == e.GetTerm() {
-			ours = f.commands
+			ours, proposed = f.commands, f.at
 		} else {
 			g.refuse(f.commands, message.Errorf(message.Unavailable, "another leader of group %d took over before this was on a majority of disks; it will not happen: try again", g.id))
 		}
 		return true
 	})
-	return ours
+	return ours, proposed
 }
 
 func (g *Group) notLeader() error {

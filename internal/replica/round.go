@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -166,7 +167,12 @@ func (g *Group) afterSync() {
 // counts from here on for raft, before Advance (trap 8).
 func (g *Group) handOver(entries []*raftpb.Entry) {
 	for _, e := range entries {
-		t := task{entry: e, ours: g.landed(e)}
+		t := task{entry: e}
+		var proposed time.Time
+		if t.ours, proposed = g.landed(e); t.ours != nil {
+			t.committed = g.host.o.Now()
+			g.host.stats.commits.add(t.committed.Sub(proposed))
+		}
 		if e.GetType() != raftpb.EntryNormal {
 			conf := g.raft.ApplyConfChange(decodeConfChange(e))
 			t.conf = appendConf(nil, conf)

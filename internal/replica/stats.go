@@ -22,6 +22,36 @@ type Stats struct {
 	// are in none before, the last all longer ones. SyncTime is their sum.
 	SyncTimes [syncBuckets]uint64
 	SyncTime  time.Duration
+	// Commits and Applies are the same of entries that were proposed here: until they
+	// were committed, and until they were applied then.
+	Commits, Applies Times
+}
+
+// Times counts durations: element i of Under those below 2^i µs that are in none
+// before, the last all longer ones. Sum is their sum.
+type Times struct {
+	Under [syncBuckets]uint64
+	Sum   time.Duration
+}
+
+// times is a Times that is being counted.
+type times struct {
+	under [syncBuckets]atomic.Uint64
+	sum   atomic.Int64
+}
+
+func (t *times) add(d time.Duration) {
+	d = max(d, 0)
+	t.under[min(bits.Len64(uint64(d.Microseconds())), syncBuckets-1)].Add(1)
+	t.sum.Add(int64(d))
+}
+
+func (t *times) read() (out Times) {
+	for i := range out.Under {
+		out.Under[i] = t.under[i].Load()
+	}
+	out.Sum = time.Duration(t.sum.Load())
+	return out
 }
 
 const (
@@ -37,6 +67,8 @@ type counters struct {
 	durations [2][syncBuckets]atomic.Uint64
 	all       [syncBuckets]atomic.Uint64
 	syncTime  atomic.Int64
+
+	commits, applies times
 }
 
 func (c *counters) synced(d time.Duration) {
@@ -79,6 +111,7 @@ func (h *Host) Stats() Stats {
 		SnapshotsSent: c.snapshots.Load(), SnapshotsReceived: c.installed.Load(),
 		SyncP50: c.quantile(0.5), SyncP99: c.quantile(0.99),
 		SyncTime: time.Duration(c.syncTime.Load()),
+		Commits:  c.commits.read(), Applies: c.applies.read(),
 	}
 	for i := range s.SyncTimes {
 		s.SyncTimes[i] = c.all[i].Load()
