@@ -134,6 +134,9 @@ func examineNodes(nodes []*comandav1.Node) finding {
 	f := finding{check: "nodes", state: "ok"}
 	var troubled []string
 	for _, n := range nodes {
+		if n.GetClockOff() {
+			troubled = append(troubled, n.GetName()+"'s wall clock is more than 500 ms from the others': it leads nothing that another node can lead; set it right, see NTP")
+		}
 		switch {
 		case n.GetState() == "down":
 			f.state = "fail"

@@ -56,6 +56,8 @@ func TestExamineCluster(t *testing.T) {
 	lost[1].Behind = lagging[1].Behind
 	draining := nodes("alive", "alive", "alive", "alive")
 	draining[3].Draining, draining[3].Replicas = true, 2
+	wrong := nodes("alive", "alive", "alive")
+	wrong[1].ClockOff = true
 	for _, c := range []struct {
 		what                  string
 		group                 *comandav1.GroupStatus
@@ -72,6 +74,7 @@ func TestExamineCluster(t *testing.T) {
 		{"one is dead", group("a", 3, 3, 2), nodes("alive", "down", "alive"), "warn", "warn", "fail", "", "b is down"},
 		{"nobody leads", group("", 3, 3, 3), nodes("alive", "alive", "alive"), "fail", "ok", "ok", "", `leader ""`},
 		{"one drains", group("a", 3, 3, 3), draining, "ok", "ok", "warn", "", "d drains: leads 0 groups, holds 2 replicas"},
+		{"one's clock is wrong", group("a", 3, 3, 3), wrong, "ok", "ok", "warn", "", "b's wall clock is more than 500 ms from the others'"},
 		{"one does not keep up", group("a", 3, 3, 3), lagging, "ok", "ok", "ok", "warn", "b: group 7 lacks 300 entries since 2026-11-24T12:00:00Z: a, which leads it, hears nothing from it; and 1 more; see that"},
 		{"one is dead and lacks what came since", group("a", 3, 3, 2), lost, "warn", "warn", "fail", "", "all keep up"},
 	} {

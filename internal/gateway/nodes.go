@@ -118,7 +118,7 @@ func (g *Gateway) nodes(ctx context.Context) (out []message.NodeInfo) {
 
 func nodeInfo(n *catalog.Node) message.NodeInfo {
 	return message.NodeInfo{
-		ID: n.ID, Name: n.Name, State: n.State.String(), Draining: n.Draining, Boot: n.Boot >> catalog.BootBits,
+		ID: n.ID, Name: n.Name, State: n.State.String(), Draining: n.Draining, ClockOff: n.ClockOff, Boot: n.Boot >> catalog.BootBits,
 		Labels: n.Labels, Listen: n.Listen, Advertise: n.Peer, Version: n.Version,
 	}
 }

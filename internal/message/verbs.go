@@ -344,6 +344,7 @@ type NodeInfo struct {
 	Name      string
 	State     string // alive, suspect or down
 	Draining  bool   // it is to hold nothing
+	ClockOff  bool   // its wall clock is far from the others': it is to lead nothing
 	Boot      uint64 // how often its data directory was started
 	Labels    map[string]string
 	Listen    string // where clients reach it

@@ -6096,7 +6096,10 @@ type Node struct {
 	Replicas int32 `protobuf:"varint,10,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	Leads    int32 `protobuf:"varint,11,opt,name=leads,proto3" json:"leads,omitempty"`
 	// Those of its replicas that do not keep up, by group; at most 100.
-	Behind        []*ReplicaBehind `protobuf:"bytes,12,rep,name=behind,proto3" json:"behind,omitempty"`
+	Behind []*ReplicaBehind `protobuf:"bytes,12,rep,name=behind,proto3" json:"behind,omitempty"`
+	// Its wall clock is more than 500 ms from the median of the nodes'. It leads no
+	// group that another node can lead, until that is mended.
+	ClockOff      bool `protobuf:"varint,13,opt,name=clock_off,json=clockOff,proto3" json:"clock_off,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6213,6 +6216,13 @@ func (x *Node) GetBehind() []*ReplicaBehind {
 		return x.Behind
 	}
 	return nil
+}
+
+func (x *Node) GetClockOff() bool {
+	if x != nil {
+		return x.ClockOff
+	}
+	return false
 }
 
 type ListNodesRequest struct {
@@ -7885,7 +7895,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\aentries\x18\x02 \x01(\x04R\aentries\x120\n" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x10\n" +
 	"\x03why\x18\x04 \x01(\tR\x03why\x12\x16\n" +
-	"\x06leader\x18\x05 \x01(\tR\x06leader\"\x96\x03\n" +
+	"\x06leader\x18\x05 \x01(\tR\x06leader\"\xb3\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -7899,7 +7909,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\breplicas\x18\n" +
 	" \x01(\x05R\breplicas\x12\x14\n" +
 	"\x05leads\x18\v \x01(\x05R\x05leads\x121\n" +
-	"\x06behind\x18\f \x03(\v2\x19.comanda.v1.ReplicaBehindR\x06behind\x1a9\n" +
+	"\x06behind\x18\f \x03(\v2\x19.comanda.v1.ReplicaBehindR\x06behind\x12\x1b\n" +
+	"\tclock_off\x18\r \x01(\bR\bclockOff\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x12\n" +

@@ -106,7 +106,7 @@ func shardsTo(shards []message.ShardInfo) []*comandav1.Shard {
 
 func nodeTo(n *message.NodeInfo) *comandav1.Node {
 	out := &comandav1.Node{
-		Id: n.ID, Name: n.Name, State: n.State, Draining: n.Draining, Boot: n.Boot, Labels: n.Labels,
+		Id: n.ID, Name: n.Name, State: n.State, Draining: n.Draining, ClockOff: n.ClockOff, Boot: n.Boot, Labels: n.Labels,
 		Listen: n.Listen, Advertise: n.Advertise, Version: n.Version, Replicas: int32(n.Replicas), Leads: int32(n.Leads),
 	}
 	for _, b := range n.Behind {
