@@ -29,6 +29,7 @@ type settingsFlags struct {
 	backoff                                    backoffFlags
 	keepFinishedFor, dedupWindow               time.Duration
 	maxMessageBytes, onExpired, onFailure      string
+	deadLetterTo                               string
 	assign, rate                               string
 	maxInFlight                                int32
 }
@@ -46,6 +47,7 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.assign, "assign", "", "all workers get messages, or a single one and the others stand by (default all)")
 	f.StringVar(&s.onFailure, "on-failure", "", "what later messages of a key do while one that failed waits: block or skip (default block)")
 	f.DurationVar(&s.dedupWindow, "dedup-window", -1, "how long a dedup id counts, 0s to 168h; 0s: not at all (default 5m)")
+	f.StringVar(&s.deadLetterTo, "dead-letter-to", "", "the queue that dead messages go to, under their ids (default: they stay)")
 	f.StringVar(&s.onExpired, "on-expired", "", "what becomes of a message that expires: drop or dead (default drop)")
 }
 
@@ -83,6 +85,7 @@ func (s *settingsFlags) settings() (*client.QueueSettings, error) {
 		}
 		q.OnFailure = comandav1.OnFailure(v)
 	}
+	q.DeadLetterTo = s.deadLetterTo
 	if s.dedupWindow >= 0 {
 		q.DedupWindow = durationpb.New(s.dedupWindow)
 	}

@@ -18,6 +18,9 @@ type Queue struct {
 	Pauses   []message.Pause  `json:"pauses,omitempty"` // of keys and tenants, in order
 	Secret   message.Secret   `json:"secret"`           // places keys
 	Shards   []Shard          `json:"shards"`           // by their first cell; they cover all cells
+	// DeadLetter is the number of the queue that dead_letter_to named when it was set: a
+	// queue that is deleted and created anew is another one.
+	DeadLetter uint32 `json:"dead_letter,omitempty"`
 }
 
 // CreateQueue creates a queue.
@@ -69,6 +72,10 @@ func (m *Machine) createQueue(c *CreateQueue) Result {
 	if err := checkShards(c); err != nil {
 		return Result{Err: err}
 	}
+	deadLetter, refusal := m.deadLetter(c.Name, settings.DeadLetterTo)
+	if refusal != nil {
+		return Result{Err: refusal}
+	}
 	cluster := m.view.Cluster
 	if m.view.Len() >= message.MaxQueues || cluster.NextQueue > message.MaxQueueNumber {
 		return Result{Err: message.Errorf(message.ResourceExhausted, "the cluster has %d queues, the most it can have: delete some", m.view.Len())}
@@ -80,12 +87,27 @@ func (m *Machine) createQueue(c *CreateQueue) Result {
 	}
 	q := &Queue{
 		Number: cluster.NextQueue, Name: c.Name, Version: m.index, Settings: settings,
-		Secret: c.Secret, Shards: split(cluster.NextQueue, c.Shards, groups),
+		Secret: c.Secret, Shards: split(cluster.NextQueue, c.Shards, groups), DeadLetter: deadLetter,
 	}
 	cluster.NextQueue++
 	m.set(cluster)
 	m.set(q)
 	return Result{Queue: q, Created: true}
+}
+
+// deadLetter finds the queue that the dead of another one are to go to.
+func (m *Machine) deadLetter(name, to string) (number uint32, err *message.Error) {
+	if to == "" {
+		return 0, nil
+	}
+	if to == name {
+		return 0, message.Errorf(message.InvalidArgument, "dead_letter_to of queue %s names itself: leave it out, and its dead stay in it", name)
+	}
+	q, ok := m.view.Queue(to)
+	if !ok {
+		return 0, message.NoQueue(to)
+	}
+	return q.Number, nil
 }
 
 // checkShards refuses more shards than the settings allow.
@@ -135,7 +157,7 @@ func (m *Machine) updateQueue(c *UpdateQueue) Result {
 	switch {
 	case !ok:
 		return Result{Err: message.NoQueue(c.Name)}
-	case q.Settings.Equal(c.Settings):
+	case q.Settings.Equal(c.Settings) && m.same(q):
 		return Result{Queue: q}
 	case c.Version != 0 && c.Version != q.Version:
 		return Result{Queue: q, Err: message.Errorf(message.Conflict, "queue %s was changed meanwhile: its version is %d, not %d; look at it again and decide anew", q.Name, q.Version, c.Version)}
@@ -145,7 +167,18 @@ func (m *Machine) updateQueue(c *UpdateQueue) Result {
 	}
 	n := *q
 	n.Settings = c.Settings.WithDefaults()
+	var refusal *message.Error
+	if n.DeadLetter, refusal = m.deadLetter(n.Name, n.Settings.DeadLetterTo); refusal != nil {
+		return Result{Queue: q, Err: refusal}
+	}
 	return m.changeQueue(&n)
+}
+
+// same says that the queue's dead_letter_to still names what it named when it was
+// set.
+func (m *Machine) same(q *Queue) bool {
+	number, err := m.deadLetter(q.Name, q.Settings.DeadLetterTo)
+	return err != nil || number == q.DeadLetter
 }
 
 func (m *Machine) pauseQueue(c *PauseQueue) Result {

@@ -50,7 +50,7 @@ func (a *attachment) note(got []queue.Leased, misses int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range got {
-		a.handed[lease{got[i].ID, got[i].Fence}] = misses
+		a.handed[lease{got[i].At(), got[i].Fence}] = misses
 	}
 }
 
@@ -58,7 +58,7 @@ func (a *attachment) note(got []queue.Leased, misses int) {
 func (a *attachment) settled(t message.Token) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.handed, lease{t.ID, t.Fence})
+	delete(a.handed, lease{t.At(), t.Fence})
 }
 
 // waits notes the groups at which the worker waits for messages.
@@ -163,7 +163,7 @@ func (a *attachment) claim(tokens []message.Token) (c leader.Claim, groups []uin
 func (a *attachment) unclaimed(tokens []message.Token) (lost []queue.Leased) {
 	claimed := make(map[lease]bool, len(tokens))
 	for _, t := range tokens {
-		claimed[lease{t.ID, t.Fence}] = true
+		claimed[lease{t.At(), t.Fence}] = true
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -76,6 +76,9 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 		}
 		return "ready: it waits for a worker to take it"
 	case message.Dead:
+		if d.Leaving {
+			return "dead, and on its way to another queue: it goes on when the group of that one can be reached"
+		}
 		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Rejected {
 			return "rejected by its worker"
 		}
@@ -84,6 +87,9 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 		}
 		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Lapsed {
 			return fmt.Sprintf("it expired at %s", stamp(d.Expires))
+		}
+		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Undelivered {
+			return "dead: it was to go to another queue, and stays (" + d.History[n-1].Error + ")"
 		}
 		return fmt.Sprintf("dead after %d failed attempts", d.Attempts)
 	case message.Leased:

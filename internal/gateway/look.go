@@ -9,7 +9,6 @@ import (
 	"github.com/comanda-mq/comanda/internal/auth"
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
-	"github.com/comanda-mq/comanda/internal/queue"
 )
 
 // Show tells all that is known of a message.
@@ -41,13 +40,13 @@ func (g *Gateway) Show(ctx context.Context, id message.ID, o message.ReadOptions
 	r.until = r.until.Add(wait) // a group without a leader is no reason to stop waiting
 	for {
 		unmoved, stop := g.moves.within(until) // before it is looked up
-		shown, group, fresh, err := g.showOnce(ctx, id, o)
+		shown, group, at, fresh, err := g.showOnce(ctx, id, o)
 		if err == nil && (shown.State.Ended() || until.Err() != nil) {
 			stop()
 			return shown, fresh, nil
 		}
 		if err == nil {
-			err = g.awaitOnce(unmoved, group, id)
+			err = g.awaitOnce(unmoved, group, at)
 		}
 		stop()
 		if err != nil && (until.Err() != nil || !repeatable(err) || !r.again()) {
@@ -66,22 +65,21 @@ func (g *Gateway) awaitOnce(ctx context.Context, group uint64, id message.ID) er
 	return err
 }
 
-// showOnce tells of a message, and in which group it is.
-func (g *Gateway) showOnce(ctx context.Context, id message.ID, o message.ReadOptions) (out message.Shown, group uint64, fresh message.Freshness, err error) {
+// showOnce tells of a message, in which group it is and where it stands there.
+func (g *Gateway) showOnce(ctx context.Context, id message.ID, o message.ReadOptions) (out message.Shown, group uint64, at message.ID, fresh message.Freshness, err error) {
+	a, line, group, fresh, err := g.find(ctx, id, o)
 	var q *catalog.Queue
-	var a queue.Answer
-	err = g.routed(ctx, func() (err error) {
-		if q, err = g.queueNumber(ctx, id.Queue()); err == nil && q != nil {
-			group = q.Shard(id.Point().Cell()).Group
-			a, fresh, err = g.read(ctx, group, queue.Query{Show: &id}, o.Stale)
-		}
-		return err
-	})
-	if err == nil && a.Message == nil {
+	if err == nil {
+		q, err = g.queueNumber(ctx, line.Queue)
+	}
+	if err == nil && (a.Message == nil || q == nil) {
 		err = message.Errorf(message.MessageNotFound, "message %s is not known: it never was, or it finished too long ago (keep_finished)", id)
 	}
+	if err == nil && line.Queue != id.Queue() {
+		err = g.authorize(ctx, auth.Read, q.Name)
+	}
 	if err != nil {
-		return out, group, fresh, g.leaderless(ctx, group, err)
+		return out, group, id, fresh, g.leaderless(ctx, group, err)
 	}
 	out = shown(q, a.Message)
 	if d := a.Message; d.State == message.Ready && !d.Paused && d.Blocker == nil && d.Limit == "" && o.Stale == 0 && q.Settings.Assign != message.AssignSingle {
@@ -90,7 +88,7 @@ func (g *Gateway) showOnce(ctx context.Context, id message.ID, o message.ReadOpt
 		}
 	}
 	out.Timeline = timeline(a.Message)
-	return out, group, fresh, nil
+	return out, group, a.Message.Place, fresh, nil
 }
 
 // older is how fresh an answer is that was made of two.

@@ -149,7 +149,7 @@ func (g *Gateway) deliveries(q *catalog.Queue, o message.ReceiveOptions, got []q
 	for i := range got {
 		x := &got[i]
 		out[i] = message.Delivery{
-			ID: x.ID, Token: message.Token{ID: x.ID, Fence: x.Fence, Session: o.Session.ID}.Seal(&secret), Queue: q.Name,
+			ID: x.ID, Token: message.Token{ID: x.ID, Place: x.Place, Fence: x.Fence, Session: o.Session.ID}.Seal(&secret), Queue: q.Name,
 			Key: x.Head.Key, Type: x.Head.Type, Tenant: x.Head.Tenant, Attributes: x.Head.Attributes, Body: x.Body,
 			Attempt: x.Attempts + 1, Deliveries: x.Deliveries, Fence: x.Fence,
 			SentAt: time.UnixMilli(x.Head.SentAt), Lease: o.Lease,

@@ -82,6 +82,14 @@ func (g *Gateway) Cancel(ctx context.Context, ids []message.ID, o message.Cancel
 	if err := g.mayAll(ctx, ids, auth.Manage); err != nil {
 		return nil, err
 	}
+	results := g.cancel(ctx, ids, o)
+	for i, at := range g.follow(ctx, ids, auth.Manage, func(i int) *message.Error { return results[i].Err }) {
+		results[i] = g.cancel(ctx, []message.ID{at}, o)[0]
+	}
+	return results, nil
+}
+
+func (g *Gateway) cancel(ctx context.Context, ids []message.ID, o message.CancelOptions) []message.SettleResult {
 	results := make([]message.SettleResult, len(ids))
 	left := make([]int, len(ids))
 	for i := range ids {
@@ -100,7 +108,7 @@ func (g *Gateway) Cancel(ctx context.Context, ids []message.ID, o message.Cancel
 			return results[i].Err
 		},
 		func(i int, err *message.Error) { results[i] = message.SettleResult{Err: err} })
-	return results, nil
+	return results
 }
 
 // mayAll refuses a call about messages that the caller may not do this to.
@@ -127,6 +135,14 @@ func (g *Gateway) Redrive(ctx context.Context, ids []message.ID, reset bool) ([]
 	if err := g.mayAll(ctx, ids, auth.Redrive); err != nil {
 		return nil, err
 	}
+	results := g.redrive(ctx, ids, reset)
+	for i, at := range g.follow(ctx, ids, auth.Redrive, func(i int) *message.Error { return results[i] }) {
+		results[i] = g.redrive(ctx, []message.ID{at}, reset)[0]
+	}
+	return results, nil
+}
+
+func (g *Gateway) redrive(ctx context.Context, ids []message.ID, reset bool) []*message.Error {
 	results := make([]*message.Error, len(ids))
 	left := make([]int, len(ids))
 	for i := range ids {
@@ -145,7 +161,7 @@ func (g *Gateway) Redrive(ctx context.Context, ids []message.ID, reset bool) ([]
 			return results[i]
 		},
 		func(i int, err *message.Error) { results[i] = err })
-	return results, nil
+	return results
 }
 
 // resolve carries items that name messages to the groups that have them, a

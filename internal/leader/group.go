@@ -22,7 +22,10 @@ type Group struct {
 	clock   clock.Clock
 	change  Change
 	machine *queue.Machine // the apply worker's
-	stamps  stamps
+	// Sender carries what leaves for other groups; it is set before the group is used,
+	// and nil sends nothing.
+	Sender Sender
+	stamps stamps
 
 	mu       sync.Mutex
 	leading  bool
@@ -35,10 +38,11 @@ type Group struct {
 	// proposed is what was proposed of the catalog's settings: a version, or
 	// ^0 for a drop.
 	proposed  map[uint32]uint64
-	again     bool    // a proposal of what the catalog says was lost: compare anew
-	resharded bool    // the catalog may lack what became of a shard here
-	recording bool    // it is being told
-	awaits    awaits  // who waits for the end of a message
+	again     bool   // a proposal of what the catalog says was lost: compare anew
+	resharded bool   // the catalog may lack what became of a shard here
+	recording bool   // it is being told
+	awaits    awaits // who waits for the end of a message
+	outbox    outbox
 	postponed []*line // see postpone
 	leasing   int     // messages in leases that are proposed
 	limit     int     // of messages that are leased or leasing
@@ -102,6 +106,7 @@ func (g *Group) forget() {
 	g.leases = leases{by: map[leaseKey]*deadline{}}
 	g.sessions = sessions{by: map[uint64]*bound{}, ending: map[uint64]*bound{}}
 	g.timed = map[*timers]bool{}
+	g.outbox = newOutbox()
 	g.proposed = map[uint32]uint64{}
 	g.awaits.wakeQueue(0)
 	g.awaits = awaits{by: map[leaseKey][]chan struct{}{}}
@@ -169,6 +174,9 @@ func (g *Group) build(view queue.Reader, term uint64) {
 				set.cancelling = d.Cancelling
 				g.bind(set, d.Session, d.Incarnation)
 				g.hold(key, l.workers.get(d.Worker, g.clock.Now()))
+			}
+			if from := (queue.Line{Queue: l.number, Cell: c.number}); len(queue.Lines(view, from.Queue, from.Cell, nil, 1)) > 0 {
+				g.outbox.cells[from] = true
 			}
 			for kind := range c.timers {
 				if first := queue.Timers(view, l.number, c.number, queue.TimerKind(kind), nil, 1); len(first) > 0 {
@@ -295,6 +303,8 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 		if l != nil && l.limits.MaxInFlight > 0 {
 			return l // there is room for another one
 		}
+	case queue.Outgoing:
+		g.outbox.cells[queue.Line{Queue: e.Queue, Cell: e.Ref.Cell}] = true
 	case queue.Paced:
 		if l != nil {
 			l.next = e.At

@@ -116,6 +116,12 @@ func (g *Group) configuration(q *catalog.Queue, l *line) (c queue.Command, wante
 	}
 	configure := queue.Configure{Queue: q.Number, Version: q.Version, Settings: q.Settings, Paused: q.Paused}
 	configure.Pauses, configure.Hashes = q.Pauses, pauseHashes(q)
+	if q.DeadLetter != 0 {
+		configure.DeadLetter.Queue = q.DeadLetter
+		if to, ok := g.view.QueueNumber(q.DeadLetter); ok {
+			configure.DeadLetter.Secret = to.Secret // of one that was deleted nobody asks for it
+		}
+	}
 	for _, s := range q.Shards {
 		if s.Group == g.raft.ID() {
 			configure.Shards = append(configure.Shards, queue.Bounds{From: s.From, To: s.To, Path: s.Path})

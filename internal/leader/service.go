@@ -197,7 +197,7 @@ func (g *Group) giveBack(session uint64, got []queue.Leased) {
 func Releases(session uint64, got []queue.Leased) []message.Settlement {
 	ss := make([]message.Settlement, len(got))
 	for i := range got {
-		ss[i] = message.Settlement{Token: message.Token{ID: got[i].ID, Fence: got[i].Fence, Session: session}, Action: message.Release}
+		ss[i] = message.Settlement{Token: message.Token{ID: got[i].ID, Place: got[i].Place, Fence: got[i].Fence, Session: session}, Action: message.Release}
 	}
 	return ss
 }

@@ -258,6 +258,7 @@ func (g *Group) Tick() {
 	for _, l := range postponed {
 		g.dispatch(l)
 	}
+	g.sendOutbox()
 	if timed && since >= maxStep/2 && len(expired)+len(wake) == 0 {
 		g.raft.Propose(replica.Command(queue.Tick()), func(any, error) {})
 	}

@@ -187,6 +187,7 @@ type Settings struct {
 	MaxInFlight     int           // messages that are leased at a time; 0: any number
 	Rate            Rate          // of leases
 	Assign          Assign
+	DeadLetterTo    string        // queue that its dead go to; empty: they stay in it
 	DedupWindow     time.Duration // how long a dedup id counts; default 5 min, NoDedup: not at all
 }
 
@@ -250,6 +251,11 @@ func (s Settings) Together() string {
 
 // Check refuses settings that make no sense.
 func (s Settings) Check() error {
+	if s.DeadLetterTo != "" {
+		if err := CheckQueueName(s.DeadLetterTo); err != nil {
+			return err
+		}
+	}
 	for _, err := range []error{
 		between("max_attempts", int64(s.MaxAttempts), 0, MaxAttemptsLimit),
 		between("max_worker_deaths", int64(s.MaxWorkerDeaths), 0, MaxAttemptsLimit),
@@ -279,6 +285,6 @@ func (s Settings) Equal(o Settings) bool {
 	return slices.Equal(la, lb) &&
 		a.MaxAttempts == b.MaxAttempts && a.MaxWorkerDeaths == b.MaxWorkerDeaths && a.KeepFinished == b.KeepFinished &&
 		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes && a.OnFailure == b.OnFailure && a.OnExpired == b.OnExpired && a.DedupWindow == b.DedupWindow &&
-		a.MaxInFlight == b.MaxInFlight && a.Rate == b.Rate && a.Assign == b.Assign &&
+		a.DeadLetterTo == b.DeadLetterTo && a.MaxInFlight == b.MaxInFlight && a.Rate == b.Rate && a.Assign == b.Assign &&
 		a.Backoff.Kind == b.Backoff.Kind && a.Backoff.Initial == b.Backoff.Initial && a.Backoff.Max == b.Backoff.Max
 }

@@ -146,6 +146,7 @@ func (n *Node) machine(g *replica.Group) replica.StateMachine {
 		return n.config.watch(g, m)
 	}
 	l := leader.New(g, n.config.GroupClock, n.change, n.config.Logger)
+	l.Sender = sender{n}
 	if v := n.view.Load(); v != nil {
 		l.Learn(v, nil)
 	}

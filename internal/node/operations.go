@@ -61,3 +61,11 @@ func (n *Node) stepOperations(ctx context.Context) {
 		n.operations.Tick(ctx, n.beside.Go)
 	}
 }
+
+// sender carries what leaves a group, by the node's gateway, which comes to be after
+// the groups that were here before.
+type sender struct{ *Node }
+
+func (s sender) Deliver(ctx context.Context, number uint32, cell int, c queue.Command) (any, error) {
+	return s.gateway.Deliver(ctx, number, cell, c)
+}

@@ -248,6 +248,14 @@ type Leased struct {
 	Body       []byte
 }
 
+// At is where the message stands.
+func (x *Leased) At() message.ID {
+	if x.Place != (message.ID{}) {
+		return x.Place
+	}
+	return x.ID
+}
+
 // LeaseResult is the answer to a Lease. Of the first Looked items, those that
 // are not leased had changed since they were chosen; the others were left alone
 // because of MaxBytes.

@@ -399,7 +399,7 @@ func Find(rows Reader, id message.ID, at Line) (found *Detail, on *Line) {
 		return nil, &f.to
 	}
 	d, ok := detail(rows, &q, c, seq)
-	if !ok || d.ID != id {
+	if !ok || d.ID != id && d.Place != id {
 		return nil, nil
 	}
 	if x, ok := load(rows, &k, c, seq); ok {

@@ -292,6 +292,7 @@ func (p *process) machine(g *replica.Group) replica.StateMachine {
 		return &watched{StateMachine: m, p: p, group: g.ID()}
 	}
 	l := leader.New(g, nodeClock{p}, p.change, log)
+	l.Sender = sender{p}
 	if v := p.view.Load(); v != nil {
 		l.Learn(v, nil)
 	}

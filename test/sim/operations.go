@@ -93,3 +93,11 @@ func (w *world) operationsEnded() bool {
 	}
 	return true
 }
+
+// sender carries what leaves a group, by the process's gateway, which comes to be
+// after its groups.
+type sender struct{ p *process }
+
+func (s sender) Deliver(ctx context.Context, number uint32, cell int, c queue.Command) (any, error) {
+	return s.p.gateway.Deliver(ctx, number, cell, c)
+}

@@ -3830,7 +3830,10 @@ type QueueSettings struct {
 	Rate   *Rate  `protobuf:"bytes,22,opt,name=rate,proto3" json:"rate,omitempty"`
 	Assign Assign `protobuf:"varint,24,opt,name=assign,proto3,enum=comanda.v1.Assign" json:"assign,omitempty"`
 	// How long a dedup id counts: 0–7 days, default 5 min; 0: not at all.
-	DedupWindow   *durationpb.Duration `protobuf:"bytes,8,opt,name=dedup_window,json=dedupWindow,proto3" json:"dedup_window,omitempty"`
+	DedupWindow *durationpb.Duration `protobuf:"bytes,8,opt,name=dedup_window,json=dedupWindow,proto3" json:"dedup_window,omitempty"`
+	// Name of the queue that messages go to when they are dead, under their ids. Empty:
+	// they stay in this one, dead, until somebody revives them.
+	DeadLetterTo  string `protobuf:"bytes,25,opt,name=dead_letter_to,json=deadLetterTo,proto3" json:"dead_letter_to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3947,6 +3950,13 @@ func (x *QueueSettings) GetDedupWindow() *durationpb.Duration {
 		return x.DedupWindow
 	}
 	return nil
+}
+
+func (x *QueueSettings) GetDeadLetterTo() string {
+	if x != nil {
+		return x.DeadLetterTo
+	}
+	return ""
 }
 
 type Counts struct {
@@ -7724,7 +7734,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.comanda.v1.BackoffKindR\x04kind\x123\n" +
 	"\ainitial\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x12+\n" +
 	"\x03max\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03max\x12-\n" +
-	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\xc5\x04\n" +
+	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\xeb\x04\n" +
 	"\rQueueSettings\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12-\n" +
 	"\abackoff\x18\x02 \x01(\v2\x13.comanda.v1.BackoffR\abackoff\x12#\n" +
@@ -7739,7 +7749,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\rmax_in_flight\x18\x15 \x01(\x05R\vmaxInFlight\x12$\n" +
 	"\x04rate\x18\x16 \x01(\v2\x10.comanda.v1.RateR\x04rate\x12*\n" +
 	"\x06assign\x18\x18 \x01(\x0e2\x12.comanda.v1.AssignR\x06assign\x12<\n" +
-	"\fdedup_window\x18\b \x01(\v2\x19.google.protobuf.DurationR\vdedupWindow\"\x84\x01\n" +
+	"\fdedup_window\x18\b \x01(\v2\x19.google.protobuf.DurationR\vdedupWindow\x12$\n" +
+	"\x0edead_letter_to\x18\x19 \x01(\tR\fdeadLetterTo\"\x84\x01\n" +
 	"\x06Counts\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\x03R\x05ready\x12\x1c\n" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +

@@ -140,10 +140,10 @@ func TestCalls(t *testing.T) {
 					List: []*durationpb.Duration{durationpb.New(time.Second), durationpb.New(2 * time.Second)},
 				},
 			}},
-			`create q {MaxAttempts:3 MaxWorkerDeaths:0 Backoff:{Kind:3 Initial:1s Max:1h0m0s List:[1s 2s]} KeepFinished:4 KeepFinishedFor:1m0s MaxMessageBytes:5 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0 DedupWindow:0s} shards=4`,
+			`create q {MaxAttempts:3 MaxWorkerDeaths:0 Backoff:{Kind:3 Initial:1s Max:1h0m0s List:[1s 2s]} KeepFinished:4 KeepFinishedFor:1m0s MaxMessageBytes:5 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0 DeadLetterTo: DedupWindow:0s} shards=4`,
 			`{"queue":` + queueJSON + `,"shards":2,"version":"9"},"created":true}`,
 		},
-		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 MaxWorkerDeaths:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0 DedupWindow:0s} shards=1`, ""},
+		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 MaxWorkerDeaths:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0 DeadLetterTo: DedupWindow:0s} shards=1`, ""},
 		{
 			"Queues/UpdateQueue", &comandav1.UpdateQueueRequest{Queue: "q", Settings: &comandav1.QueueSettings{MaxAttempts: 7}, Version: 3, DryRun: true},
 			`update q 7 version=3 dry=true`, `{"queue":` + queueJSON + `,"shards":2,"version":"9"}}`,

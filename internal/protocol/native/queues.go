@@ -187,6 +187,7 @@ func settingsOf(in *comandav1.QueueSettings) (s message.Settings, err error) {
 	case in.GetDedupWindow() != nil && s.DedupWindow == 0:
 		s.DedupWindow = message.NoDedup
 	}
+	s.DeadLetterTo = in.GetDeadLetterTo()
 	if s.KeepFinishedFor, err = durationOf("keep_finished_for", in.GetKeepFinishedFor(), 0); err != nil {
 		return s, err
 	}
@@ -243,6 +244,7 @@ func settingsTo(s message.Settings) *comandav1.QueueSettings {
 		MaxInFlight:     int32(s.MaxInFlight),
 		Rate:            rateTo(s.Rate),
 		Assign:          comandav1.Assign(s.Assign),
+		DeadLetterTo:    s.DeadLetterTo,
 		DedupWindow:     durationpb.New(max(s.DedupWindow, 0)),
 	}
 }

@@ -1,0 +1,150 @@
+package leader
+
+import (
+	"context"
+	"time"
+
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// Sender carries what leaves the group to the group of another cell.
+type Sender interface {
+	// Deliver has a command put into the log of the group that has the cell, wherever
+	// that is led, and returns its result. QUEUE_NOT_FOUND says that the queue was
+	// deleted; any other error may go away.
+	Deliver(ctx context.Context, number uint32, cell int, c queue.Command) (any, error)
+}
+
+const (
+	maxParcels    = 500 // in one call
+	maxLines      = 256 // of a cell, that are looked at at a time
+	deliverWithin = 10 * time.Second
+	// How long a line is left alone that can't be delivered.
+	deliverAgain    = 100 * time.Millisecond
+	maxDeliverAgain = 5 * time.Second
+)
+
+// outbox is what a leader knows of the cells that messages are to leave.
+type outbox struct {
+	cells map[queue.Line]bool // that may have some
+	lines map[way]*sending    // that are being sent, or that can't be just now
+}
+
+// way is a line of a cell's outbox.
+type way struct{ from, to queue.Line }
+
+type sending struct {
+	busy  bool // one call at a time keeps the order
+	at    time.Time
+	pause time.Duration
+}
+
+func newOutbox() outbox {
+	return outbox{cells: map[queue.Line]bool{}, lines: map[way]*sending{}}
+}
+
+// sendOutbox sends on what is to leave and is not on its way. It is called without
+// mu.
+func (g *Group) sendOutbox() {
+	g.mu.Lock()
+	term := g.term
+	var cells []queue.Line
+	for c := range g.outbox.cells {
+		cells = append(cells, c)
+		delete(g.outbox.cells, c) // what comes from here on is news
+	}
+	g.mu.Unlock()
+	if len(cells) == 0 || g.Sender == nil {
+		return
+	}
+	view := g.raft.View()
+	if view == nil {
+		return // the host ends
+	}
+	found := map[queue.Line][]queue.Line{}
+	for _, c := range cells {
+		found[c] = queue.Lines(view, c.Queue, c.Cell, nil, maxLines)
+	}
+	view.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.term != term {
+		return
+	}
+	for from, lines := range found {
+		if len(lines) > 0 {
+			g.outbox.cells[from] = true // until there are none
+		}
+		for _, to := range lines {
+			w := way{from, to}
+			s := g.outbox.lines[w]
+			if s == nil {
+				s = &sending{}
+				g.outbox.lines[w] = s
+			}
+			if !s.busy && !g.clock.Now().Before(s.at) {
+				s.busy = true
+				go g.sendLine(w, s, term)
+			}
+		}
+	}
+}
+
+// sendLine sends a line until it is empty or does not go on.
+func (g *Group) sendLine(w way, s *sending, term uint64) {
+	more, err := true, error(nil)
+	for more && err == nil {
+		more, err = g.sendNext(w)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.term != term {
+		return
+	}
+	if s.busy = false; err == nil {
+		delete(g.outbox.lines, w)
+		return
+	}
+	s.pause = min(max(2*s.pause, deliverAgain), maxDeliverAgain)
+	s.at = g.clock.Now().Add(s.pause)
+	g.log.Debug("messages wait to leave for another queue", "queue", w.from.Queue, "to", w.to.Queue, "error", err)
+}
+
+// sendNext sends the first messages of a line, and has its own group keep what came
+// of them. more: there may be others.
+func (g *Group) sendNext(w way) (more bool, err error) {
+	view := g.raft.View()
+	if view == nil {
+		return false, nil // the host ends
+	}
+	c := queue.NextDelivery(view, w.from, w.to, maxParcels)
+	view.Close()
+	if len(c.Parcels) == 0 {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deliverWithin)
+	defer cancel()
+	result, err := g.Sender.Deliver(ctx, w.to.Queue, w.to.Cell, c.Command())
+	done := queue.Delivered{From: w.from, To: w.to, Results: make([]queue.DeliveredResult, len(c.Parcels))}
+	results, _ := result.([]*message.Error)
+	switch {
+	case message.CodeOf(err) == message.QueueNotFound:
+		results = make([]*message.Error, len(c.Parcels))
+		for i := range results {
+			results[i] = message.Errorf(message.QueueNotFound, "the queue that it was to go to was deleted")
+		}
+	case err != nil:
+		return false, err
+	case len(results) != len(c.Parcels):
+		if refusal, ok := result.(*message.Error); ok && refusal != nil {
+			return false, refusal
+		}
+		return false, errWire
+	}
+	for i := range c.Parcels {
+		done.Results[i] = queue.DeliveredResult{Seq: c.Parcels[i].Seq, Err: results[i]}
+	}
+	_, err = g.Propose(ctx, done.Command())
+	return true, err
+}
