@@ -52,7 +52,8 @@ func newQueueWatch(a *app) *cobra.Command {
 func watched(last, q *comandav1.Queue, since time.Duration) object {
 	n := q.GetCounts()
 	o := object{
-		{"at", time.Now().UTC().Format(time.RFC3339)}, {"name", q.GetName()},
+		{"at", time.Now().UTC().Format(time.RFC3339)},
+		{"name", q.GetName()},
 		{"ready", n.GetReady()}, {"scheduled", n.GetScheduled()}, {"leased", n.GetLeased()}, {"dead", n.GetDead()},
 		{"oldest_age", q.GetOldestAge().AsDuration().Truncate(time.Millisecond).String()}, {"receivers", q.GetReceivers()},
 	}

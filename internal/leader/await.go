@@ -83,7 +83,7 @@ func (g *Group) Await(ctx context.Context, id message.ID) error {
 		g.awaits.remove(key, news)
 		g.mu.Unlock()
 		if over || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // who waits no more looks what there is
 		}
 	}
 }
