@@ -2,6 +2,8 @@ package leader
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,10 +56,12 @@ func (silent) Call(context.Context, uint64, []byte, <-chan struct{}) ([]byte, er
 	return nil, message.Errorf(message.UnknownOutcome, "the connection broke")
 }
 
+func nobody(uint64) uint64 { return 0 }
+
 // A lost answer to the question whether there is something says nothing of what
 // happened, for nothing does: the receiver is told to look again.
 func TestLostPeekIsNoUnknownOutcome(t *testing.T) {
-	e := &Elsewhere{Caller: silent{}, Self: func() uint64 { return 1 }, Nodes: func(uint64) []uint64 { return []uint64{2} }}
+	e := &Elsewhere{Caller: silent{}, Self: func() uint64 { return 1 }, Nodes: func(uint64) []uint64 { return []uint64{2} }, Leads: nobody}
 	c := NewCall(1, message.ReceiveOptions{Max: 1, Worker: "w"}, 2)
 	e.Group(7).Wait(c)
 	if _, err := c.Collect(t.Context()); message.CodeOf(err) != message.NotLeader {
@@ -86,7 +90,7 @@ func TestTakeFindsTheNewLeader(t *testing.T) {
 		return &Service{Group: func(uint64) (*Group, bool) { return g, true }, Leads: func(uint64) uint64 { return 3 }}
 	}
 	nodes := served{map[uint64]*Service{2: service(follows.Group), 3: service(leads.Group)}, map[uint64]int{}}
-	e := &Elsewhere{Caller: nodes, Self: func() uint64 { return 1 }, Nodes: func(uint64) []uint64 { return []uint64{2} }}
+	e := &Elsewhere{Caller: nodes, Self: func() uint64 { return 1 }, Nodes: func(uint64) []uint64 { return []uint64{2} }, Leads: nobody}
 	for attempt, refused := range []bool{true, false} {
 		c := NewCall(1, message.ReceiveOptions{Max: 1, Lease: time.Minute, Worker: "w"}, 1)
 		e.Group(2).Wait(c)
@@ -97,4 +101,41 @@ func TestTakeFindsTheNewLeader(t *testing.T) {
 	if nodes.asked[2] != 1 || nodes.asked[3] != 1 {
 		t.Errorf("asked %v", nodes.asked)
 	}
+}
+
+// stalled is a node that never answers.
+type stalled struct{ asked []uint64 }
+
+func (s *stalled) Call(ctx context.Context, to uint64, _ []byte, _ <-chan struct{}) ([]byte, error) {
+	s.asked = append(s.asked, to)
+	<-ctx.Done()
+	return nil, message.Errorf(message.UnknownOutcome, "%v", context.Cause(ctx))
+}
+
+// Nobody waits for a leader that stands still when another is known to lead, which is
+// asked next; a leader of whom only the replica here does not know yet is waited for.
+func TestFollowedLeaderIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var leads atomic.Uint64
+		leads.Store(4) // as was known here before node 2 followed
+		s := &stalled{}
+		e := &Elsewhere{
+			Caller: s, Self: func() uint64 { return 1 }, Leads: func(uint64) uint64 { return leads.Load() },
+			Nodes: func(uint64) []uint64 { return []uint64{leads.Load()} },
+		}
+		e.note(7, 2)
+		time.AfterFunc(3*time.Second, func() { leads.Store(2) })
+		time.AfterFunc(5*time.Second, func() { leads.Store(3) })
+		began := time.Now()
+		_, err := e.Group(7).Propose(t.Context(), queue.Tick())
+		if waited := time.Since(began); message.CodeOf(err) != message.UnknownOutcome || waited < 5*time.Second || waited > 5*time.Second+lookEvery {
+			t.Errorf("after %v: %v", waited, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, _ = e.Group(7).Propose(ctx, queue.Tick())
+		if !slices.Equal(s.asked, []uint64{2, 3}) {
+			t.Errorf("asked %v", s.asked)
+		}
+	})
 }

@@ -33,6 +33,8 @@ type Elsewhere struct {
 	// Nodes lists the other nodes that have a replica of a group, the one that is
 	// thought to lead it first.
 	Nodes func(group uint64) []uint64
+	// Leads is the node that leads a group, as far as it is known here; 0: not known.
+	Leads func(group uint64) uint64
 
 	turn  atomic.Uint32
 	mu    sync.Mutex
@@ -50,6 +52,8 @@ func (e *Elsewhere) ask(ctx context.Context, group uint64, request []byte, hurry
 	if node == 0 {
 		return nil, message.Errorf(message.NotLeader, "no other node is known to have group %d", group)
 	}
+	ctx, stop := e.unlessFollowed(ctx, group, node)
+	defer stop()
 	b, err := e.Caller.Call(ctx, node, request, hurry)
 	if err != nil {
 		e.note(group, 0)
@@ -65,6 +69,31 @@ func (e *Elsewhere) ask(ctx context.Context, group uint64, request []byte, hurry
 		e.note(group, node)
 	}
 	return fields, err
+}
+
+// lookEvery is how often somebody who waits for an answer looks whether another node
+// leads the group by now.
+const lookEvery = 500 * time.Millisecond
+
+// unlessFollowed lets nobody wait for a node that another one has followed as the
+// leader: one whose disk stands still does not know it, and answers when that goes
+// on.
+func (e *Elsewhere) unlessFollowed(ctx context.Context, group, node uint64) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	was := e.Leads(group)
+	var look *time.Timer
+	look = time.AfterFunc(lookEvery, func() {
+		// What is known here may be older than what led to that node.
+		if leads := e.Leads(group); leads != 0 && leads != node && leads != was {
+			cancel(message.Errorf(message.UnknownOutcome, "node %d leads group %d by now", leads, group))
+			return
+		}
+		look.Reset(lookEvery)
+	})
+	return ctx, func() {
+		look.Stop()
+		cancel(nil)
+	}
 }
 
 // where is the node to ask: the one that was found last, else each in turn.

@@ -80,7 +80,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 		news: make(chan struct{}, 1), changing: make(chan struct{}), ended: make(chan struct{}),
 	}
 	n.transport = &transport{view: n.places}
-	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Self: func() uint64 { return n.id }, Nodes: n.others}
+	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Self: func() uint64 { return n.id }, Nodes: n.others, Leads: n.leaderNode}
 	n.operations = operation.New(operated{n}, c.Clock, c.Logger)
 	n.service = &leader.Service{Node: c.NodeName, Group: n.dataGroup, Meta: n.meta.Load, Leads: n.leaderNode}
 	if n.dir, err = openDirectory(c.FS, c.DataDir); err != nil {

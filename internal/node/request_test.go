@@ -44,7 +44,7 @@ func FuzzNodeRequest(f *testing.F) {
 	f.Cleanup(func() { _ = host.Close() })
 	n := &Node{transport: &transport{}, changing: make(chan struct{}), id: 1, host: host, config: Config{Clock: clock.System()}}
 	n.view.Store(m.View())
-	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Self: func() uint64 { return n.id }, Nodes: func(uint64) []uint64 { return nil }}
+	n.elsewhere = &leader.Elsewhere{Caller: caller{n.transport}, Self: func() uint64 { return n.id }, Nodes: func(uint64) []uint64 { return nil }, Leads: func(uint64) uint64 { return 0 }}
 	n.service = &leader.Service{
 		Group: func(uint64) (*leader.Group, bool) { return nil, false },
 		Meta:  n.meta.Load,

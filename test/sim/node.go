@@ -187,7 +187,7 @@ func (n *node) start() {
 		Leader: p.leader, Reader: p.reader, Change: p.change, Refresh: p.refresh, Status: p.ask,
 		Admit: func() error { return nil }, Server: func() message.ServerInfo { return message.ServerInfo{} },
 	})
-	p.elsewhere = &leader.Elsewhere{Caller: caller{p}, Self: func() uint64 { return 0 }, Nodes: p.holders}
+	p.elsewhere = &leader.Elsewhere{Caller: caller{p}, Self: func() uint64 { return 0 }, Nodes: p.holders, Leads: p.leads}
 	p.service = leader.Service{Node: n.name(), Group: p.group, Meta: p.meta.Load, Leads: p.leads}
 	p.operations = operation.New(operated{p}, nodeClock{p}, logger)
 	n.disk.started.Store(true)
