@@ -82,7 +82,7 @@ func (g *Gateway) showOnce(ctx context.Context, id message.ID, o message.ReadOpt
 		return out, group, id, fresh, g.leaderless(ctx, group, err)
 	}
 	out = shown(q, a.Message)
-	if d := a.Message; d.State == message.Ready && !d.Paused && d.Blocker == nil && d.Limit == "" && o.Stale == 0 && q.Settings.Assign != message.AssignSingle {
+	if d := a.Message; d.State == message.Ready && !d.Paused && d.Pause == nil && d.Blocker == nil && d.Limit == "" && o.Stale == 0 && q.Settings.Assign != message.AssignSingle {
 		if why := g.unserved(ctx, q, group); why != "" && (!d.InTurn || strings.HasPrefix(why, "no worker")) {
 			out.Reason = why
 		}

@@ -45,6 +45,21 @@ func (r *reasons) of(when string, id message.ID) {
 	r.note(when, s.Reason)
 }
 
+// soon is of, when what the catalog says has come to the message's group.
+func (r *reasons) soon(when string, id message.ID, word string) {
+	r.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s, _, err := r.w.g.Show(r.t.Context(), id, message.ReadOptions{}, 0)
+		if err != nil || time.Now().After(end) {
+			r.t.Fatal(when, s.Reason, err)
+		}
+		if strings.Contains(s.Reason, word) {
+			r.note(when, s.Reason)
+			return
+		}
+	}
+}
+
 // queue makes a queue with messages in it.
 func (r *reasons) queue(name string, s message.Settings, msgs ...message.New) (ids []message.ID) {
 	r.t.Helper()
@@ -60,6 +75,14 @@ func (r *reasons) queue(name string, s message.Settings, msgs ...message.New) (i
 		ids = append(ids, x.ID)
 	}
 	return ids
+}
+
+// pause pauses a queue or a part of it.
+func (r *reasons) pause(queue string, of message.Pause) {
+	r.t.Helper()
+	if err := r.w.g.PauseQueue(r.t.Context(), queue, true, of); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *reasons) take(queue string) message.Delivery {
@@ -92,14 +115,20 @@ func TestReasons(t *testing.T) {
 	r.of("an earlier message of its key waits for its next attempt", ids[1])
 
 	ids = r.queue("paused", message.Settings{}, message.New{})
-	if err := r.w.g.PauseQueue(ctx, "paused", true); err != nil {
-		t.Fatal(err)
-	}
-	r.of("its queue is paused", ids[0])
-
 	left := func(ids []message.ID, d message.Delivery) message.ID {
 		return ids[1-slices.Index(ids, d.ID)]
 	}
+	r.pause("paused", message.Pause{})
+	r.of("its queue is paused", ids[0])
+	ids = r.queue("parts", message.Settings{}, message.New{Key: "table-7"}, message.New{Tenant: "north"})
+	r.pause("parts", message.Pause{Key: "table-7", By: "ann"})
+	r.soon("its key is paused", ids[0], "paused")
+	r.pause("parts", message.Pause{Tenant: "north", By: "ann"})
+	r.soon("its tenant is paused", ids[1], "paused")
+	ids = r.queue("turns", message.Settings{}, message.New{Tenant: "north"}, message.New{Tenant: "north"}, message.New{Tenant: "south"})
+	first = r.take("turns")
+	r.of("other tenants have their turn before it", left(ids[:2], first))
+
 	ids = r.queue("narrow", message.Settings{MaxInFlight: 1}, message.New{}, message.New{})
 	r.of("max_in_flight is reached", left(ids, r.take("narrow")))
 	ids = r.queue("slow", message.Settings{Rate: message.Rate{Count: 1, Per: time.Hour}}, message.New{}, message.New{})

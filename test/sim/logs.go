@@ -35,6 +35,7 @@ type groupLog struct {
 	messages map[cellSeq]*stored
 	gave     map[uint64]*groupLog // spaces that were given to a group that was spun off
 	lines    map[string][]*stored // by key: those that have not ended, in order
+	news     []*stored            // that this entry has stored
 }
 
 // cellSeq names a message.
@@ -161,6 +162,12 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 		default: // of no interest here
 		}
 	}
+	for _, at := range g.w.logs.by {
+		for _, m := range at.news {
+			at.alone(m)
+		}
+		at.news = nil
+	}
 }
 
 // holder is where a message is by the end of an entry: its cell may have been given
@@ -190,14 +197,22 @@ func (g *groupLog) sent(id message.ID) {
 		g.lines[m.line] = append(g.lines[m.line], m)
 	}
 	g.w.tally.stored(m.payload, id)
-	if name := g.w.tally.single(m.payload); name != "" {
-		if o := g.w.logs.singles[name]; o != nil {
-			if state := g.holder(nameOf(o.id)).state(o); !state.Ended() {
-				g.w.fail("messages %s and %s have one unique key, and the first is %s", o.id, id, state)
-			}
-		}
-		g.w.logs.singles[name] = m
+	g.news = append(g.news, m)
+}
+
+// alone checks that no other message has the unique key of one that was stored, now
+// that all of its entry is known.
+func (g *groupLog) alone(m *stored) {
+	name := g.w.tally.single(m.payload)
+	if name == "" {
+		return
 	}
+	if o := g.w.logs.singles[name]; o != nil {
+		if state := g.holder(nameOf(o.id)).state(o); !state.Ended() {
+			g.w.fail("messages %s and %s have one unique key, and the first is %s", o.id, m.id, state)
+		}
+	}
+	g.w.logs.singles[name] = m
 }
 
 // leased checks a lease: a message has one holder, fences grow, and a key's
