@@ -316,7 +316,8 @@ type RedriveQueueOptions struct {
 	Attributes           map[string]string // each with this text as its value
 	Rate                 int               // messages a second; 0: as fast as it goes
 	ResetAttempts        bool
-	DryRun               bool // count only
+	To                   string // queue that they are to live in, with attempts at 0; "": where they are
+	DryRun               bool   // count only
 }
 
 // RedriveQueue counts the dead messages of a queue that are chosen, and begins the
@@ -332,7 +333,7 @@ func (c *Client) RedriveQueue(ctx context.Context, queue string, o RedriveQueueO
 		f.DeadUntil = timestamppb.New(o.DeadUntil)
 	}
 	r, err := c.queues.RedriveQueue(ctx, &comandav1.RedriveQueueRequest{
-		Queue: queue, Filter: f, Rate: int32(min(o.Rate, math.MaxInt32)), ResetAttempts: o.ResetAttempts, DryRun: o.DryRun,
+		Queue: queue, Filter: f, Rate: int32(min(o.Rate, math.MaxInt32)), ResetAttempts: o.ResetAttempts, DryRun: o.DryRun, To: o.To,
 	})
 	return r.GetCount(), r.GetOperation(), err
 }

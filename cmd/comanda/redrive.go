@@ -46,6 +46,7 @@ func newQueueRedrive(a *app) *cobra.Command {
 	f.Lookup("attr").DefValue = "" // else the help shows []
 	f.IntVar(&o.Rate, "rate", 0, "revive so many a second; 0: as fast as it goes")
 	f.BoolVar(&o.ResetAttempts, "reset-attempts", false, "count attempts from 0 again")
+	f.StringVar(&o.To, "to", "", "the queue that they are to live in, under their ids (default: where they are)")
 	f.BoolVar(&o.DryRun, "dry-run", false, "count only")
 	f.BoolVar(&wait, "wait", false, "wait until it is done")
 	f.DurationVar(&timeout, "timeout", moveWithin, "with --wait: wait so long; the redrive itself goes on")

@@ -25,6 +25,18 @@ func (g *Gateway) RedriveQueue(ctx context.Context, name string, r message.Redri
 		return message.RedrivePlan{}, err
 	}
 	o := operation.Redrive{Queue: q.Number, Name: q.Name, Redrive: r}
+	if r.To != "" {
+		if err := g.authorize(ctx, auth.Send, r.To); err != nil {
+			return message.RedrivePlan{}, err
+		}
+		to, err := g.queue(ctx, r.To)
+		if err != nil {
+			return message.RedrivePlan{}, err
+		}
+		if to.Number != q.Number {
+			o.Target = to.Number
+		}
+	}
 	for cell := range message.Cells {
 		n, last, err := g.countDead(ctx, q, cell, r.Filter)
 		if err != nil {

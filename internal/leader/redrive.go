@@ -11,11 +11,12 @@ import (
 // Revive takes a step of a redrive in one cell of a group, wherever it is led: it
 // asks which messages the operation has not come to, and revives those. What others
 // do in between, also for the same operation, makes its step do nothing. more: there
-// may be others behind them.
+// may be others behind them. to is the queue that they are to live in; none: where
+// they are.
 func Revive(ctx context.Context, at interface {
 	Propose(ctx context.Context, c queue.Command) (any, error)
 	Read(ctx context.Context, q *queue.Query, within time.Duration) (queue.Answer, message.Freshness, error)
-}, ask queue.DeadQuery, reset bool,
+}, ask queue.DeadQuery, reset bool, to queue.DeadLetter,
 ) (p queue.Progress, more bool, err error) {
 	a, _, err := at.Read(ctx, &queue.Query{Dead: &ask}, 0)
 	switch {
@@ -28,7 +29,7 @@ func Revive(ctx context.Context, at interface {
 	}
 	c := queue.RedriveSome{
 		Queue: ask.Queue, Cell: ask.Cell, Operation: ask.Operation, After: a.Dead.Progress.After, Through: a.Dead.Through,
-		ResetAttempts: reset, Messages: a.Dead.Messages,
+		ResetAttempts: reset, To: to, Messages: a.Dead.Messages,
 	}
 	result, err := at.Propose(ctx, c.Command())
 	if err != nil {

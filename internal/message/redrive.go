@@ -18,6 +18,7 @@ type Redrive struct {
 	Filter        DeadFilter `json:"filter"`
 	Rate          int        `json:"rate,omitempty"` // messages a second; 0: as fast as it goes
 	ResetAttempts bool       `json:"reset_attempts,omitempty"`
+	To            string     `json:"to,omitempty"` // queue that they are to live in; empty: where they are
 }
 
 // DeadFilter chooses dead messages. What is not set chooses all of them.

@@ -124,6 +124,30 @@ func TestDeadLettersCrossGroups(t *testing.T) {
 		t.Errorf("cancelled where it is: %+v, %v", rs, err)
 	}
 
+	// What is dead over there comes home by a redrive, and goes there again when it dies.
+	for _, home := range []bool{true, false} {
+		from, into, state := to, "orders", message.Ready
+		if !home {
+			from, into = "orders", to
+			reject(3)
+		} else {
+			die(t, gw, to, "home", 3)
+			plan, err := gw.RedriveQueue(ctx, from, message.Redrive{To: into}, false)
+			if err != nil || plan.Count != 3 {
+				t.Fatalf("%+v, %v", plan, err)
+			}
+		}
+		eventually(t, "they are in "+into, func() bool { return len(arrived(into, state)) == 3 })
+		for _, m := range arrived(into, state) {
+			if s, _, err := gw.Show(ctx, m.ID, message.ReadOptions{}, 0); err != nil || s.ID != m.ID || s.Queue != into || s.State != state {
+				t.Errorf("it is shown as %+v, %v", s, err)
+			}
+		}
+		if left := arrived(from, message.Dead); len(left) > 0 {
+			t.Errorf("left in %s: %+v", from, left)
+		}
+	}
+
 	if err := gw.DeleteQueue(ctx, to); err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,8 @@ type Redrive struct {
 	// none was. What dies later behind it is left alone, so it ends.
 	Through [message.Cells]uint64 `json:"through"`
 	Count   int                   `json:"count"` // of messages that were chosen then
+	// Target is the number of the queue that they are to live in; 0: where they are.
+	Target uint32 `json:"target,omitempty"`
 }
 
 // RedriveSome is a step of a redrive in one cell.
@@ -34,7 +36,8 @@ type RedriveSome struct {
 	Queue     *catalog.Queue
 	Cell      int
 	Through   uint64
-	Limit     int // of messages
+	Limit     int            // of messages
+	Target    *catalog.Queue // that they are to live in; nil: where they are
 	message.Redrive
 }
 
@@ -67,6 +70,9 @@ func (r *Redrive) Begin(key string) *catalog.BeginOperation {
 		panic(err) // our own structs always encode
 	}
 	title := fmt.Sprintf("redrive %d dead messages of queue %s", r.Count, r.Name)
+	if r.To != "" {
+		title += " to queue " + r.To
+	}
 	if words := r.Filter.String(); words != "" {
 		title += " with " + words
 	}
@@ -117,8 +123,14 @@ func (r *Redrive) step(ctx context.Context, c Cluster, v *catalog.View, o *catal
 	if limit == 0 {
 		return outcome{waits: o.Waits}
 	}
+	var target *catalog.Queue
+	if r.Target != 0 {
+		if target, exists = v.QueueNumber(r.Target); !exists {
+			return failed(message.Errorf(message.QueueNotFound, "queue %s, which the messages were to live in, was deleted meanwhile", r.To))
+		}
+	}
 	before := at.Redriven[at.Cell]
-	p, err := c.RedriveSome(ctx, RedriveSome{Operation: o.ID, Queue: q, Cell: at.Cell, Through: r.Through[at.Cell], Limit: limit, Redrive: r.Redrive})
+	p, err := c.RedriveSome(ctx, RedriveSome{Operation: o.ID, Queue: q, Target: target, Cell: at.Cell, Through: r.Through[at.Cell], Limit: limit, Redrive: r.Redrive})
 	switch code := message.CodeOf(err); {
 	case code == message.Conflict || code == message.NotFound:
 		return failed(message.Errorf(code, "%v", err))

@@ -208,8 +208,9 @@ func parcel(rows Reader, k *keys, x *stored, to *DeadLetter) Parcel {
 	return p
 }
 
-// leaveFor lets a message that is dead now go where its queue says. false: it stays
-// here, and its history says why.
+// leaveFor lets a message that is dead go to another queue, and says whether it is
+// there and no longer here. Else it is on its way (leaving), or stays, and its history
+// says why; its state is to be saved.
 func (m *Machine) leaveFor(x *stored, to *DeadLetter) (gone bool) {
 	c := x.cell
 	whole, ok := m.load(c, x.Seq) // one that was leased has no body in memory
@@ -229,7 +230,6 @@ func (m *Machine) leaveFor(x *stored, to *DeadLetter) (gone bool) {
 			return false
 		}
 		m.remove(x, line)
-		m.depart(x)
 		return true
 	}
 	size := whole.answer()

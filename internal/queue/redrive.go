@@ -21,8 +21,15 @@ type RedriveSome struct {
 	After         uint64 // where the operation stood
 	Through       uint64 // where it stands now
 	ResetAttempts bool
+	To            DeadLetter // the queue that they are to live in; none: where they are
 	Messages      []DeadRef
 }
+
+// Flags of a RedriveSome.
+const (
+	redriveReset = 1 << iota
+	redriveTo    // a queue follows
+)
 
 // DeadRef is a dead message as somebody saw it.
 type DeadRef struct {
@@ -43,11 +50,18 @@ func (c *RedriveSome) Command() Command {
 	b := binary.AppendUvarint([]byte{cmdRedriveSome, laneNone}, uint64(c.Queue))
 	b = binary.AppendUvarint(append(b, byte(c.Cell)), c.Operation)
 	b = binary.AppendUvarint(binary.AppendUvarint(b, c.After), c.Through)
-	var reset byte
+	var flags byte
 	if c.ResetAttempts {
-		reset = 1
+		flags |= redriveReset
 	}
-	b = binary.AppendUvarint(append(b, reset), uint64(len(c.Messages)))
+	if c.To.Queue != 0 {
+		flags |= redriveTo
+	}
+	b = append(b, flags)
+	if c.To.Queue != 0 {
+		b = append(binary.AppendUvarint(b, uint64(c.To.Queue)), c.To.Secret[:]...)
+	}
+	b = binary.AppendUvarint(b, uint64(len(c.Messages)))
 	for _, r := range c.Messages {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, r.Seq), uint64(r.Counter))
 	}
@@ -56,7 +70,16 @@ func (c *RedriveSome) Command() Command {
 
 func (c *RedriveSome) decode(d *decoder) {
 	c.Queue, c.Cell, c.Operation = uint32(d.uint()), int(d.byte()), d.uint()
-	c.After, c.Through, c.ResetAttempts = d.uint(), d.uint(), d.byte() != 0
+	c.After, c.Through = d.uint(), d.uint()
+	flags := d.byte()
+	c.ResetAttempts = flags&redriveReset != 0
+	if flags&redriveTo != 0 {
+		c.To.Queue = uint32(d.uint())
+		copy(c.To.Secret[:], d.take(uint64(len(c.To.Secret))))
+	}
+	if flags >= redriveTo<<1 {
+		d.fail() // of a newer version
+	}
 	c.Messages = make([]DeadRef, d.count(2))
 	for i := range c.Messages {
 		c.Messages[i] = DeadRef{Seq: d.uint(), Counter: uint32(d.uint())}
@@ -86,7 +109,7 @@ func (m *Machine) redriveSome(d *decoder) Progress {
 	}
 	for _, r := range c.Messages {
 		x, ok := m.load(at, r.Seq)
-		if ok && r.Seq > p.After && r.Seq <= c.Through && x.st != nil && x.st.counter == r.Counter && x.st.state == message.Dead && m.revive(x, c.ResetAttempts) == nil {
+		if ok && r.Seq > p.After && r.Seq <= c.Through && x.st != nil && x.st.counter == r.Counter && x.st.state == message.Dead && m.redriveTo(x, &c) {
 			p.Redriven++
 		} else {
 			p.Skipped++
@@ -100,6 +123,23 @@ func (m *Machine) redriveSome(d *decoder) Progress {
 	}
 	m.rows.Set(at.space, m.keys.one(rowRedrive), m.buf)
 	return p
+}
+
+// redriveTo revives a dead message, here or in another queue. false: it stays dead.
+func (m *Machine) redriveTo(x *stored, c *RedriveSome) bool {
+	if c.To.Queue == 0 || c.To.Queue == c.Queue {
+		return m.revive(x, c.ResetAttempts) == nil
+	}
+	if x.st.leaving {
+		return false // it is on its way already
+	}
+	if m.leaveFor(x, &c.To) {
+		m.rows.SingleDelete(x.cell.space, m.keys.seq(rowDead, x.Seq))
+		x.cell.counts.Dead--
+		return true
+	}
+	m.save(x)
+	return x.st.leaving
 }
 
 // redriveProgress reads how far an operation is in a cell. Another one that the row

@@ -59,6 +59,7 @@ func (m *Machine) die(x *stored) {
 	m.forgetExpiry(x)
 	m.freeUnique(x)
 	if to := &x.cell.queue.deadLetter; to.Queue != 0 && m.leaveFor(x, to) {
+		m.depart(x)
 		return
 	}
 	x.st.state, x.st.deadline = message.Dead, 0

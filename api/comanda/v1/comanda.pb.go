@@ -3512,7 +3512,10 @@ type RedriveQueueRequest struct {
 	// Start counting attempts from 0 again.
 	ResetAttempts bool `protobuf:"varint,4,opt,name=reset_attempts,json=resetAttempts,proto3" json:"reset_attempts,omitempty"`
 	// Count only.
-	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Name of the queue that they are to live in, under their ids and with attempts at
+	// 0. Empty: where they are.
+	To            string `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3580,6 +3583,13 @@ func (x *RedriveQueueRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *RedriveQueueRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
 }
 
 type RedriveQueueResponse struct {
@@ -7715,13 +7725,14 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaf\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbf\x01\n" +
 	"\x13RedriveQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12.\n" +
 	"\x06filter\x18\x02 \x01(\v2\x16.comanda.v1.DeadFilterR\x06filter\x12\x12\n" +
 	"\x04rate\x18\x03 \x01(\x05R\x04rate\x12%\n" +
 	"\x0ereset_attempts\x18\x04 \x01(\bR\rresetAttempts\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"a\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12\x0e\n" +
+	"\x02to\x18\x06 \x01(\tR\x02to\"a\n" +
 	"\x14RedriveQueueResponse\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x123\n" +
 	"\toperation\x18\x02 \x01(\v2\x15.comanda.v1.OperationR\toperation\"N\n" +

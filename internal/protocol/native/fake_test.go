@@ -302,7 +302,7 @@ func (f *fake) RedriveQueue(_ context.Context, name string, r message.Redrive, d
 	if !dryRun {
 		plan.Operation = &operated
 	}
-	return plan, f.called("redrive queue %s with %s rate=%d reset=%t dry=%t", name, r.Filter.String(), r.Rate, r.ResetAttempts, dryRun)
+	return plan, f.called("redrive queue %s with %s rate=%d reset=%t to=%s dry=%t", name, r.Filter.String(), r.Rate, r.ResetAttempts, r.To, dryRun)
 }
 
 func (f *fake) Nodes(context.Context) ([]message.NodeInfo, error) {

@@ -47,7 +47,7 @@ func (s queues) RedriveQueue(ctx context.Context, req *comandav1.RedriveQueueReq
 	f := req.GetFilter()
 	r := message.Redrive{
 		Filter: message.DeadFilter{Type: f.GetType(), Key: f.GetKey(), Reason: f.GetReason(), Attributes: f.GetAttributes()},
-		Rate:   int(req.GetRate()), ResetAttempts: req.GetResetAttempts(),
+		Rate:   int(req.GetRate()), ResetAttempts: req.GetResetAttempts(), To: req.GetTo(),
 	}
 	if t := f.GetDeadSince(); t != nil {
 		r.Filter.Since = t.AsTime()
