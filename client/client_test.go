@@ -92,6 +92,27 @@ func TestItemErrorsReachTheirCaller(t *testing.T) {
 	}
 }
 
+// An atomic batch is one call, and the error is the one that is the reason.
+func TestAtomicBatch(t *testing.T) {
+	var atomics []bool
+	f := &fake{onSend: func(_ context.Context, req *comandav1.SendRequest) error {
+		atomics = append(atomics, req.GetAtomic())
+		return nil
+	}}
+	c := start(t, f)
+	results, err := c.SendAtomic(t.Context(), "q", []client.Message{{Body: []byte("a")}, {Body: []byte("b")}})
+	if err != nil || len(results) != 2 || results[0].ID != "id-a" || results[1].ID != "id-b" {
+		t.Errorf("%v, %v", results, err)
+	}
+	results, err = c.SendAtomic(t.Context(), "q", []client.Message{{Body: []byte("a")}, {Body: []byte("bad")}})
+	if !errors.Is(err, client.ErrTooLarge) || client.CodeOf(results[0].Err) != client.CodeBatchRefused || !errors.Is(results[1].Err, client.ErrTooLarge) {
+		t.Errorf("%v, %v", results, err)
+	}
+	if !slices.Equal(atomics, []bool{true, true}) || len(f.calls()) != 2 {
+		t.Errorf("the server saw %v, %v", atomics, f.calls())
+	}
+}
+
 func TestCallErrorsCarryTheCode(t *testing.T) {
 	c := start(t, &fake{})
 	_, err := c.Send(t.Context(), "missing", client.Message{})

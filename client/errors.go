@@ -36,6 +36,7 @@ const (
 	CodeUnavailable       Code = "UNAVAILABLE"        // nothing happened: try again
 	CodeNotFound          Code = "NOT_FOUND"          // no node, group, shard or operation of that name
 	CodeConflict          Code = "CONFLICT"           // it changed since it was looked at: look again
+	CodeBatchRefused      Code = "BATCH_REFUSED"      // another message of an atomic batch was refused: none is stored
 	CodeNodeRemoved       Code = "NODE_REMOVED"       // the node was removed: join with an empty directory
 	CodeSessionEnded      Code = "SESSION_ENDED"      // the worker was taken for dead
 	CodeUnimplemented     Code = "UNIMPLEMENTED"      // not built yet

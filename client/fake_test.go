@@ -105,6 +105,10 @@ func (f *fake) Send(ctx context.Context, req *comandav1.SendRequest) (*comandav1
 	}
 	resp := &comandav1.SendResponse{}
 	for _, b := range bodies {
+		if b != "bad" && req.GetAtomic() && slices.Contains(bodies, "bad") {
+			resp.Results = append(resp.Results, &comandav1.SendResult{Error: &comandav1.Error{Code: "BATCH_REFUSED", Message: "not stored"}})
+			continue
+		}
 		if b == "bad" {
 			resp.Results = append(resp.Results, &comandav1.SendResult{Error: &comandav1.Error{Code: "TOO_LARGE", Message: "too large"}})
 			continue

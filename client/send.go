@@ -151,6 +151,41 @@ func (c *Client) SendBatch(ctx context.Context, queue string, ms []Message) (res
 	return results, err
 }
 
+// SendAtomic stores all of the messages or none, in one call: they have to be in one
+// shard, as those of one key are, and have 1 MiB together. It has a result for each.
+// One that is not stored has an error of its own, or CodeBatchRefused if another one is
+// the reason; err is the reason. A message that adds nothing, as its dedup id or unique
+// key says, is as good as stored. A failed call is as a failed Send.
+func (c *Client) SendAtomic(ctx context.Context, queue string, ms []Message) (results []SendResult, err error) {
+	req := &comandav1.SendRequest{Queue: queue, Atomic: true}
+	for i := range ms {
+		e, err := c.sending(&ms[i])
+		if err != nil {
+			return nil, err
+		}
+		req.Messages = append(req.Messages, &e.in)
+	}
+	var resp *comandav1.SendResponse
+	err = again(ctx, func() (err error) {
+		resp, err = c.messages.Send(ctx, req)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(resp.GetResults()) != len(ms):
+		return nil, &Error{Code: CodeUnknownOutcome, Message: fmt.Sprintf("the server answered %d of %d messages: look before you repeat them", len(resp.GetResults()), len(ms))}
+	}
+	results = make([]SendResult, len(ms))
+	for i, r := range resp.GetResults() {
+		results[i] = SendResult{ID: r.GetId(), Err: itemError(r.GetError())}
+		if failed := results[i].Err; failed != nil && (err == nil || CodeOf(err) == CodeBatchRefused) {
+			err = failed
+		}
+	}
+	return results, err
+}
+
 func (c *Client) sending(m *Message) (*sending, error) {
 	if len(m.Body) > maxBody {
 		return nil, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("the body has %d bytes, the limit is %d: send a reference to it instead", len(m.Body), maxBody)}

@@ -42,7 +42,7 @@ func exitCode(err error) int {
 	case client.CodeQueueNotFound, client.CodeMessageNotFound, client.CodeNotFound, client.CodeGone:
 		return exitNotFound
 	case client.CodeQueueExists, client.CodeTooLarge, client.CodeFenced, client.CodeNotDead, client.CodeEnded, client.CodeCancelRequested, client.CodeResourceExhausted,
-		client.CodeConflict, client.CodeNodeRemoved, client.CodeSessionEnded, client.CodeUnimplemented, client.CodePermissionDenied, client.CodeForeignOrigin:
+		client.CodeConflict, client.CodeBatchRefused, client.CodeNodeRemoved, client.CodeSessionEnded, client.CodeUnimplemented, client.CodePermissionDenied, client.CodeForeignOrigin:
 		return exitRefused
 	case client.CodeUnreachable, client.CodeUnavailable, client.CodeNotLeader, client.CodeWrongShard:
 		return exitUnreachable

@@ -20,6 +20,17 @@ const (
 // the order of the call, also when the route is out of date: a message is not
 // carried anywhere while an earlier one of its group is unresolved.
 func (g *Gateway) Send(ctx context.Context, name string, msgs []message.New) ([]message.SendResult, error) {
+	return g.send(ctx, name, msgs, false)
+}
+
+// SendAtomic stores all of the messages or none, and answers for each, in order. They
+// have to be in one shard. One that adds nothing, as its dedup id or unique key says, is
+// as good as stored.
+func (g *Gateway) SendAtomic(ctx context.Context, name string, msgs []message.New) ([]message.SendResult, error) {
+	return g.send(ctx, name, msgs, true)
+}
+
+func (g *Gateway) send(ctx context.Context, name string, msgs []message.New, atomic bool) ([]message.SendResult, error) {
 	if err := g.authorize(ctx, auth.Send, name); err != nil {
 		return nil, err
 	}
@@ -31,6 +42,9 @@ func (g *Gateway) Send(ctx context.Context, name string, msgs []message.New) ([]
 	if err != nil {
 		return nil, err
 	}
+	if atomic && size > message.MaxEntryBytes && len(msgs) > 1 {
+		return nil, message.Errorf(message.TooLarge, "the atomic batch has %d bytes, %d for each message counted, at most %d are allowed: send fewer messages at a time", size, message.MessageOverhead, message.MaxEntryBytes)
+	}
 	if err := g.o.Admit(); err != nil {
 		return nil, err
 	}
@@ -40,13 +54,22 @@ func (g *Gateway) Send(ctx context.Context, name string, msgs []message.New) ([]
 		return nil, message.Errorf(message.ResourceExhausted, "%d sends with %d bytes are under way, as many as this server takes at a time: try again", calls-1, bytes-size)
 	}
 
-	s := sending{g: g, queue: q, results: make([]message.SendResult, len(msgs)), turn: g.turn.Add(1)}
+	s := sending{g: g, queue: q, results: make([]message.SendResult, len(msgs)), turn: g.turn.Add(1), atomic: atomic}
 	s.items = make([]item, 0, len(msgs))
 	for i := range msgs {
 		if err := check(&msgs[i], q); err != nil {
 			s.results[i].Err = err
 		} else {
 			s.items = append(s.items, s.place(i, msgs[i]))
+		}
+	}
+	if atomic {
+		if len(s.items) < len(msgs) {
+			queue.RefuseBatch(s.results)
+			return s.results, nil
+		}
+		if err := s.gather(); err != nil {
+			return nil, err
 		}
 	}
 	s.run(ctx)
@@ -88,6 +111,7 @@ func check(m *message.New, q *catalog.Queue) *message.Error {
 type item struct {
 	at   int // in the call
 	sent queue.Sent
+	free bool // it may stand anywhere
 }
 
 // sending is one call of Send.
@@ -97,6 +121,7 @@ type sending struct {
 	results []message.SendResult
 	items   []item // unresolved, in order
 	turn    uint32
+	atomic  bool
 }
 
 // place finds a message's cell: that of its key or, without one, of its unique key
@@ -128,9 +153,42 @@ func (s *sending) place(i int, m message.New) item {
 		x.sent.Cell = x.sent.DedupHash.Point().Cell()
 		return x
 	}
-	sh := &s.queue.Shards[int(s.turn)%len(s.queue.Shards)]
-	x.sent.Cell = sh.From + int(s.g.o.Boot%uint64(sh.To-sh.From+1))
+	x.free = true
+	x.sent.Cell = s.cellIn(&s.queue.Shards[int(s.turn)%len(s.queue.Shards)])
 	return x
+}
+
+// cellIn is where in a shard this gateway puts messages that may stand anywhere.
+func (s *sending) cellIn(sh *catalog.Shard) int {
+	return sh.From + int(s.g.o.Boot%uint64(sh.To-sh.From+1))
+}
+
+// gather puts the messages of an atomic batch that may stand anywhere where the others
+// are, and refuses a batch whose others are in different shards.
+func (s *sending) gather() error {
+	var first *item
+	var at *catalog.Shard
+	for i := range s.items {
+		x := &s.items[i]
+		if x.free {
+			continue
+		}
+		sh := s.queue.Shard(x.sent.Cell)
+		if first == nil {
+			first, at = x, sh
+		} else if sh.From != at.From {
+			return message.Errorf(message.InvalidArgument, "an atomic batch is stored in one shard, and message %d is in %s of queue %s, message %d in %s: give them one key, or send them apart", first.at+1, at.Path, s.queue.Name, x.at+1, sh.Path)
+		}
+	}
+	if first == nil {
+		at = &s.queue.Shards[int(s.turn)%len(s.queue.Shards)]
+	}
+	for i := range s.items {
+		if x := &s.items[i]; x.free {
+			x.sent.Cell = s.cellIn(at)
+		}
+	}
+	return nil
 }
 
 // run carries the items until each has an answer.
@@ -155,6 +213,12 @@ func (s *sending) run(ctx context.Context) {
 			return
 		}
 		s.queue = q
+		if s.atomic {
+			if err := s.gather(); err != nil { // it was split
+				s.refuse(s.items, asError(err))
+				return
+			}
+		}
 	}
 }
 
@@ -204,11 +268,11 @@ type part struct {
 func (s *sending) carry(ctx context.Context, p *part) {
 	for len(p.items) > 0 {
 		n, bytes := 0, 0
-		for n < len(p.items) && (n == 0 || bytes+p.items[n].sent.Size() <= message.MaxEntryBytes/2) {
+		for n < len(p.items) && (n == 0 || s.atomic || bytes+p.items[n].sent.Size() <= message.MaxEntryBytes/2) {
 			bytes += p.items[n].sent.Size()
 			n++
 		}
-		c := queue.Send{Queue: s.queue.Number, Messages: make([]queue.Sent, n)}
+		c := queue.Send{Queue: s.queue.Number, Messages: make([]queue.Sent, n), Atomic: s.atomic}
 		for i := range n {
 			c.Messages[i] = p.items[i].sent
 		}

@@ -28,6 +28,7 @@ const (
 	Unavailable       Code = "UNAVAILABLE"        // nothing happened; try again
 	NotFound          Code = "NOT_FOUND"          // no node, group, shard or operation of that name
 	Conflict          Code = "CONFLICT"           // it changed since it was looked at: look again and decide anew
+	BatchRefused      Code = "BATCH_REFUSED"      // another message of an atomic batch was refused, so none is stored: its error says why
 	NodeRemoved       Code = "NODE_REMOVED"       // the node's directory belongs to a node that was removed: join with an empty one
 	SessionEnded      Code = "SESSION_ENDED"      // the worker was taken for dead: it opens a session with a higher incarnation
 	Unimplemented     Code = "UNIMPLEMENTED"      // has a place, but is not built yet

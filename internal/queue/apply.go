@@ -177,6 +177,8 @@ func (m *Machine) apply(kind byte, d *decoder, e *entry) any {
 	switch kind {
 	case cmdSend:
 		return m.send(d, e)
+	case cmdSendAtomic:
+		return m.sendAtomic(d, e)
 	case cmdLease:
 		return m.lease(d)
 	case cmdSettle:

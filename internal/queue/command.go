@@ -11,6 +11,8 @@ import (
 type Send struct {
 	Queue    uint32
 	Messages []Sent
+	// Atomic: all of them or none. They are in one shard.
+	Atomic bool
 }
 
 // Sent is one message of a Send.
@@ -49,7 +51,11 @@ func (c *Send) Command() Command {
 		m := &c.Messages[i]
 		size += 40 + len(m.Key) + len(m.Type) + len(m.Tenant) + 4*len(m.Attributes)
 	}
-	b := append(make([]byte, 0, size), cmdSend, laneNone)
+	kind := byte(cmdSend)
+	if c.Atomic {
+		kind = cmdSendAtomic
+	}
+	b := append(make([]byte, 0, size), kind, laneNone)
 	b = binary.AppendUvarint(b, uint64(c.Queue))
 	b = binary.AppendUvarint(b, uint64(len(c.Messages)))
 	bodies := make([][]byte, len(c.Messages))

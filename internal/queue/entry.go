@@ -51,6 +51,7 @@ const (
 	cmdRedriveSome   = 17
 	cmdDeliver       = 18
 	cmdDelivered     = 19
+	cmdSendAtomic    = 20
 )
 
 // AppendEntry joins commands to one entry. groupTime and wall are milliseconds.
@@ -164,7 +165,7 @@ func (c Command) check() error {
 		d.fail()
 	}
 	switch kind {
-	case cmdSend:
+	case cmdSend, cmdSendAtomic:
 		bodies = skipSend(&d)
 	case cmdLease:
 		(&Lease{}).decode(&d)

@@ -207,7 +207,7 @@ func (m *Machine) flushLanes() {
 
 // skip passes over a command that is not applied, and over its bodies.
 func skip(kind byte, d *decoder, e *entry) {
-	if kind == cmdSend {
+	if kind == cmdSend || kind == cmdSendAtomic {
 		n := skipSend(d)
 		if n > len(e.bodies) {
 			d.fail()

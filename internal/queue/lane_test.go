@@ -58,6 +58,8 @@ func TestEveryCommandTwice(t *testing.T) {
 			}
 			settings := message.Settings{MaxAttempts: 1}.WithDefaults()
 			twice((&queue.Configure{Queue: 1, Version: 1, Settings: settings, Shards: []queue.Bounds{{To: 15, Path: "0"}}}).Command())
+			twice((&queue.Send{Queue: 1, Atomic: true, Messages: []queue.Sent{{Cell: 1, New: message.New{Body: []byte("whole")}}, {Cell: 1}}}).Command())
+			twice((&queue.Send{Queue: 1, Atomic: true, Messages: []queue.Sent{{Cell: 1}, {Cell: 1, New: message.New{Body: []byte("refused"), Expires: time.UnixMilli(1)}}}}).Command())
 			send := queue.Send{Queue: 1, Messages: []queue.Sent{
 				{New: message.New{Body: make([]byte, 5000)}},
 				{New: message.New{Body: []byte("b"), Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeString, Value: []byte("v")}}}},

@@ -60,21 +60,28 @@ const maxDedups = 1 << 20
 
 // repeats finds the first message with x's dedup id, if that still counts; 0: none.
 func (m *Machine) repeats(x *stored) (seq uint64) {
-	if x.Dedup == nil {
-		return 0
-	}
-	row, ok := m.rows.Get(x.cell.space, m.keys.mark(rowDedup, x.point(), x.Dedup.Hash))
-	if !ok {
-		return 0
-	}
-	d := decoder{b: row}
-	seq, due := d.uint(), d.int()
-	must(d.end("a dedup row"))
-	if due > m.meta.groupTime {
+	seq, due := m.firstOf(x)
+	if seq == 0 || due > m.meta.groupTime {
 		return seq
 	}
 	m.endWindow(x.cell, TimerRef{Kind: TimerWindow, Due: due, Seq: seq}) // before its timer
 	return 0
+}
+
+// firstOf finds the first message with x's dedup id, and when its window ends, which
+// may have passed; 0: none is remembered.
+func (m *Machine) firstOf(x *stored) (seq uint64, due int64) {
+	if x.Dedup == nil {
+		return 0, 0
+	}
+	row, ok := m.rows.Get(x.cell.space, m.keys.mark(rowDedup, x.point(), x.Dedup.Hash))
+	if !ok {
+		return 0, 0
+	}
+	d := decoder{b: row}
+	seq, due = d.uint(), d.int()
+	must(d.end("a dedup row"))
+	return seq, due
 }
 
 // remember lets a message's dedup id count from now on, and takes its unique key,

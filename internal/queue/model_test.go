@@ -29,6 +29,7 @@ func TestModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"":          w.check,
 			"send":      w.send,
+			"atomic":    w.sendAtomic,
 			"lease":     w.lease,
 			"leasemore": w.lease,
 			"settle":    w.settle,
@@ -175,8 +176,7 @@ func (w *trial) configure(t *rapid.T) {
 	w.apply(t, c.Command())
 }
 
-func (w *trial) send(t *rapid.T) {
-	c := queue.Send{Queue: 1}
+func (w *trial) draw(t *rapid.T) (msgs []queue.Sent) {
 	for range rapid.IntRange(1, 3).Draw(t, "messages") {
 		m := queue.Sent{Cell: rapid.SampledFrom([]int{0, 9}).Draw(t, "cell")}
 		m.Key = rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "key")
@@ -195,8 +195,13 @@ func (w *trial) send(t *rapid.T) {
 		if rapid.IntRange(0, 4).Draw(t, "own retry") == 0 {
 			m.Retry = &message.Retry{MaxAttempts: rapid.IntRange(0, 2).Draw(t, "own attempts")}
 		}
-		c.Messages = append(c.Messages, m)
+		msgs = append(msgs, m)
 	}
+	return msgs
+}
+
+func (w *trial) send(t *rapid.T) {
+	c := queue.Send{Queue: 1, Messages: w.draw(t)}
 	// Another queue comes and goes between two commands of one entry.
 	w.version++
 	other := queue.Configure{Queue: 2, Version: w.version, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{To: 15, Path: "0"}}}
@@ -216,14 +221,19 @@ func (w *trial) send(t *rapid.T) {
 		if r.Err != nil || r.Existing {
 			t.Fatalf("%+v is answered %+v", c.Messages[i].New, r)
 		}
-		w.dedups.remember(c.Messages[i].New, r.ID, w.now)
-		k := &known{id: r.ID, sent: c.Messages[i].New, key: c.Messages[i].Key, state: message.Ready, name: fmt.Sprintf("message %d of key %q", len(w.order)+1, c.Messages[i].Key)}
-		if c.Messages[i].Delay > 0 || w.early(k) {
-			k.state = message.Scheduled
-		}
-		w.messages[r.ID] = k
-		w.order = append(w.order, k)
+		w.stored(&c.Messages[i].New, r.ID)
 	}
+}
+
+// stored is a message that the queue has from now on.
+func (w *trial) stored(m *message.New, id message.ID) {
+	w.dedups.remember(*m, id, w.now)
+	k := &known{id: id, sent: *m, key: m.Key, state: message.Ready, name: fmt.Sprintf("message %d of key %q", len(w.order)+1, m.Key)}
+	if m.Delay > 0 || w.early(k) {
+		k.state = message.Scheduled
+	}
+	w.messages[id] = k
+	w.order = append(w.order, k)
 }
 
 func (w *trial) offers() (offers []queue.Offer) {

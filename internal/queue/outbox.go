@@ -164,7 +164,7 @@ func (m *Machine) raiseInbox(at *cell, from Line, old, floor uint64, known bool)
 func (m *Machine) arrive(c *cell, p *Parcel) *message.Error {
 	switch {
 	case c.shard.full():
-		return message.Errorf(message.ResourceExhausted, "shard %s has used up its 2^50 sequence numbers", c.shard.path)
+		return sequencesUsed(c.shard)
 	case len(p.Body) > c.queue.settings.MaxMessageBytes:
 		return message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(p.Body), c.queue.settings.MaxMessageBytes)
 	}

@@ -26,20 +26,10 @@ func (m *Machine) send(d *decoder, e *entry) []message.SendResult {
 }
 
 func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
-	c := m.cellOf(q, s.Cell)
-	switch {
-	case c == nil:
-		return message.SendResult{Err: wrongShard(q.number, s.Cell)}
-	case c.shard.full():
-		return message.SendResult{Err: message.Errorf(message.ResourceExhausted, "shard %s has used up its 2^50 sequence numbers", c.shard.path)}
-	case len(s.Body) > q.settings.MaxMessageBytes:
-		return message.SendResult{Err: message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(s.Body), q.settings.MaxMessageBytes)}
-	}
-	h, err := m.newHead(s)
+	x, err := m.sendable(q, s)
 	if err != nil {
 		return message.SendResult{Err: err}
 	}
-	x := &stored{cell: c, Head: h}
 	if first := m.repeats(x); first != 0 {
 		return message.SendResult{ID: message.NewID(q.number, x.point(), first), Existing: true}
 	}
@@ -50,13 +40,13 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 		}
 		return message.SendResult{Err: uniqueTaken(x, id)}
 	}
+	c, h := x.cell, &x.Head
 	if h.Dedup != nil && c.dedups >= maxDedups {
-		return message.SendResult{Err: message.Errorf(message.ResourceExhausted, "%d dedup ids count in the message's part of the queue already: wait, or shorten the queue's dedup_window", c.dedups)}
+		return message.SendResult{Err: dedupsFull(c)}
 	}
 	h.Seq = m.next(c)
-	x.Seq = h.Seq
 	m.remember(x)
-	m.buf = appendHead(m.buf[:0], &h, s.Body)
+	m.buf = appendHead(m.buf[:0], h, s.Body)
 	m.rows.Set(c.space, m.keys.seq(rowData, h.Seq), m.buf)
 	if len(s.Body) > inlineBody {
 		m.rows.Set(c.space, m.keys.seq(rowBody, h.Seq), s.Body)
@@ -76,6 +66,33 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 	}
 	m.touch(c)
 	return message.SendResult{ID: x.id()}
+}
+
+// sendable is the message that is sent, without a number, or why it can't be stored
+// whatever others there are.
+func (m *Machine) sendable(q *queue, s *Sent) (*stored, *message.Error) {
+	c := m.cellOf(q, s.Cell)
+	switch {
+	case c == nil:
+		return nil, wrongShard(q.number, s.Cell)
+	case c.shard.full():
+		return nil, sequencesUsed(c.shard)
+	case len(s.Body) > q.settings.MaxMessageBytes:
+		return nil, message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(s.Body), q.settings.MaxMessageBytes)
+	}
+	h, err := m.newHead(s)
+	if err != nil {
+		return nil, err
+	}
+	return &stored{cell: c, Head: h}, nil
+}
+
+func sequencesUsed(s *shard) *message.Error {
+	return message.Errorf(message.ResourceExhausted, "shard %s has used up its 2^50 sequence numbers", s.path)
+}
+
+func dedupsFull(c *cell) *message.Error {
+	return message.Errorf(message.ResourceExhausted, "%d dedup ids count in the message's part of the queue already: wait, or shorten the queue's dedup_window", c.dedups)
 }
 
 // newHead is what is known of a message when it is sent: all but its number.

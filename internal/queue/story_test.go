@@ -118,9 +118,10 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "drop":
 		w.apply((&queue.Drop{Queue: 1}).Command())
 	case "send":
-		c := queue.Send{Queue: 1}
+		c := queue.Send{Queue: 1, Atomic: d.HasArg("atomic")}
 		for line := range strings.Lines(d.Input) {
-			m := queue.Sent{Cell: 3, New: message.New{Body: []byte(strings.TrimSpace(line)), Delay: seconds("delay")}}
+			body, own, _ := strings.Cut(strings.TrimSpace(line), " ")
+			m := queue.Sent{Cell: 3, New: message.New{Body: []byte(body), Delay: seconds("delay")}}
 			d.MaybeScanArgs(t, "key", &m.Key)
 			d.MaybeScanArgs(t, "type", &m.Type)
 			d.MaybeScanArgs(t, "priority", &m.Priority)
@@ -138,6 +139,11 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 			d.MaybeScanArgs(t, "unique", &m.UniqueKey)
 			if d.HasArg("existing") {
 				m.OnConflict = message.ConflictExisting
+			}
+			for name, to := range map[string]*string{"dedup": &m.DedupID, "unique": &m.UniqueKey, "key": &m.Key} {
+				if _, value, ok := strings.Cut(own, name+"="); ok {
+					*to, _, _ = strings.Cut(value, " ")
+				}
 			}
 			mark(&m)
 			at := func(name string) (at time.Time) { // seconds after the story's begin

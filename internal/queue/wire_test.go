@@ -43,6 +43,7 @@ func everyCommand() map[string]queue.Command {
 		"split":          (&queue.Split{Queue: 1, To: 15, Epoch: 1, At: 4}).Command(),
 		"spin off":       (&queue.SpinOff{Queue: 1, To: 15, Epoch: 1, Group: 7, Replicas: []queue.ReplicaPair{{Here: 1, There: 1}}}).Command(),
 		"tick":           queue.Tick(),
+		"send atomic":    (&queue.Send{Queue: 1, Messages: send.Messages, Atomic: true}).Command(),
 		"numbered":       send.Command().WithLane(queue.Lane{Node: 1, Boot: 2, Seq: 3, Floor: 1}),
 	}
 }

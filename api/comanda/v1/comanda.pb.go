@@ -797,7 +797,10 @@ type SendRequest struct {
 	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
 	// 1–1,000 messages, 16 MiB together.
 	Messages []*NewMessage `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
-	// Not built yet: refused with UNIMPLEMENTED.
+	// All messages are stored or none. They have to be in one shard, as those of one key
+	// are, and have 1 MiB together, 128 bytes for each counted. When one is refused, the
+	// others are with BATCH_REFUSED. One that adds nothing, as its dedup id or unique key
+	// says, is as good as stored.
 	Atomic        bool `protobuf:"varint,3,opt,name=atomic,proto3" json:"atomic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

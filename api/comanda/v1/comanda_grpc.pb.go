@@ -48,7 +48,7 @@ const (
 type MessagesClient interface {
 	// Send stores messages. It answers after they are fsynced on a majority of
 	// their replicas. Each message has a result of its own, in order. Messages of
-	// one key keep the order of the call.
+	// one key keep the order of the call. With atomic all are stored or none.
 	Send(ctx context.Context, in *SendRequest, opts ...grpc.CallOption) (*SendResponse, error)
 	// Receive leases up to max messages and waits for the first one as long as
 	// wait says. At most one message of a key is in one answer.
@@ -233,7 +233,7 @@ func (c *messagesClient) RedriveMessages(ctx context.Context, in *RedriveMessage
 type MessagesServer interface {
 	// Send stores messages. It answers after they are fsynced on a majority of
 	// their replicas. Each message has a result of its own, in order. Messages of
-	// one key keep the order of the call.
+	// one key keep the order of the call. With atomic all are stored or none.
 	Send(context.Context, *SendRequest) (*SendResponse, error)
 	// Receive leases up to max messages and waits for the first one as long as
 	// wait says. At most one message of a key is in one answer.

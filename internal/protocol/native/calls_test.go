@@ -71,6 +71,10 @@ func TestCalls(t *testing.T) {
 			`{"results":[{"id":"00000010-0000-8000-8000-000000000001"},{"id":"00000010-0000-8000-8000-000000000002"}]}`,
 		},
 		{
+			"Messages/Send", &comandav1.SendRequest{Queue: "q", Atomic: true, Messages: []*comandav1.NewMessage{{Key: "k"}}},
+			`send atomic q ["" key=k type= delay=0s []]`, "",
+		},
+		{
 			"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q", Max: 5, Wait: durationpb.New(2 * time.Second), Lease: durationpb.New(time.Minute), Worker: "w"},
 			`receive q max=5 wait=2s lease=1m0s worker=w`,
 			`{"messages":[{"id":"00000010-0000-8000-8000-000000000001","token":"` + token + `","attempt":1,"body":"Ym9keQ==","fence":"9223372036854775809",` +
@@ -225,7 +229,6 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"Messages/Send", &comandav1.SendRequest{Queue: "q"}, "INVALID_ARGUMENT", "messages"},
 		{"Messages/Send", &comandav1.SendRequest{Queue: "q", Messages: make([]*comandav1.NewMessage, 1001)}, "INVALID_ARGUMENT", "1001 messages"},
-		{"Messages/Send", &comandav1.SendRequest{Queue: "q", Atomic: true, Messages: []*comandav1.NewMessage{{}}}, "UNIMPLEMENTED", "atomic"},
 		{"Messages/Send", send(&comandav1.NewMessage{Retry: &comandav1.Retry{Backoff: &comandav1.Backoff{Kind: 9}}}), "INVALID_ARGUMENT", "backoff kind 9"},
 		{"Messages/Send", send(&comandav1.NewMessage{DeliverAt: &timestamppb.Timestamp{Nanos: -1}}), "INVALID_ARGUMENT", "deliver_at"},
 		{"Messages/Send", send(&comandav1.NewMessage{Expires: &timestamppb.Timestamp{Seconds: 1 << 50}}), "INVALID_ARGUMENT", "expires"},

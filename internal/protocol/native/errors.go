@@ -38,6 +38,7 @@ var statuses = map[message.Code]struct {
 	message.Unavailable:       {codes.Unavailable, http.StatusServiceUnavailable},
 	message.NotFound:          {codes.NotFound, http.StatusNotFound},
 	message.Conflict:          {codes.Aborted, http.StatusConflict},
+	message.BatchRefused:      {codes.FailedPrecondition, http.StatusConflict},
 	message.NodeRemoved:       {codes.FailedPrecondition, http.StatusConflict},
 	message.SessionEnded:      {codes.FailedPrecondition, http.StatusConflict},
 	message.Unimplemented:     {codes.Unimplemented, http.StatusNotImplemented},

@@ -90,6 +90,14 @@ func (f *fake) seen() []string {
 }
 
 func (f *fake) Send(_ context.Context, queue string, msgs []message.New) ([]message.SendResult, error) {
+	return f.sends("send", queue, msgs)
+}
+
+func (f *fake) SendAtomic(_ context.Context, queue string, msgs []message.New) ([]message.SendResult, error) {
+	return f.sends("send atomic", queue, msgs)
+}
+
+func (f *fake) sends(verb, queue string, msgs []message.New) ([]message.SendResult, error) {
 	out := make([]message.SendResult, len(msgs))
 	var texts []string
 	for i, m := range msgs {
@@ -107,7 +115,7 @@ func (f *fake) Send(_ context.Context, queue string, msgs []message.New) ([]mess
 			out[i] = message.SendResult{Err: f.itemErr}
 		}
 	}
-	return out, f.called("send %s %s", queue, strings.Join(texts, " "))
+	return out, f.called("%s %s %s", verb, queue, strings.Join(texts, " "))
 }
 
 func (f *fake) Receive(ctx context.Context, queue string, o message.ReceiveOptions) ([]message.Delivery, error) {

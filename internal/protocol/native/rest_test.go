@@ -67,6 +67,11 @@ func TestEnvelopeSend(t *testing.T) {
 	if got := strings.Join(f.seen(), "\n"); code != http.StatusOK || got != want {
 		t.Errorf("%d %s: asked\n%s\nwant\n%s", code, answer, got, want)
 	}
+	f = newFake()
+	code, _ = do(t, f, "POST", "/v1/queues/q/messages", `{"atomic":true,"messages":[{"key":"k"}]}`, "Content-Type", "application/json")
+	if got := strings.Join(f.seen(), "\n"); code != http.StatusOK || got != `send atomic q ["" key=k type= delay=0s []]` {
+		t.Errorf("%d: asked %s", code, got)
+	}
 }
 
 // What a route does not know is refused, and no verb is asked.

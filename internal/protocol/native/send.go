@@ -9,9 +9,6 @@ import (
 
 // Send stores messages; each has a result of its own.
 func (s messages) Send(ctx context.Context, req *comandav1.SendRequest) (*comandav1.SendResponse, error) {
-	if err := unbuilt(unbuiltField{"atomic", req.GetAtomic()}); err != nil {
-		return nil, err
-	}
 	if err := checkCount("messages", len(req.GetMessages())); err != nil {
 		return nil, err
 	}
@@ -22,7 +19,7 @@ func (s messages) Send(ctx context.Context, req *comandav1.SendRequest) (*comand
 			return nil, err
 		}
 	}
-	results, err := s.send(ctx, req.GetQueue(), msgs)
+	results, err := s.send(ctx, req.GetQueue(), msgs, req.GetAtomic())
 	if err != nil {
 		return nil, err
 	}
@@ -39,8 +36,12 @@ func (s messages) Send(ctx context.Context, req *comandav1.SendRequest) (*comand
 	return resp, nil
 }
 
-func (s *Server) send(ctx context.Context, queue string, msgs []message.New) ([]message.SendResult, error) {
-	results, err := s.verbs.Send(ctx, queue, msgs)
+func (s *Server) send(ctx context.Context, queue string, msgs []message.New, atomic bool) ([]message.SendResult, error) {
+	send := s.verbs.Send
+	if atomic {
+		send = s.verbs.SendAtomic
+	}
+	results, err := send(ctx, queue, msgs)
 	if err != nil {
 		return nil, err
 	}

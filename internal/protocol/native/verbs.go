@@ -15,6 +15,8 @@ import (
 type Verbs interface {
 	// Send answers with one result a message, in order.
 	Send(ctx context.Context, queue string, msgs []message.New) ([]message.SendResult, error)
+	// SendAtomic stores all or none of them.
+	SendAtomic(ctx context.Context, queue string, msgs []message.New) ([]message.SendResult, error)
 	// Receive waits for a first message up to o.Wait. When ctx ends it hands out
 	// nothing.
 	Receive(ctx context.Context, queue string, o message.ReceiveOptions) ([]message.Delivery, error)
