@@ -85,7 +85,8 @@ func TestRedriveHasARate(t *testing.T) {
 	revived := func(after time.Duration) int {
 		t.Helper()
 		clk.Advance(after)
-		for again, err := true, error(nil); again; {
+		for again := true; again; {
+			var err error
 			if again, err = r.step(t.Context(), id); err != nil {
 				t.Fatal(err)
 			}
@@ -95,7 +96,7 @@ func TestRedriveHasARate(t *testing.T) {
 	}
 	begin := revived(0) // up to a second's worth
 	for i, want := range []int{0, 2, 5, 7} {
-		if got := revived(min(time.Duration(i), 1)*250*time.Millisecond) - begin; got > want+1 || got < want-1 {
+		if got := revived([]time.Duration{0, 250 * time.Millisecond}[min(i, 1)]) - begin; got > want+1 || got < want-1 {
 			t.Errorf("after %d quarters of a second %d are revived, want about %d", i, got, want)
 		}
 	}
