@@ -56,10 +56,16 @@ func (h held) Lease() time.Duration { return h.d.GetLease().AsDuration() }
 
 // ReceiveOptions say how many messages to take and how.
 type ReceiveOptions struct {
-	Max    int           // 1–1,000; default 1
-	Wait   time.Duration // for a first message: 0–60 s; default 0
-	Lease  time.Duration // 1 s–12 h; default 30 s
-	Worker string        // name in histories; default: the peer's address
+	Max int // 1–1,000; default 1
+	// MaxPerKey is how many messages of one key may come at once: 1–100; default 1.
+	// Handle them in their order, one after the other. One that is settled by anything
+	// but an ack, or whose lease ends, takes the later ones of its key with it: they are
+	// given back, and settling them fails with ErrFenced. To extend one is to extend
+	// those behind it.
+	MaxPerKey int
+	Wait      time.Duration // for a first message: 0–60 s; default 0
+	Lease     time.Duration // 1 s–12 h; default 30 s
+	Worker    string        // name in histories; default: the peer's address
 }
 
 // Delivery is a leased message that was received, to be settled by its methods
@@ -69,12 +75,12 @@ type Delivery struct {
 	client *Client
 }
 
-// Receive leases up to Max messages, at most one of a key. It waits for the
+// Receive leases up to Max messages, at most MaxPerKey of a key. It waits for the
 // first one as long as Wait says, and returns none, without an error, if none
 // comes.
 func (c *Client) Receive(ctx context.Context, queue string, o ReceiveOptions) ([]*Delivery, error) {
 	resp, err := c.messages.Receive(ctx, &comandav1.ReceiveRequest{
-		Queue: queue, Max: int32(o.Max), Wait: optional(o.Wait), Lease: optional(o.Lease), Worker: o.Worker,
+		Queue: queue, Max: int32(o.Max), MaxPerKey: int32(o.MaxPerKey), Wait: optional(o.Wait), Lease: optional(o.Lease), Worker: o.Worker,
 	})
 	if err != nil {
 		return nil, err

@@ -51,7 +51,7 @@ func NewCall(queueNumber uint32, o message.ReceiveOptions, groups int) *Call {
 	return &Call{
 		Queue: queueNumber, Worker: o.Worker, room: o.Max, ready: make(chan struct{}, 1),
 		closing: make(chan struct{}), alone: groups == 1,
-		Lease: queue.Lease{Queue: queueNumber, Worker: o.Worker, Length: o.Lease, MaxBytes: answerBytes / groups},
+		Lease: queue.Lease{Queue: queueNumber, Worker: o.Worker, Length: o.Lease, MaxBytes: answerBytes / groups, PerKey: o.PerKey},
 	}
 }
 

@@ -72,7 +72,12 @@ type grant struct {
 	line   *line
 	offers []queue.Offer
 	floors []queue.Floor
+	// How many more than offers may go out, and how many of each key in all.
+	extra, perKey int
 }
+
+// most is how many messages the grant may lease.
+func (gr *grant) most() int { return len(gr.offers) + gr.extra }
 
 // fillJob reads rows for a window.
 type fillJob struct {
@@ -97,6 +102,7 @@ func (g *Group) dispatch(l *line) {
 		var grants []grant
 		if reads == 0 && !l.granting {
 			grants = g.grants(l)
+			g.follow(l, grants)
 			l.granting = len(grants) > 0
 		}
 		g.mu.Unlock()
@@ -232,6 +238,7 @@ func (l *line) floors() (fs []queue.Floor) {
 func (g *Group) propose(gr *grant) {
 	c := gr.call.Lease
 	c.Items, c.Floors = queue.Refs(gr.offers), gr.floors
+	c.PerKey, c.Extra = gr.perKey, gr.extra
 	g.raft.Propose(replica.Command(c.Command()), func(result any, err error) {
 		r, _ := result.(queue.LeaseResult)
 		if err != nil {
@@ -246,9 +253,9 @@ func (g *Group) propose(gr *grant) {
 func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 	l, c := gr.line, gr.call
 	g.mu.Lock()
-	g.leasing -= len(gr.offers)
-	l.leasing -= len(gr.offers)
-	gr.worker.take(-len(gr.offers))
+	g.leasing -= gr.most()
+	l.leasing -= gr.most()
+	gr.worker.take(-gr.most())
 	current := g.leading && g.queues[l.number] == l
 	if current {
 		for i := range r.Leased {
@@ -276,7 +283,7 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 		err = nil // paused meanwhile: it waits on
 	}
 	g.mu.Unlock()
-	if !c.deliver(len(gr.offers), r.Leased, err) {
+	if !c.deliver(gr.most(), r.Leased, err) {
 		g.giveBack(c.Lease.Session.ID, r.Leased)
 	}
 	if room, _ := c.wants(); room && current {

@@ -66,6 +66,33 @@ func (g *Group) free(l *line) int {
 	return free
 }
 
+// follow lets calls that take several messages of a key have later ones of the keys that
+// they were given, as far as they have room left. What is offered goes first, so no key
+// waits for later messages of another one.
+func (g *Group) follow(l *line, grants []grant) {
+	for i := range grants {
+		gr, keys := &grants[i], 0
+		for _, o := range gr.offers {
+			if o.Key != 0 {
+				keys++
+			}
+		}
+		perKey := min(gr.call.Lease.PerKey, message.MaxPerKey)
+		if perKey <= 1 || keys == 0 {
+			continue
+		}
+		free := g.free(l)
+		if free <= 0 {
+			return
+		}
+		gr.extra = gr.call.reserve(min(keys*(perKey-1), free))
+		gr.perKey = min(perKey, 1+(gr.extra+keys-1)/keys)
+		g.leasing += gr.extra
+		l.leasing += gr.extra
+		gr.worker.take(gr.extra)
+	}
+}
+
 // pass is one round of grants.
 type pass struct {
 	line   *line

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
@@ -199,6 +200,7 @@ func Releases(session uint64, got []queue.Leased) []message.Settlement {
 	for i := range got {
 		ss[i] = message.Settlement{Token: message.Token{ID: got[i].ID, Place: got[i].Place, Fence: got[i].Fence, Session: session}, Action: message.Release}
 	}
+	slices.Reverse(ss) // later ones of a key first: an earlier one would take them with it
 	return ss
 }
 

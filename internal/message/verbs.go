@@ -23,6 +23,7 @@ type SettleResult struct {
 // ReceiveOptions say what a receiver takes.
 type ReceiveOptions struct {
 	Max     int           // 1 to MaxBatch
+	PerKey  int           // of one key, which are handled in order; 0 to MaxPerKey, 0: one
 	Wait    time.Duration // for a first message; 0 to MaxWait
 	Lease   time.Duration // MinLease to MaxLease; with a session 0: the leases last as long as it does
 	Worker  string        // in histories
@@ -33,6 +34,9 @@ type ReceiveOptions struct {
 func (o *ReceiveOptions) Check() error {
 	if o.Max < 1 || o.Max > MaxBatch {
 		return Errorf(InvalidArgument, "max is %d: want 1 to %d", o.Max, MaxBatch)
+	}
+	if o.PerKey < 0 || o.PerKey > MaxPerKey {
+		return Errorf(InvalidArgument, "max_per_key is %d: want 0 to %d", o.PerKey, MaxPerKey)
 	}
 	if o.Wait < 0 || o.Wait > MaxWait {
 		return Errorf(InvalidArgument, "wait is %s: want 0s to %s", o.Wait, MaxWait)

@@ -194,6 +194,9 @@ type Lease struct {
 	MaxBytes int
 	Items    []Ref
 	Floors   []Floor
+	// PerKey is how many messages of one key may go out, and Extra how many more than
+	// Items in all.
+	PerKey, Extra int
 }
 
 // Ref names a message as somebody saw it: Apply refuses it if it has changed.
@@ -262,7 +265,8 @@ func (x *Leased) At() message.ID {
 	return x.ID
 }
 
-// LeaseResult is the answer to a Lease. Of the first Looked items, those that
+// LeaseResult is the answer to a Lease: messages of Items, then the later ones of their
+// keys. Of the first Looked items, those that
 // are not leased had changed since they were chosen; the others were left alone
 // because of MaxBytes.
 type LeaseResult struct {
@@ -290,6 +294,9 @@ func (c *Lease) Command() Command {
 		b = append(b, byte(f.Cell), f.Priority)
 		b = binary.AppendUvarint(binary.AppendUvarint(b, f.Seq), f.Index)
 	}
+	if c.Extra > 0 {
+		b = putInt(putInt(b, int64(c.PerKey)), int64(c.Extra))
+	}
 	return Command{Head: b}
 }
 
@@ -303,6 +310,11 @@ func (c *Lease) decode(d *decoder) {
 	c.Floors = make([]Floor, d.count(4))
 	for i := range c.Floors {
 		c.Floors[i] = Floor{Cell: int(d.byte()), Priority: d.byte(), Seq: d.uint(), Index: d.uint()}
+	}
+	if len(d.b) > 0 {
+		if c.PerKey, c.Extra = int(d.int()), int(d.int()); c.PerKey < 1 || c.PerKey > message.MaxPerKey || c.Extra < 0 {
+			d.fail()
+		}
 	}
 }
 

@@ -27,7 +27,9 @@
 // (the line's row says both). One invariant carries this: a message has a ready
 // row exactly if it is ready, unkeyed or head of its line, and its key is not
 // locked. Whatever changes a line or a lock restores the invariant in the same
-// entry (offer, advance, withdraw). Where a queue lets later messages overtake one
+// entry (offer, advance, withdraw). A lease may take later messages of the line along, to
+// the same holder (batch.go); they are given back before an earlier one of them comes
+// back. Where a queue lets later messages overtake one
 // that failed, that one leaves the line until its next attempt is due.
 //
 // # Who chooses

@@ -33,10 +33,12 @@ func (m *Machine) lease(d *decoder) LeaseResult {
 			if c.MaxBytes -= int(x.answer()); c.MaxBytes < 0 && len(r.Leased) > 0 {
 				break // a first one goes out whatever its size
 			}
+			m.rows.SingleDelete(x.cell.space, m.keys.ready(x.turn(), ref.Seq, ref.Counter))
 			r.Leased = append(r.Leased, m.leaseOne(x, ref, &l))
 		}
 		r.Looked++
 	}
+	m.follow(q, &c, &l, &r)
 	m.pace(q, len(r.Leased))
 	for _, f := range c.Floors {
 		m.raiseFloor(q, f)
@@ -81,11 +83,10 @@ func (m *Machine) offered(q *queue, ref Ref) *stored {
 func (m *Machine) leaseOne(x *stored, ref Ref, l *lease) Leased {
 	c := x.cell
 	fence := m.next(c)
-	m.rows.SingleDelete(c.space, m.keys.ready(x.turn(), ref.Seq, ref.Counter))
 	m.buf = l.append(m.buf[:0])
 	m.rows.Set(c.space, m.keys.lease(x.Seq, fence), m.buf)
 	if x.keyed() {
-		m.lock(x, x.Seq)
+		m.lock(x)
 	}
 	if x.st != nil {
 		x.st.state, x.st.deadline = message.Leased, 0
@@ -142,13 +143,21 @@ func (m *Machine) raiseFloor(q *queue, f Floor) {
 // ended, it is the worker that failed.
 func (m *Machine) expireLeases(d *decoder) {
 	m.eachHeld(d, func(h *held) {
+		h = m.firstOver(h)
 		switch {
-		case h.lease.session != 0 && !m.live(&h.lease):
+		case m.lost(h):
 			m.lose(h)
-		case h.deadline() > 0 && h.deadline() <= m.meta.groupTime: // of a session, too, if it was to be cancelled
+		case m.overdue(h): // of a session, too, if it was to be cancelled
 			m.fail(h, failure{outcome: Expired, err: "lease expired", hasDelay: true})
 		}
 	})
+}
+
+// lost says that a lease's session has ended, overdue that its deadline has passed.
+func (m *Machine) lost(h *held) bool { return h.lease.session != 0 && !m.live(&h.lease) }
+
+func (m *Machine) overdue(h *held) bool {
+	return h.deadline() > 0 && h.deadline() <= m.meta.groupTime
 }
 
 // eachHeld visits those of a command's leases that still stand.
@@ -202,7 +211,7 @@ func (m *Machine) held(c *cell, seq, fence uint64) (*held, bool) {
 func (m *Machine) endLease(h *held) {
 	m.rows.SingleDelete(h.cell.space, m.keys.lease(h.Seq, h.fence))
 	if h.keyed() {
-		m.lock(h.stored, 0)
+		m.unlock(h.stored)
 	}
 	delete(h.cell.held, h.Seq)
 	h.cell.counts.Leased--

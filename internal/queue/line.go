@@ -9,15 +9,15 @@ import (
 )
 
 // line is the row of a key that has unsettled messages: who is first, and
-// whether one of them is leased. Those behind the first have key rows, so a key
+// which of them are leased, all in one batch to one holder. Those behind the first have key rows, so a key
 // with one message costs one row, and whether a message has its turn is one
 // look-up.
 type line struct {
 	cell   *cell
 	hash   message.KeyHash
-	first  uint64 // the lowest sequence number
-	locked uint64 // the leased message; 0: none
-	count  uint64 // messages in the line; 0: there is no row
+	first  uint64   // the lowest sequence number
+	locked []uint64 // the leased messages, in order; at most message.MaxPerKey
+	count  uint64   // messages in the line; 0: there is no row
 	dirty  bool
 }
 
@@ -25,15 +25,33 @@ type line struct {
 const maxLines = 1 << 14
 
 func (l *line) append(b []byte) []byte {
-	b = binary.AppendUvarint(binary.AppendUvarint(b, l.first), l.locked)
-	return binary.AppendUvarint(b, l.count)
+	b = binary.AppendUvarint(binary.AppendUvarint(b, l.first), l.holder())
+	b = binary.AppendUvarint(b, l.count)
+	for i := 1; i < len(l.locked); i++ {
+		b = binary.AppendUvarint(b, l.locked[i]-l.locked[i-1])
+	}
+	return b
+}
+
+// holder is the first of the leased messages; 0: none is.
+func (l *line) holder() uint64 {
+	if len(l.locked) == 0 {
+		return 0
+	}
+	return l.locked[0]
 }
 
 func readLine(rows Reader, k *keys, c *cell, h message.KeyHash) *line {
 	l := &line{cell: c, hash: h}
 	if row, ok := rows.Get(c.space, k.line(h)); ok {
 		d := decoder{b: row}
-		l.first, l.locked, l.count = d.uint(), d.uint(), d.uint()
+		l.first = d.uint()
+		if first := d.uint(); first != 0 {
+			l.locked = append(l.locked, first)
+		}
+		for l.count = d.uint(); len(d.b) > 0 && !d.bad; {
+			l.locked = append(l.locked, l.locked[len(l.locked)-1]+d.uint())
+		}
 		must(d.end("the row of a key"))
 	}
 	return l
@@ -127,10 +145,17 @@ func (m *Machine) depart(x *stored) {
 	}
 }
 
-// lock notes which message of a key is leased; 0: none.
-func (m *Machine) lock(x *stored, seq uint64) {
+// lock notes that a message is leased, the last of its key's that are.
+func (m *Machine) lock(x *stored) {
 	l := m.line(x.cell, x.Hash)
-	l.locked = seq
+	l.locked = append(l.locked, x.Seq)
+	m.touchLine(l)
+}
+
+// unlock notes that it is leased no more.
+func (m *Machine) unlock(x *stored) {
+	l := m.line(x.cell, x.Hash)
+	l.locked = slices.DeleteFunc(l.locked, func(seq uint64) bool { return seq == x.Seq })
 	m.touchLine(l)
 }
 
@@ -139,7 +164,7 @@ func (m *Machine) lock(x *stored, seq uint64) {
 // holder at a time.
 func (m *Machine) hasTurn(x *stored) bool {
 	l := m.line(x.cell, x.Hash)
-	return l.locked == 0 && l.first == x.Seq
+	return len(l.locked) == 0 && l.first == x.Seq
 }
 
 // offer makes a message that is ready available, unless it has to wait for
@@ -156,7 +181,7 @@ func (m *Machine) offer(x *stored) {
 // others waiting: the line is in send order.
 func (m *Machine) advance(c *cell, h message.KeyHash) {
 	l := m.line(c, h)
-	if l.count == 0 || l.locked != 0 {
+	if l.count == 0 || len(l.locked) > 0 {
 		return
 	}
 	if x, ok := m.load(c, l.first); ok && x.state(m.rows, &m.keys) == message.Ready {
@@ -169,7 +194,7 @@ func (m *Machine) advance(c *cell, h message.KeyHash) {
 // unless it is leased.
 func (m *Machine) rejoin(x *stored) {
 	l := m.line(x.cell, x.Hash)
-	if l.count > 0 && l.locked == 0 && x.Seq < l.first {
+	if l.count > 0 && len(l.locked) == 0 && x.Seq < l.first {
 		if y, ok := m.load(x.cell, l.first); ok && y.state(m.rows, &m.keys) == message.Ready {
 			m.withdraw(y)
 		}

@@ -131,14 +131,9 @@ func (w *trial) release(t *rapid.T) {
 	tok := rapid.SampledFrom(w.tokens).Draw(t, "token")
 	w.apply(t, (&queue.ReleaseLeases{Queue: 1, Leases: []queue.LeaseRef{{Cell: tok.ID.Point().Cell(), Seq: tok.ID.Seq(), Fence: tok.Fence}}}).Command())
 	if w.current[tok.ID] == tok {
-		delete(w.current, tok.ID)
 		k := w.messages[tok.ID]
-		if k.state, k.back = message.Ready, true; w.overdue(k) {
-			k.state = w.lapsed()
-		}
-		if k.cancelling {
-			k.state = message.Cancelled
-		}
+		w.freeLater(k)
+		w.freed(k)
 	}
 }
 

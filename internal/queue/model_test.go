@@ -253,6 +253,9 @@ func (w *trial) lease(t *rapid.T) {
 	w.stale = w.stale[max(0, len(w.stale)-20):]
 	session, refused := w.pickSession(t)
 	c := queue.Lease{Queue: 1, Worker: "w", Session: session, Length: 2 * time.Second, Items: picked, MaxBytes: rapid.SampledFrom([]int{1, 1 << 20}).Draw(t, "bytes")}
+	if rapid.Bool().Draw(t, "several of a key") {
+		c.PerKey, c.Extra = rapid.IntRange(1, 3).Draw(t, "per key"), rapid.IntRange(1, 3).Draw(t, "extra")
+	}
 	// As a leader does: it finds the first row of a cell and tells it with some
 	// later lease.
 	if all := w.offers(); len(all) > 0 && all[0].Tenant == 0 && rapid.Bool().Draw(t, "scan") {
@@ -268,8 +271,17 @@ func (w *trial) lease(t *rapid.T) {
 	if r.Err == nil && session.ID != 0 {
 		w.attached(session)
 	}
+	batch := map[string]int{}
 	for _, x := range r.Leased {
-		w.leased(t, x, session)
+		w.leased(t, x, session, batch)
+	}
+	if extra := len(r.Leased) - len(picked); extra > c.Extra {
+		t.Fatalf("%d messages more than the %d that were chosen were leased, with %+v", extra, len(picked), c)
+	}
+	for key, n := range batch {
+		if n > max(c.PerKey, 1) {
+			t.Fatalf("%d messages of key %q were leased, with %+v", n, key, c)
+		}
 	}
 	for _, k := range w.order {
 		// Who is asked for after its time ends at once.
@@ -281,7 +293,7 @@ func (w *trial) lease(t *rapid.T) {
 }
 
 // leased checks the promises at the moment of a lease.
-func (w *trial) leased(t *rapid.T, x queue.Leased, session queue.Session) {
+func (w *trial) leased(t *rapid.T, x queue.Leased, session queue.Session, batch map[string]int) {
 	k := w.messages[x.ID]
 	if w.overdue(k) {
 		t.Fatalf("%s was handed out after its time", k.name)
@@ -296,12 +308,15 @@ func (w *trial) leased(t *rapid.T, x queue.Leased, session queue.Session) {
 		if o == k || o.key == "" || o.key != k.key {
 			continue
 		}
-		if o.state == message.Leased {
+		if o.state == message.Leased && (batch[k.key] == 0 || o.id.Seq() > k.id.Seq()) {
 			t.Fatalf("two messages of one key are leased: %s and %s", o.name, k.name)
 		}
 		if o.goesBefore(k) {
 			t.Fatalf("%s was handed out before %s, which is %s", k.name, o.name, o.state)
 		}
+	}
+	if k.key != "" {
+		batch[k.key]++
 	}
 	tok := message.Token{ID: x.ID, Fence: x.Fence, Session: session.ID}
 	for _, old := range w.tokens {
@@ -350,6 +365,9 @@ func (w *trial) settle(t *rapid.T) {
 			continue
 		}
 		delete(w.current, s.Token.ID)
+		if s.Action != message.Ack {
+			w.freeLater(k)
+		}
 		if k.cancelling {
 			if r.State != message.Cancelled && s.Action != message.Ack {
 				t.Fatalf("%s was to be cancelled and is %s", k.name, r.State)
@@ -372,6 +390,27 @@ func (w *trial) settle(t *rapid.T) {
 			}
 		}
 		k.aside = s.Action == message.Nack && k.state == message.Scheduled && w.skip
+	}
+}
+
+// freeLater takes in that k came back, not done: later messages of its key that were
+// leased with it are given back.
+func (w *trial) freeLater(k *known) {
+	for _, o := range w.order {
+		if k.key != "" && o.key == k.key && o.id.Seq() > k.id.Seq() && o.state == message.Leased {
+			w.freed(o)
+		}
+	}
+}
+
+// freed takes in that a lease ended without a failed attempt.
+func (w *trial) freed(k *known) {
+	delete(w.current, k.id)
+	if k.state, k.back = message.Ready, true; w.overdue(k) {
+		k.state = w.lapsed()
+	}
+	if k.cancelling {
+		k.state = message.Cancelled
 	}
 }
 
@@ -404,6 +443,10 @@ func (w *trial) time(t *rapid.T) {
 	// What became of them is in the rows; that it may be so is checked here.
 	for _, k := range w.order {
 		d, ok := queue.Show(w.rows, k.id)
+		if k.state == message.Leased && (!ok || d.State != message.Leased) {
+			// Those behind it of its key were given back before.
+			w.freeLater(k)
+		}
 		if w.waits(k) && w.overdue(k) {
 			if w.mayEnd(t, k); w.waits(k) {
 				t.Fatalf("%s is %s after its time", k.name, k.state)

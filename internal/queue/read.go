@@ -486,8 +486,8 @@ func blocker(rows Reader, c *cell, d *Detail) *Blocker {
 	var k keys
 	l := readLine(rows, &k, c, d.Hash)
 	first := l.first
-	if l.locked != 0 {
-		first = l.locked
+	if holder := l.holder(); holder != 0 {
+		first = holder
 	}
 	x, ok := load(rows, &k, c, first)
 	if !ok || first == d.Seq {

@@ -17,6 +17,7 @@ type failure struct {
 
 // fail counts a failed attempt: the message is tried again later, or is dead.
 func (m *Machine) fail(h *held, f failure) message.State {
+	m.giveBackLater(h)
 	if h.cancelling() {
 		return m.cancelHeld(h, f.outcome, f.err)
 	}

@@ -194,6 +194,7 @@ func (m *Machine) forgetAll(d *decoder) {
 // lose gives back what a worker held that is gone. Others may have it at once:
 // it was not the message that failed, unless it takes every worker with it.
 func (m *Machine) lose(h *held) {
+	m.giveBackLater(h)
 	if h.cancelling() {
 		m.cancelHeld(h, WorkerLost, "")
 		return

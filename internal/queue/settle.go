@@ -41,16 +41,25 @@ func (m *Machine) settleOne(s *settlement) message.SettleResult {
 		if s.session != 0 {
 			return message.SettleResult{State: message.Leased} // it has no deadline
 		}
-		st := h.stand()
-		if st.cancelling {
+		if h.cancelling() {
 			return message.SettleResult{State: message.Leased, Err: message.Errorf(message.CancelRequested, "message %s is to be cancelled: stop working on it and give it back", s.at)}
 		}
-		st.deadline = m.meta.groupTime + s.lease
-		m.save(h.stored)
-		m.effect(Effect{Kind: LeaseSet, Queue: c.queue.number, Ref: h.ref(), Fence: h.fence, At: st.deadline})
+		m.extend(h, m.meta.groupTime+s.lease)
+		for _, x := range m.later(h) {
+			if !x.cancelling() && x.deadline() < h.deadline() {
+				m.extend(x, h.deadline()) // they are not begun before h is done
+			}
+		}
 		return message.SettleResult{State: message.Leased}
 	}
 	return message.SettleResult{Err: message.Errorf(message.InvalidArgument, "a settlement has no action")}
+}
+
+// extend sets a lease's deadline.
+func (m *Machine) extend(h *held, deadline int64) {
+	h.stand().deadline = deadline
+	m.save(h.stored)
+	m.effect(Effect{Kind: LeaseSet, Queue: h.cell.queue.number, Ref: h.ref(), Fence: h.fence, At: deadline})
 }
 
 // refuse says why a token no longer settles anything.
@@ -101,10 +110,16 @@ func (m *Machine) end(x *stored, f *finished, last Attempt) {
 
 // release gives a message back without counting an attempt.
 func (m *Machine) release(h *held, delay int64) message.State {
+	m.giveBackLater(h)
+	return m.giveBack(h, delay, "")
+}
+
+// giveBack does so with one message; why says what it had nothing to do with.
+func (m *Machine) giveBack(h *held, delay int64, why string) message.State {
 	if h.cancelling() {
-		return m.cancelHeld(h, Released, "")
+		return m.cancelHeld(h, Released, why)
 	}
-	h.stand().remember(m.attempt(h, Released, ""))
+	h.stand().remember(m.attempt(h, Released, why))
 	m.endLease(h)
 	return m.back(h.stored, delay)
 }

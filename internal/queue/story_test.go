@@ -170,6 +170,8 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		d.MaybeScanArgs(t, "worker", &c.Worker)
 		limit := 1
 		d.MaybeScanArgs(t, "max", &limit)
+		d.MaybeScanArgs(t, "per-key", &c.PerKey)
+		d.MaybeScanArgs(t, "extra", &c.Extra)
 		for n := range message.Cells {
 			c.Items = append(c.Items, queue.Refs(everyOffer(w.rows, n))...)
 		}

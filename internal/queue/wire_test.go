@@ -21,6 +21,8 @@ func everyCommand() map[string]queue.Command {
 		{Cell: 2, TenantHash: 7, New: message.New{Priority: 9, DedupID: "d", Tenant: "t", Key: "k", UniqueKey: "u", OnConflict: message.ConflictExisting, DeliverAt: time.UnixMilli(77), Expires: time.UnixMilli(78), Retry: &message.Retry{MaxAttempts: 2, Backoff: message.Backoff{Kind: message.BackoffList, List: []time.Duration{time.Second, time.Minute}}}}},
 	}}
 	lease := queue.Lease{Queue: 1, Worker: "w", Session: queue.Session{ID: 7, Incarnation: 8, CatalogVersion: 9}, Length: time.Second, MaxBytes: 100, Items: []queue.Ref{{Cell: 1, Seq: 2}}, Floors: []queue.Floor{{Cell: 1, Seq: 2, Index: 3}}}
+	several := lease
+	several.PerKey, several.Extra = 3, 2
 	id := message.NewID(1, message.CellPoint(1), 2)
 	settle := queue.Settle{Settlements: []message.Settlement{{Token: message.Token{ID: id, Fence: 3, Session: 7}, Action: message.Nack, Error: "boom", HasDelay: true, Delay: time.Second}}}
 	refs := []queue.LeaseRef{{Cell: 1, Seq: 2, Fence: 3}}
@@ -28,6 +30,7 @@ func everyCommand() map[string]queue.Command {
 		"configure":      configure.Command(),
 		"send":           send.Command(),
 		"lease":          lease.Command(),
+		"lease several":  several.Command(),
 		"settle":         settle.Command(),
 		"expire":         (&queue.Expire{Queue: 1, Leases: refs}).Command(),
 		"release leases": (&queue.ReleaseLeases{Queue: 1, Leases: refs}).Command(),

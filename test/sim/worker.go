@@ -54,7 +54,7 @@ func (k *worker) trust(length time.Duration) time.Duration {
 }
 
 func (k *worker) receive(p *process, own *life, queue string) {
-	o := message.ReceiveOptions{Max: 1 + k.r.IntN(4), Wait: time.Duration(k.r.Int64N(int64(2 * time.Second))), Worker: k.name}
+	o := message.ReceiveOptions{Max: 1 + k.r.IntN(4), Wait: time.Duration(k.r.Int64N(int64(2 * time.Second))), Worker: k.name, PerKey: k.r.IntN(4)}
 	if own != nil {
 		o.Session = own.ref
 	} else {
@@ -107,13 +107,15 @@ func (k *worker) handle(got []message.Delivery, hold []*holding) {
 			action = message.Release
 		case x == 5:
 			action = message.Reject
-		case x == 6 && k.session == nil:
-			k.w.tally.drop(h)
-			continue // forgotten: the lease ends by itself
 		}
 		if lines[h.line] {
 			k.w.tally.drop(h)
 			continue
+		}
+		if k.session == nil && k.r.IntN(30) == 0 {
+			lines[h.line] = h.line != ""
+			k.w.tally.drop(h)
+			continue // forgotten: the lease ends by itself, and so do those behind it
 		}
 		if action != message.Ack && h.line != "" {
 			lines[h.line] = true

@@ -1030,7 +1030,12 @@ type ReceiveRequest struct {
 	// The lease's length: 1 s–12 h, default 30 s.
 	Lease *durationpb.Duration `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
 	// The receiver's name in histories; default: the peer's address.
-	Worker        string `protobuf:"bytes,5,opt,name=worker,proto3" json:"worker,omitempty"`
+	Worker string `protobuf:"bytes,5,opt,name=worker,proto3" json:"worker,omitempty"`
+	// How many messages of one key may be in the answer: 1–100, default 1. They are to be
+	// handled in their order, one after the other. When one of them is settled by
+	// anything but an ack, or its lease ends, the later ones of its key are given back:
+	// their tokens settle nothing. To extend one is to extend those behind it.
+	MaxPerKey     int32 `protobuf:"varint,6,opt,name=max_per_key,json=maxPerKey,proto3" json:"max_per_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1098,6 +1103,13 @@ func (x *ReceiveRequest) GetWorker() string {
 		return x.Worker
 	}
 	return ""
+}
+
+func (x *ReceiveRequest) GetMaxPerKey() int32 {
+	if x != nil {
+		return x.MaxPerKey
+	}
+	return 0
 }
 
 // Delivery is a leased message.
@@ -7521,13 +7533,14 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x11.comanda.v1.ErrorR\x05error\x12\x1a\n" +
 	"\bexisting\x18\x03 \x01(\bR\bexisting\"@\n" +
 	"\fSendResponse\x120\n" +
-	"\aresults\x18\x01 \x03(\v2\x16.comanda.v1.SendResultR\aresults\"\xb0\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x16.comanda.v1.SendResultR\aresults\"\xd0\x01\n" +
 	"\x0eReceiveRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\x05R\x03max\x12-\n" +
 	"\x04wait\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12/\n" +
 	"\x05lease\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x16\n" +
-	"\x06worker\x18\x05 \x01(\tR\x06worker\"\xea\x03\n" +
+	"\x06worker\x18\x05 \x01(\tR\x06worker\x12\x1e\n" +
+	"\vmax_per_key\x18\x06 \x01(\x05R\tmaxPerKey\"\xea\x03\n" +
 	"\bDelivery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x10\n" +

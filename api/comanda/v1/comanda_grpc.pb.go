@@ -51,7 +51,7 @@ type MessagesClient interface {
 	// one key keep the order of the call. With atomic all are stored or none.
 	Send(ctx context.Context, in *SendRequest, opts ...grpc.CallOption) (*SendResponse, error)
 	// Receive leases up to max messages and waits for the first one as long as
-	// wait says. At most one message of a key is in one answer.
+	// wait says. At most one message of a key is in one answer, unless max_per_key is more.
 	Receive(ctx context.Context, in *ReceiveRequest, opts ...grpc.CallOption) (*ReceiveResponse, error)
 	// Settle ends or changes many leases, with a result for each, in order.
 	Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error)
@@ -236,7 +236,7 @@ type MessagesServer interface {
 	// one key keep the order of the call. With atomic all are stored or none.
 	Send(context.Context, *SendRequest) (*SendResponse, error)
 	// Receive leases up to max messages and waits for the first one as long as
-	// wait says. At most one message of a key is in one answer.
+	// wait says. At most one message of a key is in one answer, unless max_per_key is more.
 	Receive(context.Context, *ReceiveRequest) (*ReceiveResponse, error)
 	// Settle ends or changes many leases, with a result for each, in order.
 	Settle(context.Context, *SettleRequest) (*SettleResponse, error)

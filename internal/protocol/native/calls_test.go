@@ -80,6 +80,7 @@ func TestCalls(t *testing.T) {
 			`{"messages":[{"id":"00000010-0000-8000-8000-000000000001","token":"` + token + `","attempt":1,"body":"Ym9keQ==","fence":"9223372036854775809",` +
 				`"sent_at":"2026-11-24T12:00:00Z","queue":"q","deliveries":1,"lease":"30s"}]}`,
 		},
+		{"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q", MaxPerKey: 7}, `receive q max=1 wait=0s lease=30s worker=bufconn per key=7`, ""},
 		{"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q"}, `receive q max=1 wait=0s lease=30s worker=bufconn`, ""},
 		{
 			"Messages/Settle", &comandav1.SettleRequest{Settlements: []*comandav1.Settlement{

@@ -119,7 +119,11 @@ func (f *fake) sends(verb, queue string, msgs []message.New) ([]message.SendResu
 }
 
 func (f *fake) Receive(ctx context.Context, queue string, o message.ReceiveOptions) ([]message.Delivery, error) {
-	if err := f.called("receive %s max=%d wait=%s lease=%s worker=%s", queue, o.Max, o.Wait, o.Lease, o.Worker); err != nil {
+	text := fmt.Sprintf("receive %s max=%d wait=%s lease=%s worker=%s", queue, o.Max, o.Wait, o.Lease, o.Worker)
+	if o.PerKey != 0 {
+		text += fmt.Sprintf(" per key=%d", o.PerKey)
+	}
+	if err := f.called("%s", text); err != nil {
 		return nil, err
 	}
 	if f.waitingPanics && o.Wait > 0 {

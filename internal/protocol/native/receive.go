@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -30,6 +31,7 @@ func (s messages) Receive(ctx context.Context, req *comandav1.ReceiveRequest) (*
 	}
 	ds, err := s.verbs.Receive(ctx, req.GetQueue(), message.ReceiveOptions{
 		Max:    orDefault(req.GetMax(), 1),
+		PerKey: int(req.GetMaxPerKey()),
 		Wait:   wait,
 		Lease:  lease,
 		Worker: workerName(ctx, req.GetWorker()),
@@ -53,7 +55,7 @@ func (s *Server) release(ctx context.Context, ds []message.Delivery) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	batch := make([]message.Settlement, 0, len(ds))
-	for _, d := range ds {
+	for _, d := range slices.Backward(ds) { // later ones of a key first: an earlier one would take them with it
 		token, err := s.verbs.OpenToken(d.Token)
 		if err != nil {
 			s.log.ErrorContext(ctx, "a token of our own does not open", "message", d.ID.String(), "error", err)
