@@ -54,7 +54,7 @@ func (k *worker) trust(length time.Duration) time.Duration {
 }
 
 func (k *worker) receive(p *process, own *life, queue string) {
-	o := message.ReceiveOptions{Max: 1 + k.r.IntN(4), Wait: time.Duration(k.r.Int64N(int64(2 * time.Second))), Worker: k.name, PerKey: k.r.IntN(4)}
+	o := message.ReceiveOptions{Max: 1 + k.r.IntN(4), Wait: time.Duration(k.r.Int64N(int64(2 * time.Second))), Worker: k.name, PerKey: k.r.IntN(6)}
 	if own != nil {
 		o.Session = own.ref
 	} else {
