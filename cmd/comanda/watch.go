@@ -54,8 +54,12 @@ func watched(last, q *comandav1.Queue, since time.Duration) object {
 	o := object{
 		{"at", time.Now().UTC().Format(time.RFC3339)},
 		{"name", q.GetName()},
-		{"ready", n.GetReady()}, {"scheduled", n.GetScheduled()}, {"leased", n.GetLeased()}, {"dead", n.GetDead()},
-		{"oldest_age", q.GetOldestAge().AsDuration().Truncate(time.Millisecond).String()}, {"receivers", q.GetReceivers()},
+		{"ready", n.GetReady()},
+		{"scheduled", n.GetScheduled()},
+		{"leased", n.GetLeased()},
+		{"dead", n.GetDead()},
+		{"oldest_age", q.GetOldestAge().AsDuration().Truncate(time.Millisecond).String()},
+		{"receivers", q.GetReceivers()},
 	}
 	if last == nil || since <= 0 {
 		return o

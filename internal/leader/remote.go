@@ -82,7 +82,7 @@ func (e *Elsewhere) unlessFollowed(ctx context.Context, group, node uint64) (_ c
 	ctx, cancel := context.WithCancelCause(ctx)
 	was := e.Leads(group)
 	var look *time.Timer
-	look = time.AfterFunc(lookEvery, func() {
+	look = time.AfterFunc(lookEvery, func() { //nolint:forbidigo // it bounds a wait, as deadlines of contexts do
 		// What is known here may be older than what led to that node.
 		if leads := e.Leads(group); leads != 0 && leads != node && leads != was {
 			cancel(message.Errorf(message.UnknownOutcome, "node %d leads group %d by now", leads, group))

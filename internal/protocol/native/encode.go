@@ -11,22 +11,6 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// unbuilt refuses the first of the named fields that is set: it has a place in
-// the contract, and no code yet.
-func unbuilt(fields ...unbuiltField) error {
-	for _, f := range fields {
-		if f.set {
-			return message.Errorf(message.Unimplemented, "%s is not built yet: leave it out", f.name)
-		}
-	}
-	return nil
-}
-
-type unbuiltField struct {
-	name string
-	set  bool
-}
-
 // durationOf reads a duration, or takes unset if there is none.
 func durationOf(field string, d *durationpb.Duration, unset time.Duration) (time.Duration, error) {
 	if d == nil {
