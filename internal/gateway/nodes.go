@@ -24,11 +24,12 @@ func (g *Gateway) Server(ctx context.Context) (message.ServerInfo, error) {
 		}
 		leading, _ := g.members(ctx, group.ID)
 		gi := message.GroupInfo{
-			Group: group.ID, Leader: leading, WantedVoters: group.Voters(), AliveVoters: aliveVoters(v, group),
+			Group: group.ID, Leader: leading, WantedVoters: group.Voters(), AliveVoters: aliveVoters(v, group, group.Confirmed.Voters),
 			Voters: len(group.Confirmed.Voters), Learners: len(group.Confirmed.Learners),
 		}
 		if st, ok := g.o.Status(ctx, group.ID); ok {
 			gi.Term, gi.Applied, gi.Voters, gi.Learners = st.Term, st.Applied, len(st.Voters), len(st.Learners)
+			gi.AliveVoters = aliveVoters(v, group, st.Voters)
 		}
 		info.Voters = gi.Voters
 		info.Groups = append(info.Groups, gi)
@@ -36,11 +37,13 @@ func (g *Gateway) Server(ctx context.Context) (message.ServerInfo, error) {
 	return info, nil
 }
 
-// aliveVoters counts the replicas that vote now, on nodes that are alive. One that
-// is to take the place of another votes only after it has caught up.
-func aliveVoters(v *catalog.View, group *catalog.Group) (alive int) {
+// aliveVoters counts the replicas among those that vote now that are on nodes that
+// are alive. One that is to take the place of another votes only after it has caught
+// up. What the catalog has confirmed is older than what a replica here knows, and
+// empty until the group's first leader has reported.
+func aliveVoters(v *catalog.View, group *catalog.Group, voters []uint64) (alive int) {
 	for _, r := range group.Replicas {
-		if n, ok := v.Node(r.Node); ok && slices.Contains(group.Confirmed.Voters, r.ID) && n.State == catalog.Alive {
+		if n, ok := v.Node(r.Node); ok && slices.Contains(voters, r.ID) && n.State == catalog.Alive {
 			alive++
 		}
 	}

@@ -55,7 +55,7 @@ func (n *Node) listenPeers(ctx context.Context) (net.Listener, error) {
 	if l == nil {
 		var err error
 		if l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", n.config.ClusterListen); err != nil {
-			return nil, fmt.Errorf("listen on %s for other nodes: %w; is another server running? give this one another --cluster-listen", n.config.ClusterListen, err)
+			return nil, fmt.Errorf("listen on %s for other nodes: %w; is another server running? give this one another --cluster-listen, or another --listen: without it the next port is taken", n.config.ClusterListen, err)
 		}
 	}
 	if n.config.Advertise == "" {
