@@ -3,9 +3,9 @@
 // a request, calls one verb and encodes the answer; what a verb means is decided
 // behind Verbs.
 //
-// What the contract has a place for but the server can't do yet is refused with
-// UNIMPLEMENTED, and what the contract does not know is refused with
-// INVALID_ARGUMENT: nothing that a client asked for is silently ignored.
+// What the contract does not know is refused, a field or header with
+// INVALID_ARGUMENT and a call with UNIMPLEMENTED: nothing that a client asked for is
+// silently ignored.
 //
 // Every request passes the check of Host and Origin (host.go) and a recover
 // (server.go) before anything else happens.
