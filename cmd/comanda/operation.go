@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -45,7 +46,7 @@ func newShardMove(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return p.one(objectOf(o), "id")
+				return p.one(operationObject(o, p), "id")
 			})
 		},
 	}
@@ -88,6 +89,16 @@ func ended(ctx context.Context, c *client.Client, o *comandav1.Operation, end <-
 		}
 		o = now
 	}
+}
+
+// operationObject is an operation; a person sees counts only where something is
+// counted.
+func operationObject(o *comandav1.Operation, p printer) object {
+	all := objectOf(o)
+	if p.format != "table" || o.GetKind() == "redrive" {
+		return all
+	}
+	return slices.DeleteFunc(all, func(f field) bool { return f.name == "chosen" || f.name == "redriven" || f.name == "skipped" })
 }
 
 func newOperation(a *app) *cobra.Command {
@@ -135,7 +146,7 @@ func newOperationOne(a *app, verb, short string, ask func(*client.Client, contex
 				if err != nil {
 					return err
 				}
-				return p.one(objectOf(o), "id")
+				return p.one(operationObject(o, p), "id")
 			})
 		},
 	}
