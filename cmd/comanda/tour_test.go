@@ -26,7 +26,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the commands of docs/tour.
 const (
 	tourFile = "../../docs/tour.md"
 	// tourLimit is how long one command may take.
-	tourLimit = time.Minute
+	tourLimit = 2 * time.Minute
 	tourMark  = "== the command ended with "
 )
 
