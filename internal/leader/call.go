@@ -64,10 +64,10 @@ func (c *Call) Collect(ctx context.Context) ([]queue.Leased, *message.Error) {
 	case <-c.ready:
 	case <-ctx.Done():
 	}
+	c.close() // before it leaves: else it might be sent to wait again in between
 	for _, at := range c.places() {
 		at.Leave(c)
 	}
-	c.close()
 	soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerWithin)
 	defer cancel()
 	for {
@@ -157,6 +157,16 @@ func (c *Call) places() []place {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.at)
+}
+
+// waitOn lets the groups look again that the call waits at, if it still does: they
+// may have had something while it had no room.
+func (c *Call) waitOn() {
+	if room, _ := c.wants(); room {
+		for _, at := range c.places() {
+			at.Wait(c)
+		}
+	}
 }
 
 // deliver ends a reservation of n with what became of it. taken is false if it

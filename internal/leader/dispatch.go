@@ -36,6 +36,10 @@ func (g *Group) Wait(c *Call) {
 		c.deliver(0, nil, message.Errorf(message.ResourceExhausted, "%d receivers wait for this queue already", maxCalls))
 		return
 	}
+	if _, over := c.wants(); over {
+		g.mu.Unlock()
+		return // nothing would take it out again
+	}
 	now := g.clock.Now()
 	l.workers.get(c.Worker, now).wait(c, now)
 	g.mu.Unlock()
@@ -167,7 +171,7 @@ func (l *line) searches() (searches []searchJob) {
 	}
 	for _, c := range l.cells {
 		if t := c.turns; t.wantsSearch() {
-			t.searching, t.missed = true, false
+			t.searching, t.missed = true, t.missed && t.end != nil
 			searches = append(searches, searchJob{c, t, t.end, maxTurns - len(t.by)})
 		}
 	}
@@ -287,12 +291,8 @@ func (g *Group) granted(gr *grant, r *queue.LeaseResult, full bool) {
 		g.giveBack(c.Lease.Session.ID, r.Leased)
 	}
 	if room, _ := c.wants(); room && current {
-		// Nothing came of it. Other groups may have had something meanwhile, and
-		// saw no room.
-		for _, at := range c.places() {
-			at.Wait(c)
-		}
-	} else if current && len(gr.offers) > 0 && (r.Err != nil || r.Looked < len(gr.offers)) {
+		c.waitOn() // nothing came of it
+	} else if current && len(r.Leased) < len(gr.offers) {
 		g.dispatch(l)
 	}
 }

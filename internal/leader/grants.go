@@ -38,6 +38,7 @@ func (g *Group) grants(l *line) []grant {
 		w, n := p.choose(key)
 		if w == nil {
 			l.beckon(l.available())
+			g.beckonAgain(l)
 			break
 		}
 		n = p.give(w, key, min(n, free))

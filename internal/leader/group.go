@@ -44,6 +44,7 @@ type Group struct {
 	awaits    awaits // who waits for the end of a message
 	outbox    outbox
 	postponed []*line // see postpone
+	beckons   []*line // see beckonAgain
 	leasing   int     // messages in leases that are proposed
 	limit     int     // of messages that are leased or leasing
 	// recordAt is when the catalog may be told again that could not record it all,
@@ -72,6 +73,7 @@ type line struct {
 	active    *worker          // assign single: the one that gets them
 	granting  bool             // somebody proposes leases of it; see dispatch
 	postponed bool             // nothing of it goes out until the next Tick; see postpone
+	beckons   bool             // others are told with the next Tick; see beckonAgain
 }
 
 type cell struct {
@@ -110,7 +112,7 @@ func (g *Group) forget() {
 	g.proposed = map[uint32]uint64{}
 	g.awaits.wakeQueue(0)
 	g.awaits = awaits{by: map[leaseKey][]chan struct{}{}}
-	g.postponed = nil
+	g.postponed, g.beckons = nil, nil
 	g.recordAt, g.recordPause = time.Time{}, 0
 }
 

@@ -69,8 +69,8 @@ func (g *Group) sendOutbox() {
 	view.Close()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.term != term {
-		return
+	if !g.leading || g.term != term {
+		return // what is begun now would still be on its way for the next leader here
 	}
 	for from, lines := range found {
 		if len(lines) > 0 {

@@ -50,6 +50,16 @@ func (g *Group) peek(ctx context.Context, number uint32, name string) error {
 	return nil
 }
 
+// beckonAgain has a line looked at with the next Tick. Those who were told to come
+// may be gone by now, or have got something elsewhere: then others are told. The lock
+// is held.
+func (g *Group) beckonAgain(l *line) {
+	if !l.beckons && len(l.peeks) > 0 {
+		l.beckons = true
+		g.beckons = append(g.beckons, l)
+	}
+}
+
 // beckon lets the first n of those who peek come. The lock is held.
 func (l *line) beckon(n int) {
 	n = min(n, len(l.peeks))

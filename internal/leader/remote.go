@@ -230,6 +230,7 @@ func (r *Remote) serve(c *Call) {
 		if err != nil {
 			return
 		}
+		c.waitOn()
 	}
 }
 

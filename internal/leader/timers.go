@@ -238,10 +238,10 @@ func (g *Group) Tick() {
 		expired = append(expired, d)
 	}
 	wake, timed := g.wakeable(now)
-	postponed := g.postponed
-	g.postponed = nil
-	for _, l := range postponed {
-		l.postponed = false
+	again := slices.Concat(g.postponed, g.beckons)
+	g.postponed, g.beckons = nil, nil
+	for _, l := range again {
+		l.postponed, l.beckons = false, false
 	}
 	g.mu.Unlock()
 	g.proposeAll(settings)
@@ -255,7 +255,7 @@ func (g *Group) Tick() {
 	for _, w := range wake {
 		g.wake(w)
 	}
-	for _, l := range postponed {
+	for _, l := range again {
 		g.dispatch(l)
 	}
 	g.sendOutbox()

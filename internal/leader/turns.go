@@ -25,8 +25,8 @@ type turns struct {
 	// that others come to be known: end is the last one found; nil: look from the first.
 	over bool
 	end  *queue.Turn
-	// searching: rows are being looked through. missed: since it began, a turn was
-	// let go or not taken.
+	// searching: rows are being looked through. missed: since that began with the first
+	// row, a turn was let go or not taken.
 	searching, missed bool
 }
 
@@ -49,7 +49,7 @@ func (l *line) found(j searchJob, read []queue.Turn) {
 	t.searching = false
 	if len(read) < j.limit {
 		t.end = nil
-		if j.after == nil && !t.missed {
+		if !t.missed {
 			t.whole, t.over = true, false
 		}
 	} else {
