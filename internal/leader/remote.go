@@ -88,7 +88,9 @@ func (e *Elsewhere) unlessFollowed(ctx context.Context, group, node uint64) (_ c
 			cancel(message.Errorf(message.UnknownOutcome, "node %d leads group %d by now", leads, group))
 			return
 		}
-		look.Reset(lookEvery)
+		if ctx.Err() == nil { // else it was stopped while it looked
+			look.Reset(lookEvery)
+		}
 	})
 	return ctx, func() {
 		look.Stop()

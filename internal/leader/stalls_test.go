@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -46,7 +47,7 @@ func isClosed(c <-chan struct{}) bool {
 func TestRoomThatComesBackIsOffered(t *testing.T) {
 	r := newRig(t)
 	l := &lender{make(chan struct{}), make(chan struct{})}
-	e := &Elsewhere{Caller: l, Self: func() uint64 { return 1 }, Nodes: func(uint64) []uint64 { return []uint64{2} }}
+	e := &Elsewhere{Caller: l, Self: func() uint64 { return 1 }, Nodes: func(uint64) []uint64 { return []uint64{2} }, Leads: nobody}
 	c := NewCall(1, message.ReceiveOptions{Max: 1, Lease: time.Minute, Worker: "w"}, 2)
 	r.Wait(c)
 	e.Group(7).Wait(c)
@@ -164,4 +165,27 @@ func TestPausedTenantsAreLookedThroughOnce(t *testing.T) {
 		l.found(s, rows[i:min(i+s.limit, len(rows))])
 	}
 	t.Error("it is still being looked")
+}
+
+// Who waited for an answer and has it looks no more where the group is led, also if it
+// came while it was being looked.
+func TestNobodyLooksAfterTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks, goOn := 0, make(chan struct{})
+		e := &Elsewhere{Leads: func(uint64) uint64 {
+			if looks++; looks == 2 {
+				<-goOn
+			}
+			return 0
+		}}
+		_, stop := e.unlessFollowed(t.Context(), 7, 2)
+		time.Sleep(lookEvery)
+		synctest.Wait()
+		stop()
+		close(goOn)
+		time.Sleep(10 * lookEvery)
+		if looks != 2 {
+			t.Errorf("it was looked %d times", looks)
+		}
+	})
 }
