@@ -39,8 +39,9 @@ type fake struct {
 
 	// ttl, if set, makes it know sessions; otherwise it is an older server.
 	ttl time.Duration
-	// mute leaves heartbeats unanswered, shut refuses streams.
-	mute, shut atomic.Bool
+	// mute leaves heartbeats unanswered, shut refuses streams, late finds once that the
+	// session has ended.
+	mute, shut, late atomic.Bool
 	lag        time.Duration // of answers to heartbeats
 	// cancels are the tokens that it answers each claim with.
 	cancels []string
@@ -184,6 +185,9 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 	}
 	if f.shut.Load() {
 		return status.Error(codes.Unavailable, "shut")
+	}
+	if f.late.CompareAndSwap(true, false) {
+		return refuse(codes.FailedPrecondition, "SESSION_ENDED", "dead")
 	}
 	f.mu.Lock()
 	f.opens = append(f.opens, first.GetOpen())

@@ -172,7 +172,9 @@ func (s *shift) leaveSession(err error) {
 	x.hangUp, x.due = nil, false
 	if code := CodeOf(err); code == CodeSessionEnded || code == CodeConflict {
 		s.loseJobs(err)
-		x.stop.Stop()
+		if x.stop != nil { // else no server has told that it was opened
+			x.stop.Stop()
+		}
 		*x = newSession(s.w)
 		return
 	}

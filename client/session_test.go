@@ -365,3 +365,21 @@ func TestIdleCountsFromTheSession(t *testing.T) {
 		}
 	})
 }
+
+// A session may have ended before the worker hears that it was opened: the answer was
+// lost, and it was longer than a second until the next stream. The worker opens another.
+func TestSessionThatEndedUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w, _ := holder(t, f)
+		f.late.Store(true)
+		stop := work(t, w)
+		pass(ttl)
+		if saw, _ := f.saw(); len(saw.opens) != 1 || saw.beats == 0 {
+			t.Errorf("%d sessions were opened then, with %d beats", len(saw.opens), saw.beats)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
