@@ -42,7 +42,7 @@ type fake struct {
 	// mute leaves heartbeats unanswered, shut refuses streams, late finds once that the
 	// session has ended.
 	mute, shut, late atomic.Bool
-	lag        time.Duration // of answers to heartbeats
+	lag              time.Duration // of answers to heartbeats
 	// cancels are the tokens that it answers each claim with.
 	cancels []string
 
