@@ -99,12 +99,34 @@ func (g *Gateway) receive(wait context.Context, q *catalog.Queue, o message.Rece
 	if len(groups) == 0 {
 		return nil, asError(last)
 	}
+	if a != nil {
+		a.waits(ids)
+	}
+	if o.Wait > 0 {
+		return g.receiveAt(wait, q, o, a, groups)
+	}
+	// A group at another node would have to tell first that it has something. Who does
+	// not wait asks one after the other.
+	var refusal *message.Error
+	for i := range groups {
+		got, err := g.receiveAt(wait, q, o, a, groups[i:i+1])
+		if len(got) > 0 {
+			return got, nil
+		}
+		if err != nil {
+			refusal = err
+		}
+	}
+	return nil, refusal
+}
+
+// receiveAt waits once at some groups.
+func (g *Gateway) receiveAt(wait context.Context, q *catalog.Queue, o message.ReceiveOptions, a *attachment, groups []Group) ([]queue.Leased, *message.Error) {
 	call := leader.NewCall(q.Number, o, len(groups))
 	if o.Session.ID != 0 {
 		call.Lease.Session = queue.Session{ID: o.Session.ID, Incarnation: o.Session.Incarnation, CatalogVersion: g.newest.Load().Version}
 	}
 	if a != nil {
-		a.waits(ids)
 		call.Arrived = a.arrives
 	}
 	for _, gr := range groups {

@@ -198,24 +198,34 @@ const takeFor = time.Minute
 // alone lends all of it at once; one that waits at several asks each to say when
 // it has something, and lends its room then.
 func (r *Remote) Wait(c *Call) {
-	if c.waits(r) {
-		go r.serve(c)
+	if !c.waits(r) {
+		return
 	}
+	n := 0
+	if c.alone {
+		n, _, _ = c.lend() // now: a call that does not wait is over before serve begins
+	}
+	go r.serve(c, n)
 }
 
 // Leave is there for calls that wait here and elsewhere: closing them ends it.
 func (r *Remote) Leave(*Call) {}
 
-// serve brings a call what the other node has for it, until the call is over.
-func (r *Remote) serve(c *Call) {
-	for {
+// serve brings a call what the other node has for it, until the call is over. n is
+// what it was lent.
+func (r *Remote) serve(c *Call, n int) {
+	for ; ; n = 0 {
 		if !c.alone {
 			if err := r.peek(c); err != nil {
 				c.deliver(0, nil, err)
 				return
 			}
 		}
-		n, over, moved := c.lend()
+		var over bool
+		var moved <-chan struct{}
+		if n == 0 {
+			n, over, moved = c.lend()
+		}
 		switch {
 		case over:
 			return

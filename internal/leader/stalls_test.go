@@ -189,3 +189,19 @@ func TestNobodyLooksAfterTheAnswer(t *testing.T) {
 		}
 	})
 }
+
+// A receiver that does not wait gets what is there, also at another node.
+func TestReceiverThatDoesNotWait(t *testing.T) {
+	r := newRig(t)
+	r.send(1, 0)
+	at := &Service{Group: func(uint64) (*Group, bool) { return r.Group, true }, Leads: nobody}
+	nodes := served{map[uint64]*Service{2: at}, map[uint64]int{}}
+	e := &Elsewhere{Caller: nodes, Self: func() uint64 { return 1 }, Nodes: func(uint64) []uint64 { return []uint64{2} }, Leads: nobody}
+	c := NewCall(1, message.ReceiveOptions{Max: 1, Lease: time.Minute, Worker: "w"}, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	e.Group(2).Wait(c)
+	if got, err := c.Collect(ctx); len(got) != 1 || err != nil {
+		t.Errorf("%d messages, %v", len(got), err)
+	}
+}

@@ -42,3 +42,22 @@ func TestEveryNodeTellsWhoReceives(t *testing.T) {
 		}
 	}
 }
+
+// Who does not wait gets what is there, whichever node it asks.
+func TestEveryNodeHandsOutAtOnce(t *testing.T) {
+	ms := startCluster(t, 2)
+	for name, shards := range map[string]int{"one": 1, "four": 4} {
+		if _, _, err := ms[1].Gateway().CreateQueue(t.Context(), name, message.Settings{}, shards); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range ms {
+			if _, err := m.Gateway().Send(t.Context(), name, []message.New{{Body: []byte("b")}}); err != nil {
+				t.Fatal(err)
+			}
+			got, err := m.Gateway().Receive(t.Context(), name, message.ReceiveOptions{Max: 1, Lease: time.Minute, Worker: m.name})
+			if err != nil || len(got) != 1 {
+				t.Errorf("%s gives %d messages of queue %s, %v", m.name, len(got), name, err)
+			}
+		}
+	}
+}
