@@ -39,6 +39,7 @@ func newMessageReceive(a *app) *cobra.Command {
 	})
 	f := cmd.Flags()
 	f.IntVar(&o.Max, "max", 1, "at most so many: 1 to 1000")
+	f.IntVar(&o.MaxPerKey, "max-per-key", 1, "of these at most so many of one key, to be handled in order: 1 to 100")
 	f.DurationVar(&o.Wait, "wait", 0, "for a first message: up to 60s")
 	f.DurationVar(&o.Lease, "lease", 0, "length of the leases: 1s to 12h (default 30s)")
 	f.StringVar(&o.Worker, "worker", hostPID(), "name in histories")

@@ -55,14 +55,14 @@ func (h *hand) add(d time.Duration) {
 // unless step is called.
 type rig struct {
 	*Group
-	t     *testing.T
+	t     testing.TB
 	fs    vfs.FS
 	clock *hand
 	stop  func()
 	spun  chan *Group // off the group
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	r := &rig{t: t, fs: vfs.NewMem(), clock: newHand(), spun: make(chan *Group, 1)}
 	r.start()
 	r.propose((&queue.Configure{Queue: 1, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{From: 0, To: 0, Path: "0"}}}).Command())

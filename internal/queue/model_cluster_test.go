@@ -208,6 +208,8 @@ func (w *trial) purge(t *rapid.T) {
 	}
 	w.order, w.dedups.first = nil, nil
 	clear(w.current)
+	// How far an operation was is gone as well, and a step of before would begin anew.
+	w.redrives.at, w.redrives.steps, w.redrives.revived = map[int]queue.Progress{}, nil, map[message.ID]bool{}
 }
 
 // restart forgets what the machines hold in memory.
