@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +20,7 @@ const maxBody = 16 << 20
 func newSend(a *app) *cobra.Command {
 	var m client.Message
 	var file string
+	var lines, atomic bool
 	var attrs map[string]string
 	var maxAttempts int32
 	var backoff backoffFlags
@@ -41,7 +44,13 @@ func newSend(a *app) *cobra.Command {
 			if b != nil || maxAttempts != 0 {
 				m.Retry = &client.Retry{MaxAttempts: maxAttempts, Backoff: b}
 			}
+			if atomic && !lines {
+				return usageError(errors.New("--atomic is for several messages: give it with --lines"))
+			}
 			return a.call(cmd, func(c *client.Client, p printer) error {
+				if lines {
+					return sendLines(cmd.Context(), c, p, given[0], m, atomic)
+				}
 				id, err := c.Send(cmd.Context(), given[0], m)
 				if err != nil {
 					return err
@@ -55,6 +64,8 @@ func newSend(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "file", "", "read the body from this file")
+	f.BoolVar(&lines, "lines", false, "each line of the body is a message, empty ones left out; print the id of each")
+	f.BoolVar(&atomic, "atomic", false, "with --lines: all messages are stored or none; they need one key, or a queue of one shard")
 	f.StringVar(&m.Key, "key", "", "messages of one key run in order, one at a time")
 	f.StringVar(&m.Type, "type", "", "names the handler")
 	f.StringVar(&m.Tenant, "tenant", "", "whose share of the deliveries it uses: tenants take turns")
@@ -70,6 +81,36 @@ func newSend(a *app) *cobra.Command {
 	f.StringToStringVar(&attrs, "attr", nil, "an attribute `NAME=TEXT`; may be given again")
 	f.Lookup("attr").DefValue = "" // else the help shows []
 	return cmd
+}
+
+// sendLines sends a message like m for each line of its body. Ids are printed in the order
+// of the lines; the first failure is the command's.
+func sendLines(ctx context.Context, c *client.Client, p printer, queue string, m client.Message, atomic bool) error {
+	var ms []client.Message
+	for line := range bytes.Lines(m.Body) {
+		one := m
+		if one.Body = bytes.TrimRight(line, "\r\n"); len(one.Body) > 0 {
+			ms = append(ms, one)
+		}
+	}
+	if len(ms) == 0 {
+		return usageError(errors.New("there is no line to send"))
+	}
+	send := c.SendBatch
+	if atomic {
+		send = c.SendAtomic
+	}
+	results, err := send(ctx, queue, ms)
+	if p.format == "table" {
+		p.format = "name"
+	}
+	var os []object
+	for _, r := range results {
+		if r.Err == nil {
+			os = append(os, object{{"id", r.ID}})
+		}
+	}
+	return errors.Join(err, p.many(os, "id"))
 }
 
 // timeFlag is a time in a flag: RFC 3339, or a duration from now.
