@@ -95,10 +95,11 @@ type rehearsal struct {
 // send says why message i of n would be refused. One that adds nothing, as a dedup id
 // or a unique key says, is good.
 func (r *rehearsal) send(q *queue, s *Sent, i, n int) *message.Error {
-	x, err := r.m.sendable(q, s)
+	made, err := r.m.sendable(q, s)
 	if err != nil {
 		return err
 	}
+	x := &made
 	first, due := r.m.firstOf(x)
 	ended := first != 0 && due <= r.m.meta.groupTime
 	if _, earlier := r.holder(x, rowDedup, x.Dedup); earlier || first != 0 && !ended {

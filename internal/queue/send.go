@@ -26,10 +26,11 @@ func (m *Machine) send(d *decoder, e *entry) []message.SendResult {
 }
 
 func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
-	x, err := m.sendable(q, s)
+	made, err := m.sendable(q, s)
 	if err != nil {
 		return message.SendResult{Err: err}
 	}
+	x := &made
 	if first := m.repeats(x); first != 0 {
 		return message.SendResult{ID: message.NewID(q.number, x.point(), first), Existing: true}
 	}
@@ -69,22 +70,20 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 }
 
 // sendable is the message that is sent, without a number, or why it can't be stored
-// whatever others there are.
-func (m *Machine) sendable(q *queue, s *Sent) (*stored, *message.Error) {
+// whatever others there are. It is a value, which costs no allocation.
+func (m *Machine) sendable(q *queue, s *Sent) (x stored, err *message.Error) {
 	c := m.cellOf(q, s.Cell)
 	switch {
 	case c == nil:
-		return nil, wrongShard(q.number, s.Cell)
+		return x, wrongShard(q.number, s.Cell)
 	case c.shard.full():
-		return nil, sequencesUsed(c.shard)
+		return x, sequencesUsed(c.shard)
 	case len(s.Body) > q.settings.MaxMessageBytes:
-		return nil, message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(s.Body), q.settings.MaxMessageBytes)
+		return x, message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(s.Body), q.settings.MaxMessageBytes)
 	}
-	h, err := m.newHead(s)
-	if err != nil {
-		return nil, err
-	}
-	return &stored{cell: c, Head: h}, nil
+	x.cell = c
+	x.Head, err = m.newHead(s)
+	return x, err
 }
 
 func sequencesUsed(s *shard) *message.Error {
