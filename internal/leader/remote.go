@@ -81,20 +81,27 @@ const lookEvery = 500 * time.Millisecond
 func (e *Elsewhere) unlessFollowed(ctx context.Context, group, node uint64) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	was := e.Leads(group)
+	var mu sync.Mutex // of look
 	var look *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
 	look = time.AfterFunc(lookEvery, func() { //nolint:forbidigo // it bounds a wait, as deadlines of contexts do
 		// What is known here may be older than what led to that node.
 		if leads := e.Leads(group); leads != 0 && leads != node && leads != was {
 			cancel(message.Errorf(message.UnknownOutcome, "node %d leads group %d by now", leads, group))
 			return
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if ctx.Err() == nil { // else it was stopped while it looked
 			look.Reset(lookEvery)
 		}
 	})
 	return ctx, func() {
-		look.Stop()
 		cancel(nil)
+		mu.Lock()
+		defer mu.Unlock()
+		look.Stop()
 	}
 }
 
