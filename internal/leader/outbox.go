@@ -2,6 +2,7 @@ package leader
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -19,6 +20,7 @@ type Sender interface {
 const (
 	maxParcels    = 500 // in one call
 	maxLines      = 256 // of a cell, that are looked at at a time
+	maxSending    = 256 // lines of the group that are sent at a time; others wait for them
 	deliverWithin = 10 * time.Second
 	// How long a line is left alone that can't be delivered.
 	deliverAgain    = 100 * time.Millisecond
@@ -29,6 +31,7 @@ const (
 type outbox struct {
 	cells map[queue.Line]bool // that may have some
 	lines map[way]*sending    // that are being sent, or that can't be just now
+	busy  int                 // lines that are being sent
 }
 
 // way is a line of a cell's outbox.
@@ -77,18 +80,29 @@ func (g *Group) sendOutbox() {
 			g.outbox.cells[from] = true // until there are none
 		}
 		for _, to := range lines {
-			w := way{from, to}
-			s := g.outbox.lines[w]
-			if s == nil {
-				s = &sending{}
-				g.outbox.lines[w] = s
-			}
-			if !s.busy && !g.clock.Now().Before(s.at) {
-				s.busy = true
-				go g.sendLine(w, s, term)
-			}
+			g.begin(way{from, to})
 		}
 	}
+	for w, s := range g.outbox.lines {
+		if lines, ok := found[w.from]; ok && !s.busy && !slices.Contains(lines, w.to) {
+			delete(g.outbox.lines, w) // it was purged, dropped or given away
+		}
+	}
+}
+
+// begin sends a line on, if it is not under way and may be tried. The lock is held.
+func (g *Group) begin(w way) {
+	s := g.outbox.lines[w]
+	if g.outbox.busy >= maxSending || s != nil && (s.busy || g.clock.Now().Before(s.at)) {
+		return
+	}
+	if s == nil {
+		s = &sending{}
+		g.outbox.lines[w] = s
+	}
+	s.busy = true
+	g.outbox.busy++
+	go g.sendLine(w, s, g.term)
 }
 
 // sendLine sends a line until it is empty or does not go on.
@@ -102,6 +116,7 @@ func (g *Group) sendLine(w way, s *sending, term uint64) {
 	if g.term != term {
 		return
 	}
+	g.outbox.busy--
 	if s.busy = false; err == nil {
 		delete(g.outbox.lines, w)
 		return

@@ -139,3 +139,28 @@ func TestOutboxOutlivesAnOutage(t *testing.T) {
 		}
 	})
 }
+
+// A leader sends so many lines at a time and no more, and forgets those that are gone:
+// their queue was purged, or their cell given away.
+func TestOutboxIsBounded(t *testing.T) {
+	to, from := newRig(t), newRig(t)
+	p := &postman{to: to, how: "away", called: make(chan struct{}, 100)}
+	from.Sender = p
+	gone := way{queue.Line{Queue: 1}, queue.Line{Queue: 2}}
+	from.mu.Lock()
+	from.outbox.cells[gone.from] = true
+	from.outbox.lines[gone] = &sending{}
+	from.outbox.busy = maxSending
+	from.begin(way{queue.Line{Queue: 1}, queue.Line{Queue: 3}})
+	begun := len(from.outbox.lines)
+	from.mu.Unlock()
+	if begun != 1 {
+		t.Errorf("%d lines are known, one more than are sent at a time", begun)
+	}
+	from.sendOutbox()
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	if len(from.outbox.lines) != 0 {
+		t.Errorf("%d lines are remembered that are gone", len(from.outbox.lines))
+	}
+}
