@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && tour
 
 package main
 
@@ -30,7 +30,8 @@ const (
 	tourMark  = "== the command ended with "
 )
 
-// What docs/tour.md tells a reader to type works, and prints what stands there.
+// What docs/tour.md tells a reader to type works, and prints what stands there. It
+// needs bash, and a minute: '.ci/run tour' runs it.
 func TestTour(t *testing.T) {
 	file, err := os.ReadFile(tourFile)
 	if err != nil {
@@ -174,7 +175,7 @@ func newTourShell(t *testing.T) *tourShell {
 	s := &tourShell{t: t, printed: make(chan string), ports: strings.NewReplacer(to...), back: strings.NewReplacer(from...)}
 	bash, err := exec.LookPath("bash")
 	if err != nil {
-		t.Skip("there is no bash")
+		t.Fatal("the tour is typed into bash, and there is none: install it")
 	}
 	cmd := exec.Command(bash, "--noprofile", "--norc")
 	cmd.Dir = t.TempDir()
