@@ -28,6 +28,9 @@ func (g *Gateway) CreateQueue(ctx context.Context, name string, s message.Settin
 	if err := s.Check(); err != nil {
 		return message.QueueInfo{}, false, err
 	}
+	if err := g.mayFeed(ctx, s); err != nil {
+		return message.QueueInfo{}, false, err
+	}
 	if shards < 1 || shards > message.Cells {
 		return message.QueueInfo{}, false, message.Errorf(message.InvalidArgument, "shards is %d: want 1 to %d", shards, message.Cells)
 	}
@@ -36,6 +39,15 @@ func (g *Gateway) CreateQueue(ctx context.Context, name string, s message.Settin
 		return message.QueueInfo{}, false, err
 	}
 	return queueInfo(r.Queue), r.Created, nil
+}
+
+// mayFeed refuses settings that let messages go to a queue to which the caller may
+// not send.
+func (g *Gateway) mayFeed(ctx context.Context, s message.Settings) error {
+	if s.DeadLetterTo == "" {
+		return nil
+	}
+	return g.authorize(ctx, auth.Send, s.DeadLetterTo)
 }
 
 // change proposes a change to the catalog and waits until its queue's groups
@@ -113,6 +125,9 @@ func (g *Gateway) UpdateQueue(ctx context.Context, name string, s message.Settin
 		return message.QueueInfo{}, err
 	}
 	if err := s.Check(); err != nil {
+		return message.QueueInfo{}, err
+	}
+	if err := g.mayFeed(ctx, s); err != nil {
 		return message.QueueInfo{}, err
 	}
 	q, err := g.queue(ctx, name)

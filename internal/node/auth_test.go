@@ -158,3 +158,34 @@ func call(t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescriptor, 
 	}
 	return stream.RecvMsg(resp)
 }
+
+// keeper lets nobody send to one queue.
+type keeper struct{ queue string }
+
+func (k keeper) Authorize(_ context.Context, a auth.Action, queue string) error {
+	if a == auth.Send && queue == k.queue {
+		return message.Errorf(message.PermissionDenied, "you may not %s %q", a, queue)
+	}
+	return nil
+}
+
+// Who may not send to a queue can't have the dead of another one go there, nor redrive
+// them there.
+func TestDeadLettersNeedTheRightToSend(t *testing.T) {
+	n := begin(t, Config{FS: vfs.NewMem(), DataDir: "data", Auth: keeper{"vault"}})
+	w := &workload{t: t, g: n.Gateway()}
+	w.create("vault", 1, message.Settings{})
+	w.create("q", 1, message.Settings{})
+	ctx, feeds := t.Context(), message.Settings{DeadLetterTo: "vault"}
+	_, _, err := w.g.CreateQueue(ctx, "new", feeds, 1)
+	if message.CodeOf(err) != message.PermissionDenied {
+		t.Errorf("created: %v", err)
+	}
+	if _, err = w.g.UpdateQueue(ctx, "q", feeds, 0, false); message.CodeOf(err) != message.PermissionDenied {
+		t.Errorf("updated: %v", err)
+	}
+	if _, err = w.g.RedriveQueue(ctx, "q", message.Redrive{To: "vault"}, false); message.CodeOf(err) != message.PermissionDenied {
+		t.Errorf("redriven: %v", err)
+	}
+	end(t, n)
+}
