@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 )
@@ -325,12 +324,8 @@ type RedriveQueueOptions struct {
 // tells how far it is; nil: nothing is begun, for it was a dry run or there is
 // nothing to do.
 func (c *Client) RedriveQueue(ctx context.Context, queue string, o RedriveQueueOptions) (count int64, operation *comandav1.Operation, err error) {
-	f := &comandav1.DeadFilter{Type: o.Type, Key: o.Key, Reason: o.Reason, Attributes: o.Attributes}
-	if !o.DeadSince.IsZero() {
-		f.DeadSince = timestamppb.New(o.DeadSince)
-	}
-	if !o.DeadUntil.IsZero() {
-		f.DeadUntil = timestamppb.New(o.DeadUntil)
+	f := &comandav1.DeadFilter{
+		Type: o.Type, Key: o.Key, Reason: o.Reason, Attributes: o.Attributes, DeadSince: timestamp(o.DeadSince), DeadUntil: timestamp(o.DeadUntil),
 	}
 	r, err := c.queues.RedriveQueue(ctx, &comandav1.RedriveQueueRequest{
 		Queue: queue, Filter: f, Rate: int32(min(o.Rate, math.MaxInt32)), ResetAttempts: o.ResetAttempts, DryRun: o.DryRun, To: o.To,

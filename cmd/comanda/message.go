@@ -136,7 +136,6 @@ func newMessageWait(a *app) *cobra.Command {
 func newMessageList(a *app) *cobra.Command {
 	var o client.ListOptions
 	var every, plan bool
-	var since, until pastFlag
 	cmd := &cobra.Command{
 		Use:     "list QUEUE | list --all-queues",
 		Short:   "List messages by state, key, type and time; it changes nothing",
@@ -150,7 +149,6 @@ func newMessageList(a *app) *cobra.Command {
 			case !every:
 				queue = given[0]
 			}
-			o.Since, o.Until = time.Time(since), time.Time(until)
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				r, err := c.List(cmd.Context(), queue, o)
 				if err != nil {
@@ -180,8 +178,8 @@ func newMessageList(a *app) *cobra.Command {
 	f.StringVar(&o.Key, "key", "", "only messages of this key")
 	f.StringVar(&o.Type, "type", "", "only messages of this type; there is no index, so rows are looked at and left out")
 	f.StringVar(&o.Tenant, "tenant", "", "only messages of this tenant; there is no index either")
-	f.Var(&since, "since", "sent then or later: a time as 2026-01-31T18:00:00Z, or how long ago as 90s")
-	f.Var(&until, "until", "sent before then: a time, or how long ago")
+	f.Var((*pastFlag)(&o.Since), "since", "sent then or later: a time as 2026-01-31T18:00:00Z, or how long ago as 90s")
+	f.Var((*pastFlag)(&o.Until), "until", "sent before then: a time, or how long ago")
 	f.BoolVar(&every, "all-queues", false, "of every queue")
 	f.BoolVar(&plan, "plan", false, "print the index that it goes by and the rows that it looked at instead")
 	f.IntVar(&o.Max, "max", 0, "at most so many: 1 to 1000 (default 100)")

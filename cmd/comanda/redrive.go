@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,8 +39,8 @@ func newQueueRedrive(a *app) *cobra.Command {
 	f.StringVar(&o.Type, "type", "", "those of this type")
 	f.StringVar(&o.Key, "key", "", "those with this key")
 	f.StringVar(&o.Reason, "reason", "", "those that died so: nacked, rejected, expired, worker_lost or lapsed")
-	f.Var((*agoFlag)(&o.DeadSince), "dead-since", "those that died then or later: a time, or how long ago")
-	f.Var((*agoFlag)(&o.DeadUntil), "dead-until", "those that died before: a time, or how long ago")
+	f.Var((*pastFlag)(&o.DeadSince), "dead-since", "those that died then or later: a time, or how long ago")
+	f.Var((*pastFlag)(&o.DeadUntil), "dead-until", "those that died before: a time, or how long ago")
 	f.StringToStringVar(&o.Attributes, "attr", nil, "those with an attribute `NAME=TEXT`; may be given again")
 	f.Lookup("attr").DefValue = "" // else the help shows []
 	f.IntVar(&o.Rate, "rate", 0, "revive so many a second; 0: as fast as it goes")
@@ -52,23 +51,3 @@ func newQueueRedrive(a *app) *cobra.Command {
 	f.DurationVar(&timeout, "timeout", moveWithin, "with --wait: wait so long; the redrive itself goes on")
 	return cmd
 }
-
-// agoFlag is a time in a flag that has passed: RFC 3339, or a duration before now.
-type agoFlag time.Time
-
-func (t *agoFlag) Set(text string) error {
-	if d, err := time.ParseDuration(text); err == nil {
-		*t = agoFlag(time.Now().Add(-d.Abs()))
-		return nil
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return fmt.Errorf("%q is neither a time, as 2026-01-31T18:00:00Z, nor how long ago, as 90m", text)
-	}
-	*t = agoFlag(at)
-	return nil
-}
-
-func (t *agoFlag) String() string { return (*timeFlag)(t).String() }
-
-func (*agoFlag) Type() string { return "time" }

@@ -47,6 +47,9 @@ func newSend(a *app) *cobra.Command {
 			if atomic && !lines {
 				return usageError(errors.New("--atomic is for several messages: give it with --lines"))
 			}
+			if lines && (m.DedupID != "" || m.Existing) {
+				return usageError(errors.New("--lines gives each line the same dedup id or unique key, so that only the first would be stored: leave --dedup-id and --existing out"))
+			}
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				if lines {
 					return sendLines(cmd.Context(), c, p, given[0], m, atomic)
