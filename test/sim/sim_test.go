@@ -26,7 +26,7 @@ func TestSeeds(t *testing.T) {
 		}
 		sum.add(out.counts)
 	}
-	if sum.confirmed < 500 || sum.acked < 300 || sum.crashes < 10 || sum.faults < 30 || sum.deaths < 5 || sum.moves < 1 || sum.stale < 20 || sum.jumps < 3 {
+	if sum.confirmed < 500 || sum.acked < 300 || sum.crashes < 10 || sum.faults < 30 || sum.deaths < 5 || sum.moves < 1 || sum.stale < 20 || sum.jumps < 3 || sum.existing < 5 || sum.withdrawn < 20 {
 		t.Errorf("too little happened: %+v", sum)
 	}
 }
