@@ -200,11 +200,39 @@ func (g *Gateway) queue(ctx context.Context, name string) (*catalog.Queue, error
 	return q, err
 }
 
+// shard finds a shard of a queue by its path, and asks for the catalog anew
+// before it refuses: it may have come from a split through another node just now.
+func (g *Gateway) shard(ctx context.Context, queue, path string) (*catalog.Queue, *catalog.Shard, error) {
+	if err := message.CheckQueueName(queue); err != nil {
+		return nil, nil, err
+	}
+	q, err := find(ctx, g, func(v *catalog.View) (*catalog.Queue, bool) {
+		q, ok := v.Queue(queue)
+		if ok {
+			_, ok = q.ShardPath(path)
+		}
+		return q, ok
+	})
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case q == nil:
+		return nil, nil, message.NoQueue(queue)
+	}
+	s, ok := q.ShardPath(path)
+	if !ok {
+		return nil, nil, message.Errorf(message.NotFound, "queue %s has no shard %.100q: see them with 'comanda shard list --queue %s'", queue, path, queue)
+	}
+	return q, s, nil
+}
+
 // queueNumber finds a queue by its number; nil: it does not exist.
 func (g *Gateway) queueNumber(ctx context.Context, n uint32) (*catalog.Queue, error) {
 	return find(ctx, g, func(v *catalog.View) (*catalog.Queue, bool) { return v.QueueNumber(n) })
 }
 
+// find looks for a queue in the catalog that the gateway knows, and where that
+// says false in the newest one, whose word is final.
 func find(ctx context.Context, g *Gateway, in func(*catalog.View) (*catalog.Queue, bool)) (*catalog.Queue, error) {
 	if q, ok := in(g.view.Load()); ok {
 		return q, nil

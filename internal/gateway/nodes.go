@@ -30,6 +30,9 @@ func (g *Gateway) Server(ctx context.Context) (message.ServerInfo, error) {
 		if st, ok := g.o.Status(ctx, group.ID); ok {
 			gi.Term, gi.Applied, gi.Voters, gi.Learners = st.Term, st.Applied, len(st.Voters), len(st.Learners)
 			gi.AliveVoters = aliveVoters(v, group, st.Voters)
+			if len(st.VotersOutgoing) > 0 { // both have to agree until the change has ended
+				gi.AliveVoters = min(gi.AliveVoters, aliveVoters(v, group, st.VotersOutgoing))
+			}
 		}
 		info.Voters = gi.Voters
 		info.Groups = append(info.Groups, gi)

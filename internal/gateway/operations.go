@@ -25,12 +25,9 @@ func (g *Gateway) MoveShard(ctx context.Context, name, path, node string) (messa
 		return message.OperationInfo{}, err
 	}
 	g.refresh()
-	q, err := g.queue(ctx, name)
+	q, _, err := g.shard(ctx, name, path)
 	if err != nil {
 		return message.OperationInfo{}, err
-	}
-	if _, ok := q.ShardPath(path); !ok {
-		return message.OperationInfo{}, noShard(q, path)
 	}
 	if why := q.Settings.Together(); why != "" && len(q.Shards) > 1 {
 		return message.OperationInfo{}, message.Errorf(message.InvalidArgument, "queue %s: its %s counts over all its messages, so its shards stay in one group", q.Name, why)

@@ -369,18 +369,18 @@ func (g *Gateway) SplitShard(ctx context.Context, name, path string) ([]message.
 	if err := g.authorize(ctx, auth.Manage, name); err != nil {
 		return nil, err
 	}
-	q, err := g.queue(ctx, name)
+	q, s, err := g.shard(ctx, name, path)
 	if err != nil {
 		return nil, err
 	}
 	retry := g.retry(ctx)
-	err = g.splitOnce(ctx, q, path)
+	err = g.splitOnce(ctx, q, s)
 	for err != nil && movable(err) && retry.again() {
 		g.refresh()
-		if q, err = g.queue(ctx, name); err != nil {
+		if q, s, err = g.shard(ctx, name, path); err != nil {
 			return nil, err
 		}
-		err = g.splitOnce(ctx, q, path)
+		err = g.splitOnce(ctx, q, s)
 	}
 	if err != nil {
 		return nil, err
@@ -388,11 +388,7 @@ func (g *Gateway) SplitShard(ctx context.Context, name, path string) ([]message.
 	return g.children(ctx, q, path)
 }
 
-func (g *Gateway) splitOnce(ctx context.Context, q *catalog.Queue, path string) error {
-	s, ok := q.ShardPath(path)
-	if !ok {
-		return noShard(q, path)
-	}
+func (g *Gateway) splitOnce(ctx context.Context, q *catalog.Queue, s *catalog.Shard) error {
 	a, _, err := g.read(ctx, s.Group, queue.Query{Queue: q.Number, Cells: cellsIn(q, s.Group)}, 0)
 	if err != nil {
 		return err
@@ -407,10 +403,6 @@ func (g *Gateway) splitOnce(ctx context.Context, q *catalog.Queue, path string) 
 		err = refusal
 	}
 	return err
-}
-
-func noShard(q *catalog.Queue, path string) *message.Error {
-	return message.Errorf(message.NotFound, "queue %s has no shard %.100q: see them with 'comanda shard list --queue %s'", q.Name, path, q.Name)
 }
 
 // middle is the cell before which a shard's messages are cut most evenly; of

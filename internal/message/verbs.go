@@ -321,7 +321,8 @@ type GroupInfo struct {
 	Term    uint64
 	Applied uint64
 	// Voters and Learners there are now, AliveVoters of the voters on nodes that
-	// are alive; WantedVoters are to be.
+	// are alive; WantedVoters are to be. While the voters change, AliveVoters counts
+	// the old ones or the new ones, whichever fewer are alive.
 	Voters, Learners, WantedVoters, AliveVoters int
 }
 

@@ -5602,7 +5602,8 @@ type GroupStatus struct {
 	Learners int32 `protobuf:"varint,6,opt,name=learners,proto3" json:"learners,omitempty"`
 	// How many are to vote. More than voters: the others are still catching up.
 	WantedVoters int32 `protobuf:"varint,7,opt,name=wanted_voters,json=wantedVoters,proto3" json:"wanted_voters,omitempty"`
-	// How many of the replicas that vote now are on nodes that are alive.
+	// How many of the replicas that vote now are on nodes that are alive. While the
+	// voters change, of the old ones or the new ones, whichever fewer are alive.
 	AliveVoters   int32 `protobuf:"varint,8,opt,name=alive_voters,json=aliveVoters,proto3" json:"alive_voters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
