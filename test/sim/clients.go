@@ -139,6 +139,8 @@ func (w *world) look(who string, r *rand.Rand, payload string, stale time.Durati
 	case err == nil && acked > 0 && acked <= since && x.State != message.Finished:
 		w.fail("the ack of message %s was confirmed at %v, and a read at node %d, begun at %v and %v old, shows it %s", id, acked, p.node.number, began, fresh.Age, x.State)
 	}
-	w.tally.looked(fresh)
+	if fresh.Role == "follower" && fresh.Age > 0 {
+		w.tally.count("stale")
+	}
 	w.note("looked at %s: %v %v", id, x.State, message.CodeOf(err))
 }

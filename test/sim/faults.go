@@ -10,7 +10,7 @@ func (w *world) faults(end time.Duration) {
 	r := w.rand("faults")
 	for w.now() < end && w.failed() == nil {
 		w.runFor(time.Duration(r.Int64N(int64(1500 * time.Millisecond))))
-		w.tally.fault()
+		w.tally.count("faults")
 		n := w.nodes[r.IntN(len(w.nodes))]
 		keep := []int{0, 0, 1, 50, 99}[r.IntN(5)]
 		lasts := 200*time.Millisecond + time.Duration(r.Int64N(int64(4*time.Second)))
@@ -74,7 +74,7 @@ func (w *world) crashAtSync(n *node, keep int, syncs int64, after time.Duration)
 }
 
 func (w *world) restart(n *node, after time.Duration) {
-	w.tally.crash()
+	w.tally.count("crashes")
 	w.after(after, n.restart)
 }
 
@@ -103,7 +103,7 @@ func (w *world) jump(r *rand.Rand, n *node, keep int, lasts time.Duration) {
 		dies = true
 	}
 	w.note("node %d's wall clock jumps by %v for %v", n.number, by, lasts)
-	w.tally.jump()
+	w.tally.count("jumps")
 	n.jumped.Store(int64(by))
 	w.after(lasts, func() {
 		n.jumped.Store(0)

@@ -150,7 +150,7 @@ func (s *session) end() {
 	if s.life != nil {
 		s.life.until.Store(0)
 		s.life = nil
-		s.k.w.tally.died()
+		s.k.w.tally.count("deaths")
 	}
 	s.attachment = nil
 }

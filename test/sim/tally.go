@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
@@ -25,9 +24,13 @@ type tally struct {
 	counts counts
 }
 
-// counts says how much happened, so that a run in which nothing did is seen.
-type counts struct {
-	confirmed, refused, unknown, existing, withdrawn, delivered, acked, fenced, nacked, deaths, crashes, faults, moves, stale, jumps int
+// counts says how often what happened, so that a run in which nothing did is seen.
+type counts map[string]int
+
+func (c counts) add(o counts) {
+	for what, n := range o {
+		c[what] += n
+	}
 }
 
 // sending is a message on its way.
@@ -53,7 +56,7 @@ type holding struct {
 func newTally(w *world) *tally {
 	return &tally{
 		w: w, sends: map[string]*sending{}, order: map[string]message.ID{}, acked: map[message.ID]time.Duration{},
-		acking: map[message.ID]bool{}, hands: map[message.ID][]*holding{},
+		acking: map[message.ID]bool{}, hands: map[message.ID][]*holding{}, counts: counts{},
 	}
 }
 
@@ -91,13 +94,13 @@ func (t *tally) outcome(payload string, id message.ID, existing bool, err error)
 	s := t.sends[payload]
 	switch {
 	case err == nil && existing:
-		t.counts.existing++
+		t.counts["existing"]++
 		s.outcome = "refused"
 		if s.stored {
 			t.w.fail("message %q was refused for %s, and is stored as %s", payload, id, s.id)
 		}
 	case err == nil:
-		t.counts.confirmed++
+		t.counts["confirmed"]++
 		s.outcome, s.confirmed = "confirmed", t.w.now()
 		if s.stored && s.id != id {
 			t.w.fail("message %q was stored as %s and confirmed as %s", payload, s.id, id)
@@ -110,16 +113,16 @@ func (t *tally) outcome(payload string, id message.ID, existing bool, err error)
 			t.order[line] = id
 		}
 	case message.CodeOf(err) == message.Conflict && s.unique != "":
-		t.counts.existing++
+		t.counts["existing"]++
 		s.outcome = "refused"
 		if s.stored {
 			t.w.fail("message %q was refused (%v), and is stored as %s", payload, err, s.id)
 		}
 	case message.CodeOf(err) == message.UnknownOutcome:
-		t.counts.unknown++
+		t.counts["unknown"]++
 		s.outcome = "unknown"
 	default:
-		t.counts.refused++
+		t.counts["refused"]++
 		s.outcome = "refused"
 		if s.stored {
 			t.w.fail("message %q was refused (%v), and is stored as %s", payload, err, s.id)
@@ -149,7 +152,7 @@ func (t *tally) stored(payload string, id message.ID) {
 func (t *tally) hand(k *worker, d *message.Delivery, batch int, until func() time.Duration) *holding {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.counts.delivered++
+	t.counts["delivered"]++
 	h := &holding{worker: k, id: d.ID, fence: d.Fence, batch: batch, until: until}
 	if d.Key != "" {
 		h.line = fmt.Sprintf("%s/%s", d.Queue, d.Key)
@@ -208,7 +211,7 @@ func (t *tally) settled(k *worker, d *message.Delivery, action message.Action, r
 	defer t.mu.Unlock()
 	switch code := message.CodeOf(errorOf(r.Err)); {
 	case r.Err == nil && action == message.Ack:
-		t.counts.acked++
+		t.counts["acked"]++
 		if t.acked[d.ID] == 0 {
 			t.acked[d.ID] = t.w.now()
 		}
@@ -216,9 +219,9 @@ func (t *tally) settled(k *worker, d *message.Delivery, action message.Action, r
 			t.w.fail("an ack of %s with fence %d was accepted, and its last lease had %d", d.ID, d.Fence, last)
 		}
 	case r.Err == nil:
-		t.counts.nacked++
+		t.counts["nacked"]++
 	case code == message.Fenced:
-		t.counts.fenced++
+		t.counts["fenced"]++
 		if believed && !repeated {
 			t.w.fail("%s was refused message %s (%v), which was its own since %v", k.name, d.ID, r.Err, granted)
 		}
@@ -246,7 +249,7 @@ func (t *tally) final() {
 			t.w.fail("message %s with %q was confirmed, and no group has ever had it", s.id, payload)
 		case state == message.Dead:
 		case state == message.Expired && s.expires, state == message.Cancelled && s.withdrawn:
-			t.counts.withdrawn++
+			t.counts["withdrawn"]++
 		case state == message.Finished && t.acking[s.id]:
 		case state == message.Finished:
 			t.w.fail("message %s with %q is finished, and nobody has acked it", s.id, payload)
@@ -281,15 +284,6 @@ func (t *tally) known(payload string) (id message.ID, confirmed, acked time.Dura
 	return s.id, s.confirmed, t.acked[s.id]
 }
 
-// looked counts reads of a follower that may be old.
-func (t *tally) looked(f message.Freshness) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if f.Role == "follower" && f.Age > 0 {
-		t.counts.stale++
-	}
-}
-
 // tokens are what a worker holds, as it claims it.
 func (t *tally) tokens(k *worker, session uint64) (ts []message.Token) {
 	t.mu.Lock()
@@ -305,37 +299,9 @@ func (t *tally) tokens(k *worker, session uint64) (ts []message.Token) {
 	return ts
 }
 
-func (t *tally) died() {
+// count notes that something happened.
+func (t *tally) count(what string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.counts.deaths++
-}
-
-// moved counts the moves that have come to their end.
-func (t *tally) moved(os []*catalog.Operation) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, o := range os {
-		if o.State == catalog.Done {
-			t.counts.moves++
-		}
-	}
-}
-
-func (t *tally) fault() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.counts.faults++
-}
-
-func (t *tally) jump() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.counts.jumps++
-}
-
-func (t *tally) crash() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.counts.crashes++
+	t.counts[what]++
 }
