@@ -62,12 +62,7 @@ func (g *Gateway) change(ctx context.Context, c catalog.Command) (catalog.Result
 	if c.DeleteQueue != nil {
 		return r, g.o.Refresh(ctx)
 	}
-	for _, id := range groupsOf(r.Queue) {
-		if err := g.configured(ctx, id, r.Queue); err != nil {
-			return r, err
-		}
-	}
-	return r, nil
+	return r, g.configured(ctx, r.Queue)
 }
 
 // propagate proposes a change to the catalog until its leader has answered.
@@ -83,27 +78,41 @@ func (g *Gateway) propagate(ctx context.Context, c catalog.Command) (catalog.Res
 	return r, err
 }
 
-// configured waits until a group has a queue's settings as they are in q, or
-// later ones, or the queue was deleted meanwhile.
-func (g *Gateway) configured(ctx context.Context, group uint64, q *catalog.Queue) error {
-	retry := g.retry(ctx)
+// configured waits until all of a queue is in groups that have its settings as they are
+// in q, or later ones, or the queue was deleted meanwhile. A shard may have spun off
+// with older ones, and the catalog not know it yet: so it is looked for by newer routes.
+func (g *Gateway) configured(ctx context.Context, q *catalog.Queue) error {
+	retry, route := g.retry(ctx), q
 	for {
-		a, _, err := g.readOnce(ctx, group, &queue.Query{Queue: q.Number}, 0)
-		if err == nil && a.Queue != nil && a.Queue.Version >= q.Version {
-			return nil
-		}
-		if err != nil && !repeatable(err) {
+		group, err := g.unconfigured(ctx, route, q.Version)
+		if group == 0 {
 			return err
 		}
-		if now, ok := g.newest.Load().QueueNumber(q.Number); !ok && g.newest.Load().Version >= q.Version {
+		newest := g.newest.Load()
+		if now, ok := newest.QueueNumber(q.Number); !ok && newest.Version >= q.Version {
 			return message.NoQueue(q.Name) // deleted meanwhile
-		} else if ok {
-			q = now
+		} else if ok && now.Version > route.Version {
+			route = now
 		}
 		if !retry.again() {
 			return message.Errorf(message.Unavailable, "group %d has not taken over the settings of queue %s yet; it will", group, q.Name)
 		}
 	}
+}
+
+// unconfigured is the first group that has not got its part of a queue with settings
+// of that version, or later ones, as far as can be told now; 0: all have.
+func (g *Gateway) unconfigured(ctx context.Context, q *catalog.Queue, version uint64) (group uint64, err error) {
+	for _, id := range groupsOf(q) {
+		a, _, err := g.readOnce(ctx, id, &queue.Query{Queue: q.Number, Cells: cellsIn(q, id)}, 0)
+		if err != nil && !repeatable(err) {
+			return 0, err
+		}
+		if a.Queue == nil || a.Queue.Version < version {
+			return id, nil
+		}
+	}
+	return 0, nil
 }
 
 // DeleteQueue deletes a queue with every message in it.
@@ -150,18 +159,19 @@ func (g *Gateway) UpdateQueue(ctx context.Context, name string, s message.Settin
 }
 
 // PurgeQueue deletes every message of a queue. Its groups do it one after the
-// other, each at once whatever it has.
+// other, each at once whatever it has. What one of them had given away before, and the
+// catalog did not know of, is looked for by newer routes.
 func (g *Gateway) PurgeQueue(ctx context.Context, name string) error {
 	if err := g.authorize(ctx, auth.Manage, name); err != nil {
 		return err
 	}
-	q, err := g.queue(ctx, name)
-	if err != nil {
-		return err
-	}
-	c, purged := queue.Purge{Queue: q.Number}, map[uint64]bool{}
-	for n := -1; n != len(purged); { // until no shard has moved to another group meanwhile
-		n = len(purged)
+	retry, purged := g.retry(ctx), map[uint64]bool{}
+	for {
+		q, err := g.queue(ctx, name)
+		if err != nil {
+			return err
+		}
+		c := queue.Purge{Queue: q.Number}
 		for _, id := range groupsOf(q) {
 			if purged[id] {
 				continue
@@ -171,14 +181,14 @@ func (g *Gateway) PurgeQueue(ctx context.Context, name string) error {
 			}
 			purged[id] = true
 		}
-		if err := g.o.Refresh(ctx); err != nil {
+		if _, _, err = g.readShardsOnce(ctx, q, message.ReadOptions{}); message.CodeOf(err) != message.WrongShard {
 			return err
 		}
-		if q, err = g.queue(ctx, name); err != nil {
-			return err
+		if !retry.again() {
+			return message.Errorf(message.Unavailable, "a shard of queue %s is on its way to another group, the others are purged: purge the queue again", name)
 		}
+		g.refresh()
 	}
-	return nil
 }
 
 // PauseQueue stops deliveries of a queue, or of a key or a tenant of it, or lets them
