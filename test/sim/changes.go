@@ -61,25 +61,64 @@ func (w *world) undoDrain() {
 	}
 }
 
-// administer has something done at any node, again and again until its outcome is
-// known.
+// administer has something done at any node, beside all else.
 func (w *world) administer(f func(context.Context, *process) error) {
 	w.orders++
 	who := fmt.Sprintf("order %d", w.orders)
-	r := w.rand(who)
-	w.spawn(func() {
-		for !w.over.Load() {
-			var err error = errDied
-			if p := w.anyNode(r); p != nil {
-				_, _, err = do(p, who, 15*time.Second, func(ctx context.Context) (struct{}, error) { return struct{}{}, f(ctx, p) })
-			}
-			w.note("%s: %v", who, message.CodeOf(err))
-			switch message.CodeOf(err) {
-			case message.UnknownOutcome, message.Unavailable, message.NotLeader, message.ResourceExhausted:
-			default:
-				return
-			}
-			w.pause(context.Background(), 100*time.Millisecond)
+	w.spawn(func() { _ = w.insist(who, w.rand(who), f) })
+}
+
+// insist has something done at any node, again and again until its outcome is known.
+func (w *world) insist(who string, r *rand.Rand, f func(context.Context, *process) error) (err error) {
+	for !w.over.Load() {
+		err = errDied
+		if p := w.anyNode(r); p != nil {
+			_, _, err = do(p, who, 15*time.Second, func(ctx context.Context) (struct{}, error) { return struct{}{}, f(ctx, p) })
 		}
-	})
+		w.note("%s: %v", who, message.CodeOf(err))
+		switch message.CodeOf(err) {
+		case message.UnknownOutcome, message.Unavailable, message.NotLeader, message.ResourceExhausted:
+		default:
+			return err
+		}
+		w.pause(context.Background(), 100*time.Millisecond)
+	}
+	return err
+}
+
+// operate pauses a queue, or a key or a tenant of it, and resumes it, again and again
+// until ctx ends.
+func (w *world) operate(name string) {
+	who := "operator of " + name
+	r := w.rand(who)
+	for w.pause(w.ctx, time.Duration(r.Int64N(int64(2*time.Second)))) {
+		var of message.Pause
+		switch r.IntN(3) {
+		case 0:
+			of.Key = someKey(r, r.IntN(producers))
+		case 1:
+			of.Tenant = someTenant(r)
+		}
+		var number uint32
+		set := func(paused bool) error {
+			return w.insist(who, r, func(ctx context.Context, p *process) error {
+				if q, ok := p.view.Load().Queue(name); ok {
+					number = q.Number
+				}
+				if paused && w.hook.dropPause {
+					return nil
+				}
+				return p.gateway.PauseQueue(ctx, name, paused, of)
+			})
+		}
+		if set(true) == nil {
+			w.logs.pause(number, of)
+			w.tally.count("pauses")
+		}
+		w.pause(w.ctx, time.Duration(r.Int64N(int64(2*time.Second))))
+		w.logs.resume(number)
+		if err := set(false); err != nil && !w.over.Load() {
+			w.fail("queue %s can't be resumed: %v", name, err)
+		}
+	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// queueSpec is a queue of the workload.
+// queueSpec is a queue of the workload. One is there before the dead of another go to it.
 type queueSpec struct {
 	name     string
 	shards   int
@@ -19,7 +19,7 @@ type queueSpec struct {
 
 var queues = []queueSpec{
 	{"orders", 2, message.Settings{MaxAttempts: 6, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 300 * time.Millisecond}}},
-	{"mails", 1, message.Settings{MaxAttempts: 2, Backoff: message.Backoff{Kind: message.BackoffExponential, Initial: 100 * time.Millisecond}}},
+	{"mails", 1, message.Settings{MaxAttempts: 1, Backoff: message.Backoff{Kind: message.BackoffExponential, Initial: 100 * time.Millisecond}, DeadLetterTo: "orders"}},
 }
 
 // anyNode picks a node that takes clients; nil: there is none.
@@ -33,6 +33,17 @@ func (w *world) anyNode(r *rand.Rand) *process {
 	return nil
 }
 
+// someKey is one of a producer's keys.
+func someKey(r *rand.Rand, producer int) string { return fmt.Sprintf("p%d.%d", producer, r.IntN(3)) }
+
+// sendCall is one call of a sender.
+type sendCall struct {
+	who, queue string
+	atomic     bool
+	msgs       []message.New
+	payloads   []string
+}
+
 // produce sends messages, one call after the other, until ctx ends.
 func (w *world) produce(number int) {
 	who := fmt.Sprintf("producer %d", number)
@@ -43,35 +54,36 @@ func (w *world) produce(number int) {
 			continue
 		}
 		q := queues[r.IntN(len(queues))]
-		msgs := make([]message.New, 1+r.IntN(3))
+		c := sendCall{who: who, queue: q.name, msgs: make([]message.New, 1+r.IntN(3))}
+		c.atomic = r.IntN(3) == 0
 		key := ""
 		if r.IntN(3) > 0 {
-			key = fmt.Sprintf("p%d.%d", number, r.IntN(3))
+			key = someKey(r, number)
 		}
-		payloads := make([]string, len(msgs))
-		for i := range msgs {
+		for i := range c.msgs {
+			if c.atomic && key != "" && r.IntN(4) == 0 {
+				key = someKey(r, number) // it is in another shard, or will be
+			}
 			n++
-			payloads[i] = fmt.Sprintf("%d.%d", number, n)
-			msgs[i] = message.New{Key: key, Body: []byte(payloads[i])}
+			c.payloads = append(c.payloads, fmt.Sprintf("%d.%d", number, n))
+			c.msgs[i] = message.New{Key: key, Body: []byte(c.payloads[i])}
 			if r.IntN(8) == 0 {
-				msgs[i].Delay = time.Duration(r.Int64N(int64(2 * time.Second)))
+				c.msgs[i].Delay = time.Duration(r.Int64N(int64(2 * time.Second)))
 			}
 		}
-		ws, once := w.wish(r, msgs)
-		for i := range msgs {
-			w.tally.begin(q.name, key, payloads[i], ws[i])
-		}
-		for tries := 0; !w.send(p, who, q.name, msgs, payloads, tries, once && tries < 5 && w.ctx.Err() == nil); tries++ {
+		ws, once := w.wish(r, c.msgs)
+		w.tally.begin(q, c.msgs, ws, c.atomic)
+		for tries := 0; !w.send(p, &c, tries, once && tries < 5 && w.ctx.Err() == nil); tries++ {
 			w.pause(w.ctx, 100*time.Millisecond)
 			if other := w.anyNode(r); other != nil {
 				p = other
 			}
 		}
 		if r.IntN(10) == 0 { // one of those before
-			w.withdraw(who, r, fmt.Sprintf("%d.%d", number, max(n-r.IntN(20), 1)))
+			w.withdraw(who, r, fmt.Sprintf("%d.%d", number, max(n-r.IntN(5), 1)))
 		}
 		if w.hook.staleRead || r.IntN(4) == 0 {
-			w.look(who, r, payloads[len(payloads)-1], 0)
+			w.look(who, r, c.payloads[len(c.payloads)-1], 0)
 		}
 		if r.IntN(4) == 0 { // one of those before
 			w.look(who, r, fmt.Sprintf("%d.%d", number, max(n-r.IntN(20), 1)), time.Duration(1+r.IntN(2000))*time.Millisecond)
@@ -83,26 +95,43 @@ const sendWithin = 8 * time.Second
 
 // send sends one call, which was sent so often before, and notes what came of it.
 // With again it is false if that is not known and the call can be repeated.
-func (w *world) send(p *process, who string, queue string, msgs []message.New, payloads []string, before int, again bool) bool {
-	results, _, err := do(p, who, sendWithin, func(ctx context.Context) ([]message.SendResult, error) { return p.gateway.Send(ctx, queue, msgs) })
+func (w *world) send(p *process, c *sendCall, before int, again bool) bool {
+	send := p.gateway.Send
+	if c.atomic && !w.hook.tearBatch {
+		send = p.gateway.SendAtomic
+	}
+	results, _, err := do(p, c.who, sendWithin, func(ctx context.Context) ([]message.SendResult, error) { return send(ctx, c.queue, c.msgs) })
 	if err == nil && w.hook.reorder && len(results) > 1 && results[0].Err == nil && results[1].Err == nil {
 		results[0], results[1] = results[1], results[0]
-		payloads[0], payloads[1] = payloads[1], payloads[0]
+		c.payloads[0], c.payloads[1] = c.payloads[1], c.payloads[0]
 	}
 	if again && unknown(results, err) {
-		w.note("sends %s again", payloads[0])
+		w.note("sends %s again", c.payloads[0])
 		return false
 	}
-	for i := range payloads {
+	stored := 0
+	for i, payload := range c.payloads {
 		id, err, existing := message.ID{}, err, false
 		if err == nil {
 			id, err, existing = results[i].ID, errorOf(results[i].Err), results[i].Existing
 		}
-		w.note("sent %s: %s %v", payloads[i], id, message.CodeOf(err))
+		w.note("sent %s: %s %v", payload, id, message.CodeOf(err))
+		if err == nil {
+			stored++
+		}
 		if before > 0 && err != nil {
 			err = errDied // what was refused now may have been stored before
 		}
-		w.tally.outcome(payloads[i], id, existing && msgs[i].UniqueKey != "", err)
+		w.tally.outcome(payload, id, existing && c.msgs[i].UniqueKey != "", err)
+	}
+	if c.atomic && len(c.msgs) > 1 {
+		switch stored {
+		case 0:
+		case len(c.msgs):
+			w.tally.count("batches")
+		default:
+			w.fail("%d of %d messages of an atomic batch, with %q, were confirmed", stored, len(c.msgs), c.payloads[0])
+		}
 	}
 	return true
 }
@@ -113,17 +142,19 @@ func unknown(results []message.SendResult, err error) bool {
 }
 
 // look reads a message that its sender knows of, at some node. What was confirmed
-// before is seen or, where a read may be old, what was confirmed its age before.
+// before is seen or, where a read may be old, what was confirmed its age before. The
+// queue in which a message died may say so until it hears that the message has arrived
+// elsewhere.
 func (w *world) look(who string, r *rand.Rand, payload string, stale time.Duration) {
-	id, confirmed, acked := w.tally.known(payload)
+	s, acked := w.tally.known(payload)
 	p := w.anyNode(r)
-	if p == nil || confirmed == 0 {
+	if p == nil || s.confirmed == 0 {
 		return
 	}
 	began := w.now()
 	var fresh message.Freshness
 	x, alive, err := do(p, who, sendWithin, func(ctx context.Context) (x message.Shown, err error) {
-		x, fresh, err = p.gateway.Show(ctx, id, message.ReadOptions{Stale: stale}, 0)
+		x, fresh, err = p.gateway.Show(ctx, s.id, message.ReadOptions{Stale: stale}, 0)
 		return x, err
 	})
 	if !alive {
@@ -134,13 +165,14 @@ func (w *world) look(who string, r *rand.Rand, payload string, stale time.Durati
 	}
 	since := began - time.Duration(float64(fresh.Age)*(1+2*maxDrift))
 	switch code := message.CodeOf(err); {
-	case code == message.MessageNotFound && confirmed <= since:
-		w.fail("message %s was confirmed at %v, and a read at node %d, begun at %v and %v old, does not know it", id, confirmed, p.node.number, began, fresh.Age)
+	case code == message.MessageNotFound && s.confirmed <= since:
+		w.fail("message %s was confirmed at %v, and a read at node %d, begun at %v and %v old, does not know it", s.id, s.confirmed, p.node.number, began, fresh.Age)
+	case err == nil && s.forwarded && x.State == message.Dead:
 	case err == nil && acked > 0 && acked <= since && x.State != message.Finished:
-		w.fail("the ack of message %s was confirmed at %v, and a read at node %d, begun at %v and %v old, shows it %s", id, acked, p.node.number, began, fresh.Age, x.State)
+		w.fail("the ack of message %s was confirmed at %v, and a read at node %d, begun at %v and %v old, shows it %s", s.id, acked, p.node.number, began, fresh.Age, x.State)
 	}
 	if fresh.Role == "follower" && fresh.Age > 0 {
 		w.tally.count("stale")
 	}
-	w.note("looked at %s: %v %v", id, x.State, message.CodeOf(err))
+	w.note("looked at %s: %v %v", s.id, x.State, message.CodeOf(err))
 }

@@ -17,6 +17,9 @@ type control struct {
 	dropAck     bool // an ack is confirmed and not made
 	staleRead   bool // a follower answers with whatever it has
 	hideAge     bool // a read that may be old says that it is not
+	tearBatch   bool // the messages of an atomic batch are sent as any others
+	dropPause   bool // a pause is confirmed and not made
+	loseLetter  bool // what is to leave a group finds no queue
 }
 
 var controls = map[string]control{
@@ -28,6 +31,9 @@ var controls = map[string]control{
 	"dropped-ack":     {dropAck: true},
 	"stale-read":      {staleRead: true},
 	"hidden-age":      {hideAge: true},
+	"torn-batch":      {tearBatch: true},
+	"dropped-pause":   {dropPause: true},
+	"lost-letter":     {loseLetter: true},
 }
 
 // staleReader reads whatever is here.

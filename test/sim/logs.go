@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,10 +18,15 @@ import (
 // from the first on; every other replica must apply the same one, with the same
 // results.
 type logs struct {
-	w       *world
-	mu      sync.Mutex
-	by      map[uint64]*groupLog
-	singles map[string]*stored // by unique key: the newest message
+	w        *world
+	mu       sync.Mutex
+	by       map[uint64]*groupLog
+	homes    map[uint64]*groupLog     // by space: who has the cell by the end of an entry
+	messages map[cellSeq]*stored      // by each place where somebody has held them, and where they were sent to
+	lines    map[string]*line         // by queue and key
+	singles  map[string]*stored       // by unique key: the newest message
+	paused   map[uint32]message.Pause // by queue, from when that was confirmed until it is taken back
+	ends     int                      // leases that have ended
 }
 
 // groupLog is what is known of one group.
@@ -31,14 +38,10 @@ type groupLog struct {
 	rows    rows
 	queue   *queue.Machine
 	catalog *catalog.Machine
-
-	messages map[cellSeq]*stored
-	gave     map[uint64]*groupLog // spaces that were given to a group that was spun off
-	lines    map[string][]*stored // by key: those that have not ended, in order
-	news     []*stored            // that this entry has stored
+	news    []*stored // that this entry has stored
 }
 
-// cellSeq names a message.
+// cellSeq names a place, where one message stands for ever.
 type cellSeq struct {
 	queue uint32
 	cell  int
@@ -47,33 +50,44 @@ type cellSeq struct {
 
 // stored is a message that is in a group.
 type stored struct {
-	id      message.ID
-	payload string
-	line    string        // its queue and key; empty: no key
-	ended   message.State // an end; 0: it has not ended, as far as anybody has looked
-	leased  bool
-	fence   uint64
-	granted map[uint64]grant // by fence
+	id          message.ID
+	payload     string
+	key, tenant string
+	at          queue.Line    // where it was last seen
+	ended       message.State // an end; 0: it has not ended, as far as anybody has looked
+	cancelled   bool          // somebody was told that it is, or will be
+	leased      bool
+	place       message.ID    // where it stood when it was last leased
+	fence       uint64        // of its last lease there; 0: none
+	granted     time.Duration // when that was applied
+	over        int           // its last lease was the how manieth to end
+	came        int           // the same when it came from another queue
 }
 
-// grant is one lease as the log has it.
-type grant struct {
-	at time.Duration // when it was applied
+// line is a key of a queue.
+type line struct {
+	stand []*stored // those that have not ended and that are known here, in order
+	first uint64    // the highest place of one that has been leased
+	died  int       // when the last that came from another queue had died (over)
 }
-
-// space is where the message's rows are.
-func (m cellSeq) space() uint64 { return uint64(m.queue)<<8 | uint64(m.cell) }
 
 func newLogs(w *world) *logs {
-	return &logs{w: w, by: map[uint64]*groupLog{}, singles: map[string]*stored{}}
+	return &logs{
+		w: w, by: map[uint64]*groupLog{}, homes: map[uint64]*groupLog{}, messages: map[cellSeq]*stored{},
+		lines: map[string]*line{}, singles: map[string]*stored{}, paused: map[uint32]message.Pause{},
+	}
 }
 
 func nameOf(id message.ID) cellSeq { return cellSeq{id.Queue(), id.Point().Cell(), id.Seq()} }
 
+func lineOf(id message.ID) queue.Line { return queue.Line{Queue: id.Queue(), Cell: id.Point().Cell()} }
+
+func spaceOf(at queue.Line) uint64 { return uint64(at.Queue)<<8 | uint64(at.Cell) }
+
 func (l *logs) group(id uint64) *groupLog {
 	g := l.by[id]
 	if g == nil {
-		g = &groupLog{w: l.w, group: id, entries: map[uint64]uint64{}, rows: rows{}, messages: map[cellSeq]*stored{}, gave: map[uint64]*groupLog{}, lines: map[string][]*stored{}}
+		g = &groupLog{w: l.w, group: id, entries: map[uint64]uint64{}, rows: rows{}}
 		if id == catalog.MetaGroup {
 			g.catalog = catalog.New()
 		} else {
@@ -132,170 +146,288 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 	if limit := g.w.now().Seconds()*(1+maxDrift) + 1 + float64(g.w.leaps.Load()); float64(g.queue.GroupTime())/1000 > limit {
 		g.w.fail("group %d is at %d ms of group time, faster than any clock", g.group, g.queue.GroupTime())
 	}
+	l := g.w.logs
 	batches := map[cellSeq]int{} // of the leases of this entry: the command's place
 	for i, r := range results {
 		switch r := r.(type) {
 		case []message.SendResult:
 			for _, s := range r {
 				if s.Err == nil {
-					g.holder(nameOf(s.ID)).sent(s.ID)
+					g.sent(s.ID)
 				}
 			}
 		case queue.LeaseResult:
-			for _, x := range r.Leased {
-				batches[nameOf(x.ID)] = i + 1
+			for j := range r.Leased {
+				x := &r.Leased[j]
+				batches[nameOf(x.At())] = i + 1
+				l.arrived(x.ID, x.At())
 			}
 		}
 	}
 	for _, e := range g.queue.Effects() {
-		name := cellSeq{e.Queue, e.Ref.Cell, e.Ref.Seq}
-		at := g.holder(name)
+		m := l.messages[cellSeq{e.Queue, e.Ref.Cell, e.Ref.Seq}]
 		switch e.Kind {
 		case queue.Offered:
-			at.revived(name)
+			l.house(queue.Line{Queue: e.Queue, Cell: e.Ref.Cell}, g)
+			if m != nil {
+				m.ended = 0 // it may have been dead
+			}
 		case queue.LeaseSet:
-			at.leased(at.messages[name], e.Fence, batches)
+			l.leased(m, e.Fence, batches)
 		case queue.LeaseEnded:
-			if m := at.messages[name]; m.fence == e.Fence {
-				m.leased = false
+			if m.fence == e.Fence {
+				l.ends++
+				m.leased, m.over = false, l.ends
 			}
 		default: // of no interest here
 		}
 	}
-	for _, at := range g.w.logs.by {
-		for _, m := range at.news {
-			at.alone(m)
-		}
-		at.news = nil
+	for _, m := range g.news {
+		l.alone(m)
+		g.w.tally.whole(m.payload)
 	}
+	g.news = nil
 }
 
-// holder is where a message is by the end of an entry: its cell may have been given
-// to a group that was spun off.
-func (g *groupLog) holder(m cellSeq) *groupLog {
-	if child := g.gave[m.space()]; child != nil {
-		return child.holder(m)
+// house notes who has a cell, unless this entry has given it away already.
+func (l *logs) house(at queue.Line, g *groupLog) {
+	if space := spaceOf(at); l.homes[space] == nil {
+		l.homes[space] = g
 	}
-	return g
 }
 
 // sent takes in that a message was stored; a repeated answer names it again.
 func (g *groupLog) sent(id message.ID) {
-	name := nameOf(id)
-	if g.messages[name] != nil {
+	l := g.w.logs
+	if l.messages[nameOf(id)] != nil {
 		return
 	}
-	d, ok := queue.Show(g.rows, id)
-	if !ok {
+	l.house(lineOf(id), g)
+	d, _ := l.show(id, lineOf(id))
+	if d == nil {
 		g.w.fail("message %s was stored, and is not there", id)
 		return
 	}
-	m := &stored{id: id, payload: string(d.Body), granted: map[uint64]grant{}}
-	g.messages[name] = m
-	if d.Key != "" {
-		m.line = fmt.Sprintf("%d/%s", id.Queue(), d.Key)
-		g.lines[m.line] = append(g.lines[m.line], m)
-	}
+	m := &stored{id: id, payload: string(d.Body), key: d.Key, tenant: d.Tenant}
+	l.stands(m, id)
 	g.w.tally.stored(m.payload, id)
 	g.news = append(g.news, m)
 }
 
+// show reads a message in a cell; on is where it went from there.
+func (l *logs) show(id message.ID, at queue.Line) (d *queue.Detail, on *queue.Line) {
+	return queue.Find(l.homes[spaceOf(at)].rows, id, at)
+}
+
+// stands notes a message's place.
+func (l *logs) stands(m *stored, place message.ID) {
+	m.at, m.place, m.fence = lineOf(place), place, 0
+	l.messages[nameOf(place)] = m
+	if m.key == "" {
+		return
+	}
+	k := l.line(m)
+	at, _ := slices.BinarySearchFunc(k.stand, place.Seq(), func(o *stored, seq uint64) int { return cmp.Compare(o.place.Seq(), seq) })
+	k.stand = slices.Insert(k.stand, at, m)
+}
+
+// line is the line of a message's key, where it was last leased.
+func (l *logs) line(m *stored) *line {
+	name := fmt.Sprintf("%d/%s", m.place.Queue(), m.key)
+	k := l.lines[name]
+	if k == nil {
+		k = &line{}
+		l.lines[name] = k
+	}
+	return k
+}
+
+// arrived takes in that a message is leased in another queue for the first time: it has
+// died since it was last seen, and after those of its key that came before.
+func (l *logs) arrived(id, place message.ID) {
+	if l.messages[nameOf(place)] != nil {
+		return
+	}
+	m := l.messages[nameOf(id)]
+	switch {
+	case m == nil:
+		l.w.fail("message %s is leased at %s, and was never sent", id, place)
+		return
+	case m.leased, m.over == m.came:
+		l.w.fail("message %s is leased at %s, and has not died at %s", id, place, m.place)
+	}
+	m.came = m.over
+	if m.key != "" {
+		k := l.line(m)
+		k.stand = slices.DeleteFunc(k.stand, func(o *stored) bool { return o == m })
+	}
+	l.stands(m, place)
+	if m.key != "" {
+		k := l.line(m)
+		if m.over < k.died {
+			l.w.fail("message %s comes to %s after one of its key that died later", id, place)
+		}
+		k.died = m.over
+	}
+	l.w.tally.count("letters")
+}
+
 // alone checks that no other message has the unique key of one that was stored, now
 // that all of its entry is known.
-func (g *groupLog) alone(m *stored) {
-	name := g.w.tally.single(m.payload)
+func (l *logs) alone(m *stored) {
+	name := l.w.tally.single(m.payload)
 	if name == "" {
 		return
 	}
-	if o := g.w.logs.singles[name]; o != nil {
-		if state := g.holder(nameOf(o.id)).state(o); !state.Ended() {
-			g.w.fail("messages %s and %s have one unique key, and the first is %s", o.id, m.id, state)
+	if o := l.singles[name]; o != nil {
+		state := l.state(o)
+		if home := o.at == lineOf(o.id); home && !state.Ended() {
+			l.w.fail("messages %s and %s have one unique key, and the first is %s", o.id, m.id, state)
 		}
 	}
-	g.w.logs.singles[name] = m
+	l.singles[name] = m
 }
 
-// leased checks a lease: a message has one holder, fences grow, and a key's
-// messages go out in order, several only together.
-func (g *groupLog) leased(m *stored, fence uint64, batches map[cellSeq]int) {
+// leased checks a lease: a message has one holder, fences grow, nothing goes out that
+// is paused or cancelled, and a key's messages go out in order, several only together.
+func (l *logs) leased(m *stored, fence uint64, batches map[cellSeq]int) {
 	switch {
 	case m.leased && m.fence == fence:
 		return // extended
 	case m.leased:
-		g.w.fail("message %s is leased with fence %d while it is with %d", m.id, fence, m.fence)
+		l.w.fail("message %s is leased with fence %d while it is with %d", m.id, fence, m.fence)
 	case m.ended == message.Finished:
-		g.w.fail("message %s is leased with fence %d, and was finished", m.id, fence)
+		l.w.fail("message %s is leased with fence %d, and was finished", m.id, fence)
+	case m.cancelled:
+		l.w.fail("message %s is leased with fence %d, and was cancelled", m.id, fence)
 	case fence <= m.fence:
-		g.w.fail("message %s is leased with fence %d after %d", m.id, fence, m.fence)
+		l.w.fail("message %s is leased with fence %d after %d", m.id, fence, m.fence)
+	case l.holds(m):
+		l.w.fail("message %s is leased with fence %d, and that was confirmed to be paused: %+v", m.id, fence, l.paused[m.place.Queue()])
 	}
-	m.leased, m.fence = true, fence
-	m.granted[fence] = grant{g.w.now()}
-	if m.line == "" {
-		return
+	first := m.fence == 0
+	m.leased, m.fence, m.granted = true, fence, l.w.now()
+	if m.key != "" {
+		l.inLine(m, first, batches)
 	}
-	batch := batches[nameOf(m.id)]
-	kept := g.lines[m.line][:0]
+}
+
+// holds says that a pause keeps the message.
+func (l *logs) holds(m *stored) bool {
+	p, ok := l.paused[m.place.Queue()]
+	return ok && (!p.Names() || message.PauseOf([]message.Pause{p}, m.key, m.tenant) != nil)
+}
+
+// inLine checks that a message may go out before the others of its key. first: it has
+// not been leased where it is.
+func (l *logs) inLine(m *stored, first bool, batches map[cellSeq]int) {
+	k, seq := l.line(m), m.place.Seq()
+	if first && seq < k.first {
+		l.w.fail("message %s at %s goes out for the first time after one of its key with the later place %d", m.id, m.place, k.first)
+	}
+	k.first = max(k.first, seq)
+	batch := batches[nameOf(m.place)]
+	kept := k.stand[:0]
 	before := true
-	for _, o := range g.lines[m.line] {
-		state := g.state(o)
+	for _, o := range k.stand {
+		state := l.state(o)
 		before = before && o != m
-		switch ended := state.Ended(); {
-		case ended && o != m:
+		switch gone := state.Ended() || o.at != m.at; {
+		case gone && o != m:
 			continue // a message that is dead comes back to the end, see redrive
-		case o != m && o.leased && batches[nameOf(o.id)] != batch:
-			g.w.fail("messages %s and %s of one key have two holders", m.id, o.id)
-		case before && batches[nameOf(o.id)] != batch:
-			g.w.fail("message %s went out before %s of the same key, which is %s", m.id, o.id, state)
+		case o != m && o.leased && batches[nameOf(o.place)] != batch:
+			l.w.fail("messages %s and %s of one key have two holders", m.id, o.id)
+		case before && batches[nameOf(o.place)] != batch:
+			l.w.fail("message %s went out before %s of the same key, which is %s", m.id, o.id, state)
 		}
 		kept = append(kept, o)
 	}
-	g.lines[m.line] = kept
+	k.stand = kept
 }
 
-// state is what has become of a message; 0: it is not there.
-func (g *groupLog) state(m *stored) message.State {
+// state is what has become of a message, wherever it is; 0: it is not there.
+func (l *logs) state(m *stored) message.State {
 	switch {
 	case m.ended != 0:
 		return m.ended
 	case m.leased:
 		return message.Leased
 	}
-	d, ok := queue.Show(g.rows, m.id)
-	if !ok {
+	d, on := l.show(m.id, m.at)
+	for on != nil {
+		m.at = *on
+		d, on = l.show(m.id, m.at)
+	}
+	if d == nil {
 		return 0
 	}
-	if d.State.Ended() {
+	if d.State.Ended() && !d.Leaving {
 		m.ended = d.State
 	}
 	return d.State
 }
 
-// revived takes in that a message is ready, which may have been dead.
-func (g *groupLog) revived(name cellSeq) {
-	if m := g.messages[name]; m != nil {
-		m.ended = 0
-	}
-}
-
-// find finds a message and its last lease.
+// find finds a message. One that is on its way to another queue waits.
 func (l *logs) find(id message.ID) (m *stored, state message.State) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, g := range l.by {
-		if m = g.messages[nameOf(id)]; m != nil {
-			return m, g.state(m)
-		}
+	if m = l.messages[nameOf(id)]; m == nil {
+		return nil, 0
 	}
-	return nil, 0
+	if state = l.state(m); state == message.Dead && m.ended == 0 {
+		state = message.Ready
+	}
+	return m, state
 }
 
-// lease is when a lease was applied, and the fence of the message's last one.
-func (l *logs) lease(id message.ID, fence uint64) (at time.Duration, last uint64) {
-	m, _ := l.find(id)
+// count counts the messages of all groups as their rows do.
+func (l *logs) count() (n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if m == nil {
-		return 0, 0
+	for id, g := range l.by {
+		if id == catalog.MetaGroup {
+			continue
+		}
+		for _, q := range queue.Queues(g.rows) {
+			c := q.Counts()
+			n += c.Ready + c.Scheduled + c.Leased + c.Dead + c.Finished
+		}
 	}
-	return m.granted[fence].at, m.fence
+	return n
+}
+
+// newest is the token of a message's last lease, and when that was applied.
+func (l *logs) newest(id message.ID) (t message.Token, granted time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.messages[nameOf(id)]
+	if m == nil {
+		return t, 0
+	}
+	t = message.Token{ID: id, Fence: m.fence}
+	if m.place != id {
+		t.Place = m.place
+	}
+	return t, m.granted
+}
+
+// cancelled is told that the cancel of a message was confirmed.
+func (l *logs) cancelled(id message.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.messages[nameOf(id)].cancelled = true
+}
+
+// pause is told that a pause of a queue, or of a part of it, was confirmed, resume
+// that it will be taken back.
+func (l *logs) pause(queue uint32, of message.Pause) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused[queue] = of
+}
+
+func (l *logs) resume(queue uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.paused, queue)
 }

@@ -103,5 +103,8 @@ func (w *world) operationsEnded() bool {
 type sender struct{ p *process }
 
 func (s sender) Deliver(ctx context.Context, number uint32, cell int, c queue.Command) (any, error) {
+	if s.p.node.w.hook.loseLetter {
+		return nil, message.NoQueue("nowhere")
+	}
 	return s.p.gateway.Deliver(ctx, number, cell, c)
 }

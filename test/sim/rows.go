@@ -90,14 +90,7 @@ func (o ownRows) SpinOff(group uint64, _ map[uint64]uint64, spaces []uint64) (fu
 	for _, space := range spaces {
 		child.rows[space] = o.sheet(space)
 		delete(o.rows, space)
-		o.g.gave[space] = child
-		for name, m := range o.g.messages {
-			if name.space() == space {
-				child.messages[name] = m
-				child.lines[m.line] = o.g.lines[m.line]
-				delete(o.g.messages, name)
-			}
-		}
+		o.g.w.logs.homes[space] = child
 	}
 	return func(key, value []byte) { child.rows.Set(0, key, value) }, nil
 }

@@ -111,6 +111,9 @@ func (w *world) liveThrough(faults func()) (stop func()) {
 	for i := range producers {
 		w.spawn(func() { w.produce(i) })
 	}
+	for _, q := range queues {
+		w.spawn(func() { w.operate(q.name) })
+	}
 	working, endWork := context.WithCancel(context.Background())
 	for i := range workers {
 		w.spawn(func() { w.work(working, i) })

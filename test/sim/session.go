@@ -138,7 +138,7 @@ func (s *session) tend() {
 		s.beats = append(s.beats, now)
 		s.attachment.Beat(uint64(n + 1))
 		if n%2 == 0 {
-			tokens := s.k.w.tally.tokens(s.k, s.life.ref.ID)
+			tokens := s.k.w.tally.tokens(s.k)
 			s.k.w.note("%s claims %d: %v", s.k.name, len(tokens), tokens)
 			s.attachment.Claim(tokens)
 		}

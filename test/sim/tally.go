@@ -40,17 +40,27 @@ type sending struct {
 	confirmed           time.Duration // when
 	stored              bool
 	wishes
-	withdrawn bool // somebody has cancelled it, or tried
+	forwarded bool       // if it dies it goes to another queue
+	batch     []*sending // it was sent atomically with these; nil: alone
+	withdrawn bool       // somebody has cancelled it, or tried
+	forced    bool       // by force
 }
 
 // holding is a worker's belief that it holds a message.
 type holding struct {
 	worker *worker
-	id     message.ID
-	fence  uint64
+	token  message.Token
 	line   string
 	batch  int
 	until  func() time.Duration
+	// chain are the messages with which the lease ends: this one, and those of its key
+	// before it that came together with it.
+	chain []*sending
+}
+
+// trusted says that nobody else may have what the worker holds.
+func (h *holding) trusted(now time.Duration) bool {
+	return now < h.until() && !slices.ContainsFunc(h.chain, func(s *sending) bool { return s.forced })
 }
 
 func newTally(w *world) *tally {
@@ -60,18 +70,39 @@ func newTally(w *world) *tally {
 	}
 }
 
-// begin notes that a message is sent.
-func (t *tally) begin(queue, key, payload string, ws wishes) {
+// begin notes that messages are sent.
+func (t *tally) begin(q queueSpec, msgs []message.New, ws []wishes, atomic bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sends[payload] = &sending{queue: queue, key: key, wishes: ws}
+	call := make([]*sending, len(msgs))
+	for i := range msgs {
+		call[i] = &sending{queue: q.name, key: msgs[i].Key, wishes: ws[i], forwarded: q.settings.DeadLetterTo != ""}
+		t.sends[string(msgs[i].Body)] = call[i]
+	}
+	for _, s := range call {
+		if atomic {
+			s.batch = call
+		}
+	}
+}
+
+// whole checks of a message that has been stored that all of its batch have.
+func (t *tally) whole(payload string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sends[payload].batch {
+		if !s.stored && !s.shared {
+			t.w.fail("message %q of an atomic batch is stored, and another one of it is not", payload)
+		}
+	}
 }
 
 // withdraws notes that somebody tries to cancel a message.
-func (t *tally) withdraws(payload string) {
+func (t *tally) withdraws(payload string, force bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sends[payload].withdrawn = true
+	s := t.sends[payload]
+	s.withdrawn, s.forced = true, s.forced || force
 }
 
 // single is the name, over all queues and keys, that a message alone may have while
@@ -149,11 +180,11 @@ func (t *tally) stored(payload string, id message.ID) {
 
 // hand gives a message to a worker, who believes that it is his until until().
 // batch numbers what came together.
-func (t *tally) hand(k *worker, d *message.Delivery, batch int, until func() time.Duration) *holding {
+func (t *tally) hand(k *worker, d *message.Delivery, token message.Token, batch int, until func() time.Duration) *holding {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.counts["delivered"]++
-	h := &holding{worker: k, id: d.ID, fence: d.Fence, batch: batch, until: until}
+	h := &holding{worker: k, token: token, batch: batch, until: until}
 	if d.Key != "" {
 		h.line = fmt.Sprintf("%s/%s", d.Queue, d.Key)
 	}
@@ -163,36 +194,43 @@ func (t *tally) hand(k *worker, d *message.Delivery, batch int, until func() tim
 	}
 	for _, others := range t.hands {
 		for _, o := range others {
-			same := o.id == d.ID || h.line != "" && o.line == h.line
-			if mine := o.worker == k && o.batch == batch; same && !mine && now < o.until() {
-				t.w.fail("message %s came to %s while %s holds %s until %v", d.ID, k.name, o.worker.name, o.id, o.until())
+			inLine := h.line != "" && o.line == h.line
+			mine := o.worker == k && o.batch == batch
+			if (o.token.ID == d.ID || inLine) && !mine && o.trusted(now) {
+				t.w.fail("message %s came to %s while %s holds %s until %v", d.ID, k.name, o.worker.name, o.token.ID, o.until())
+			}
+			if inLine && mine && len(o.chain) > len(h.chain) {
+				h.chain = o.chain
 			}
 		}
 	}
+	h.chain = append(slices.Clip(h.chain), t.sends[string(d.Body)])
 	t.hands[d.ID] = append(t.hands[d.ID], h)
 	return h
 }
 
 // settles ends a worker's belief; it goes on to claim what it settles until that is
-// answered.
-func (t *tally) settles(h *holding) {
+// answered. believed says whether the worker was right to go on with it until now.
+func (t *tally) settles(h *holding) (believed func() bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	was := *h
 	h.until = func() time.Duration { return 0 }
+	return func() bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return was.trusted(t.w.now())
+	}
 }
 
 // drop has a worker forget a message.
 func (t *tally) drop(h *holding) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	kept := t.hands[h.id][:0]
-	for _, o := range t.hands[h.id] {
-		if o != h {
-			kept = append(kept, o)
-		}
-	}
-	if t.hands[h.id] = kept; len(kept) == 0 {
-		delete(t.hands, h.id)
+	id := h.token.ID
+	t.hands[id] = slices.DeleteFunc(t.hands[id], func(o *holding) bool { return o == h })
+	if len(t.hands[id]) == 0 {
+		delete(t.hands, id)
 	}
 }
 
@@ -203,27 +241,27 @@ func (t *tally) tries(id message.ID) {
 	t.acking[id] = true
 }
 
-// settled notes an answer to a settlement of a lease that its worker believed in
-// until believed.
-func (t *tally) settled(k *worker, d *message.Delivery, action message.Action, r message.SettleResult, repeated, believed bool) {
-	granted, last := t.w.logs.lease(d.ID, d.Fence)
+// settled notes an answer to a settlement of a lease that its worker believed in.
+func (t *tally) settled(h *holding, action message.Action, r message.SettleResult, repeated, believed bool) {
+	id := h.token.ID
+	newest, granted := t.w.logs.newest(id)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch code := message.CodeOf(errorOf(r.Err)); {
 	case r.Err == nil && action == message.Ack:
 		t.counts["acked"]++
-		if t.acked[d.ID] == 0 {
-			t.acked[d.ID] = t.w.now()
+		if t.acked[id] == 0 {
+			t.acked[id] = t.w.now()
 		}
-		if !r.AlreadyDone && last != d.Fence {
-			t.w.fail("an ack of %s with fence %d was accepted, and its last lease had %d", d.ID, d.Fence, last)
+		if !r.AlreadyDone && (newest.At() != h.token.At() || newest.Fence != h.token.Fence) {
+			t.w.fail("an ack of %s with fence %d was accepted, and its last lease had %d at %s", id, h.token.Fence, newest.Fence, newest.At())
 		}
 	case r.Err == nil:
 		t.counts["nacked"]++
 	case code == message.Fenced:
 		t.counts["fenced"]++
 		if believed && !repeated {
-			t.w.fail("%s was refused message %s (%v), which was its own since %v", k.name, d.ID, r.Err, granted)
+			t.w.fail("%s was refused message %s (%v), which was its own since %v", h.worker.name, id, r.Err, granted)
 		}
 	}
 }
@@ -235,11 +273,16 @@ func errorOf(e *message.Error) error {
 	return e
 }
 
-// final checks, when all has come to rest, that nothing is missing.
+// final checks, when all has come to rest, that nothing is missing, and nothing there
+// twice.
 func (t *tally) final() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	stored := int64(0)
 	for payload, s := range t.sends {
+		if s.stored {
+			stored++
+		}
 		if s.outcome != "confirmed" {
 			continue
 		}
@@ -247,6 +290,10 @@ func (t *tally) final() {
 		switch {
 		case m == nil:
 			t.w.fail("message %s with %q was confirmed, and no group has ever had it", s.id, payload)
+		case state == message.Dead && m.cancelled:
+			t.w.fail("message %s with %q is dead, and was cancelled", s.id, payload)
+		case state == message.Dead && s.forwarded && m.at.Queue == s.id.Queue():
+			t.w.fail("message %s with %q died, and has not gone to the queue where it should be", s.id, payload)
 		case state == message.Dead:
 		case state == message.Expired && s.expires, state == message.Cancelled && s.withdrawn:
 			t.counts["withdrawn"]++
@@ -258,6 +305,9 @@ func (t *tally) final() {
 		default:
 			t.w.fail("message %s with %q is %s when all should have come to an end", s.id, payload, state)
 		}
+	}
+	if n := t.w.logs.count(); n != stored {
+		t.w.fail("%d messages were stored, and %d are there", stored, n)
 	}
 }
 
@@ -275,23 +325,23 @@ func (t *tally) waits() bool {
 	return false
 }
 
-// known is what a sender was told of a message, and when, and when its ack was
-// confirmed; 0: it was not.
-func (t *tally) known(payload string) (id message.ID, confirmed, acked time.Duration) {
+// known is what a sender knows of a message, and when its ack was confirmed; 0: it was
+// not.
+func (t *tally) known(payload string) (s sending, acked time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := t.sends[payload]
-	return s.id, s.confirmed, t.acked[s.id]
+	s = *t.sends[payload]
+	return s, t.acked[s.id]
 }
 
 // tokens are what a worker holds, as it claims it.
-func (t *tally) tokens(k *worker, session uint64) (ts []message.Token) {
+func (t *tally) tokens(k *worker) (ts []message.Token) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, hs := range t.hands {
 		for _, h := range hs {
 			if h.worker == k {
-				ts = append(ts, message.Token{ID: h.id, Fence: h.fence, Session: session})
+				ts = append(ts, h.token)
 			}
 		}
 	}

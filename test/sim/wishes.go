@@ -9,9 +9,12 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
+func someTenant(r *rand.Rand) string { return fmt.Sprint("t", r.IntN(3)) }
+
 // wishes are what a sender asks for one message besides its key and its delay.
 type wishes struct {
 	unique  string // name that one unfinished message has at the most
+	shared  bool   // who has the name stands for it
 	expires bool   // it may end by itself
 }
 
@@ -26,6 +29,9 @@ func (w *world) wish(r *rand.Rand, msgs []message.New) (ws []wishes, once bool) 
 		if once {
 			m.DedupID = string(m.Body)
 		}
+		if r.IntN(3) == 0 {
+			m.Tenant = someTenant(r)
+		}
 		switch x := r.IntN(40); {
 		case x < 10:
 			m.Priority = r.IntN(message.MaxPriority + 1)
@@ -38,7 +44,7 @@ func (w *world) wish(r *rand.Rand, msgs []message.New) (ws []wishes, once bool) 
 		case x < 30 && m.Key != "" && !once:
 			m.UniqueKey, m.OnConflict = fmt.Sprint("u", r.IntN(2)), message.ConflictReject
 			if x < 26 {
-				m.OnConflict = message.ConflictExisting
+				m.OnConflict, ws[i].shared = message.ConflictExisting, true
 			}
 			ws[i].unique = m.UniqueKey
 		}
@@ -47,16 +53,20 @@ func (w *world) wish(r *rand.Rand, msgs []message.New) (ws []wishes, once bool) 
 }
 
 // withdraw cancels a message that its sender knows of. One that is leased goes on
-// until its worker lets it go.
+// until its worker lets it go, by force until some time has passed. None goes out again.
 func (w *world) withdraw(who string, r *rand.Rand, payload string) {
-	id, confirmed, _ := w.tally.known(payload)
+	s, _ := w.tally.known(payload)
 	p := w.anyNode(r)
-	if p == nil || confirmed == 0 {
+	if p == nil || s.confirmed == 0 {
 		return
 	}
-	w.tally.withdraws(payload)
+	o := message.CancelOptions{Force: r.IntN(2) == 0}
+	if o.Force {
+		o.Grace = time.Duration(r.Int64N(int64(time.Second)))
+	}
+	w.tally.withdraws(payload, o.Force)
 	results, alive, err := do(p, who, sendWithin, func(ctx context.Context) ([]message.SettleResult, error) {
-		return p.gateway.Cancel(ctx, []message.ID{id}, message.CancelOptions{})
+		return p.gateway.Cancel(ctx, []message.ID{s.id}, o)
 	})
 	if !alive {
 		return
@@ -64,5 +74,12 @@ func (w *world) withdraw(who string, r *rand.Rand, payload string) {
 	if err == nil {
 		err = errorOf(results[0].Err)
 	}
-	w.note("cancelled %s: %v", id, message.CodeOf(err))
+	w.note("cancelled %s: %v", s.id, message.CodeOf(err))
+	if err != nil {
+		return
+	}
+	w.logs.cancelled(s.id)
+	if o.Force && results[0].State == message.Leased {
+		w.tally.count("forced")
+	}
 }

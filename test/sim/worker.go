@@ -80,20 +80,23 @@ func (k *worker) receive(p *process, own *life, queue string) {
 	k.batch++
 	hold := make([]*holding, len(got))
 	for i := range got {
-		hold[i] = k.w.tally.hand(k, &got[i], k.batch, until)
+		token, err := p.gateway.OpenToken(got[i].Token)
+		if err != nil {
+			k.w.fail("the token of message %s can't be read: %v", got[i].ID, err)
+		}
+		hold[i] = k.w.tally.hand(k, &got[i], token, k.batch, until)
 	}
 	if k.w.hook.doubleLease && len(got) > 0 {
-		k.w.tally.hand(&worker{name: "a second worker"}, &got[0], 0, until)
+		k.w.tally.hand(&worker{name: "a second worker"}, &got[0], hold[0].token, 0, until)
 	}
-	k.handle(got, hold)
+	k.handle(hold)
 }
 
 // handle handles what came, and settles each. One that fails gives back all later
 // ones of its key.
-func (k *worker) handle(got []message.Delivery, hold []*holding) {
+func (k *worker) handle(hold []*holding) {
 	lines := map[string]bool{} // given back
-	for i := range got {
-		d, h := &got[i], hold[i]
+	for i, h := range hold {
 		spend := time.Duration(k.r.Int64N(int64(100 * time.Millisecond)))
 		if k.r.IntN(15) == 0 {
 			spend = time.Duration(k.r.Int64N(int64(6 * time.Second)))
@@ -125,7 +128,7 @@ func (k *worker) handle(got []message.Delivery, hold []*holding) {
 				}
 			}
 		}
-		k.settle(d, h, action)
+		k.settle(h, action)
 	}
 }
 
@@ -143,13 +146,12 @@ func (k *worker) spend(d time.Duration) {
 }
 
 // settle settles one lease, and repeats it while the outcome is not known.
-func (k *worker) settle(d *message.Delivery, h *holding, action message.Action) {
-	believed := k.w.now() < h.until()
+func (k *worker) settle(h *holding, action message.Action) {
 	if action == message.Ack {
-		k.w.tally.tries(d.ID)
+		k.w.tally.tries(h.token.ID)
 	}
-	until := h.until
-	k.w.tally.settles(h)
+	believes := k.w.tally.settles(h)
+	believed := believes()
 	defer k.w.tally.drop(h)
 	repeated := false
 	for range 5 {
@@ -158,9 +160,9 @@ func (k *worker) settle(d *message.Delivery, h *holding, action message.Action) 
 			k.spend(100 * time.Millisecond)
 			continue
 		}
-		r := k.try(p, d, action)
-		k.w.note("%s settles %s %d by %d: %v", k.name, d.ID, d.Fence, action, message.CodeOf(errorOf(r.Err)))
-		k.w.tally.settled(k, d, action, r, repeated, believed && k.w.now() < until())
+		r := k.try(p, h.token, action)
+		k.w.note("%s settles %s %d by %d: %v", k.name, h.token.ID, h.token.Fence, action, message.CodeOf(errorOf(r.Err)))
+		k.w.tally.settled(h, action, r, repeated, believed && believes())
 		switch message.CodeOf(errorOf(r.Err)) {
 		case message.UnknownOutcome:
 			repeated = true
@@ -172,19 +174,14 @@ func (k *worker) settle(d *message.Delivery, h *holding, action message.Action) 
 	}
 }
 
-func (k *worker) try(p *process, d *message.Delivery, action message.Action) message.SettleResult {
+func (k *worker) try(p *process, t message.Token, action message.Action) message.SettleResult {
 	w := k.w
-	t, err := p.gateway.OpenToken(d.Token)
-	if err != nil {
-		w.fail("the token of message %s can't be read: %v", d.ID, err)
-	}
 	if w.hook.dropAck && action == message.Ack {
 		return message.SettleResult{State: message.Finished}
 	}
 	if w.hook.skipFence {
-		if _, last := w.logs.lease(d.ID, d.Fence); last != 0 {
-			t.Fence = last
-		}
+		newest, _ := w.logs.newest(t.ID)
+		t.Fence, t.Place = newest.Fence, newest.Place
 	}
 	results, _, err := do(p, k.name, sendWithin, func(ctx context.Context) ([]message.SettleResult, error) {
 		return p.gateway.Settle(ctx, []message.Settlement{{Token: t, Action: action, Error: "burnt"}})
