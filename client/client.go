@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,6 +44,7 @@ type Client struct {
 
 	entries sync.Pool // of *sending
 	lines   lines
+	idle    atomic.Int64 // streams of producers that are kept
 	settler *coalescer[*comandav1.Settlement, SettleResult]
 
 	closing sync.Once

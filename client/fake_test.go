@@ -32,6 +32,8 @@ type fake struct {
 
 	// onSend, if set, is called before a send call is answered.
 	onSend func(ctx context.Context, req *comandav1.SendRequest) error
+	// producers are the producers' streams that are open, produced those so far.
+	producers, produced atomic.Int64
 	// onSettle, if set, answers a settlement instead of the fake.
 	onSettle func(s *comandav1.Settlement) *comandav1.SettleResult
 	// loseAnswer breaks the stream once instead of answering a settlement.
@@ -86,6 +88,32 @@ func refuse(c codes.Code, code, format string, args ...any) error {
 		panic(err)
 	}
 	return st.Err()
+}
+
+// Produce answers with the refusals of Send; an error without a code breaks the stream,
+// as a lost connection does.
+func (f *fake) Produce(stream grpc.BidiStreamingServer[comandav1.ProduceRequest, comandav1.ProduceResponse]) error {
+	f.produced.Add(1)
+	f.producers.Add(1)
+	defer f.producers.Add(-1)
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		resp := &comandav1.ProduceResponse{}
+		resp.Sent, err = f.Send(stream.Context(), req.GetSend())
+		if err != nil {
+			st := status.Convert(err)
+			if len(st.Details()) == 0 {
+				return err
+			}
+			resp.Error = &comandav1.Error{Code: st.Details()[0].(*errdetails.ErrorInfo).GetReason(), Message: st.Message()}
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
 }
 
 func (f *fake) Send(ctx context.Context, req *comandav1.SendRequest) (*comandav1.SendResponse, error) {
@@ -305,6 +333,19 @@ func (f *fake) actions() []string {
 // start serves f in this process until the test ends and returns its client.
 func start(t testing.TB, f *fake) *client.Client {
 	t.Helper()
+	l := listen(t, f)
+	c, err := client.New("fake:7400", client.WithDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		return l.DialContext(ctx)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// listen serves a fake.
+func listen(t testing.TB, f *fake) *bufconn.Listener {
 	f.arrived = make(chan struct{}, 1)
 	l := bufconn.Listen(1 << 20)
 	s := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}), grpc.MaxRecvMsgSize(17<<20), grpc.MaxSendMsgSize(17<<20))
@@ -316,18 +357,11 @@ func start(t testing.TB, f *fake) *client.Client {
 		defer close(served)
 		_ = s.Serve(l)
 	}()
-	c, err := client.New("fake:7400", client.WithDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-		return l.DialContext(ctx)
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		c.Close()
 		s.Stop()
 		<-served
 	})
-	return c
+	return l
 }
 
 func (f *fake) calls() [][]string {

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -97,10 +96,13 @@ type SendResult struct {
 	Err error
 }
 
-type (
-	sending = entry[comandav1.NewMessage, string]
-	line    = coalescer[comandav1.NewMessage, string]
-)
+type sending = entry[comandav1.NewMessage, string]
+
+// line is what is sent to one queue.
+type line struct {
+	coalescer[comandav1.NewMessage, string]
+	sender *sender
+}
 
 // Send stores a message and returns its id: then it is on the disks of a
 // majority. A call that fails with ErrUnknownOutcome may have stored it; after
@@ -245,49 +247,12 @@ func (c *Client) line(queue string) *line {
 		for q, l := range c.lines.of {
 			if l.quiet() {
 				delete(c.lines.of, q)
+				l.sender.retire()
 			}
 		}
 	}
-	s := sender{client: c, queue: queue, codec: newEncodedCodec()}
-	l = &line{ctx: c.ctx, begin: s.begin}
+	s := newSender(c, queue)
+	l = &line{coalescer: coalescer[comandav1.NewMessage, string]{ctx: c.ctx, begin: s.begin}, sender: s}
 	c.lines.of[queue] = l
 	return l
-}
-
-// sender makes the calls of one line.
-type sender struct {
-	client *Client
-	queue  string
-	codec  encodedCodec
-	req    comandav1.SendRequest // used again by each call
-}
-
-func (s *sender) begin(entries []*sending) func(context.Context) error {
-	s.req.Queue = s.queue
-	s.req.Messages = s.req.Messages[:0]
-	for _, e := range entries {
-		s.req.Messages = append(s.req.Messages, &e.in)
-	}
-	req, err := encode(&s.req)
-	clear(s.req.Messages)
-	return func(ctx context.Context) error {
-		if err != nil {
-			return &Error{Code: CodeInvalidArgument, Message: "a message cannot be encoded (is each text UTF-8?): " + err.Error()}
-		}
-		defer req.free()
-		var resp comandav1.SendResponse
-		err := again(ctx, func() error {
-			return s.client.conn.Invoke(ctx, comandav1.Messages_Send_FullMethodName, req, &resp, grpc.ForceCodecV2(s.codec))
-		})
-		if err != nil {
-			return err
-		}
-		if len(resp.GetResults()) != len(entries) {
-			return &Error{Code: CodeUnknownOutcome, Message: fmt.Sprintf("the server answered %d of %d messages: look before you repeat them", len(resp.GetResults()), len(entries))}
-		}
-		for i, r := range resp.GetResults() {
-			entries[i].answer(r.GetId(), itemError(r.GetError()))
-		}
-		return nil
-	}
 }

@@ -29,6 +29,7 @@ const (
 type port struct {
 	listener net.Listener
 	grpc     *grpc.Server
+	drain    func() // ends the gRPC streams that would not end by themselves
 	http     *http.Server
 	toGRPC   *handoff
 	toHTTP   *handoff
@@ -40,9 +41,9 @@ type port struct {
 	stopping bool
 }
 
-func newPort(l net.Listener, g *grpc.Server, handler http.Handler) *port {
+func newPort(l net.Listener, g *grpc.Server, drain func(), handler http.Handler) *port {
 	return &port{
-		listener: l, grpc: g, toGRPC: newHandoff(l.Addr()), toHTTP: newHandoff(l.Addr()),
+		listener: l, grpc: g, drain: drain, toGRPC: newHandoff(l.Addr()), toHTTP: newHandoff(l.Addr()),
 		slots: make(chan struct{}, maxConnections), silent: map[net.Conn]bool{},
 		http: &http.Server{
 			Handler: handler, ReadHeaderTimeout: sniffWithin, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
@@ -143,6 +144,7 @@ func (p *port) stop(ctx context.Context) {
 		p.grpc.GracefulStop()
 		close(done)
 	}()
+	p.drain()
 	_ = p.http.Shutdown(ctx)
 	select {
 	case <-done:

@@ -294,7 +294,7 @@ func (n *Node) listen(ctx context.Context) (err error) {
 	}
 	allowed := native.AllowHosts(append([]string{c.Listen, l.Addr().String()}, c.AllowedHosts...)...)
 	s := native.New(native.Options{Verbs: n.gateway, Allowed: allowed, Metrics: n.metrics, Logger: c.Logger})
-	n.port = newPort(l, s.GRPC(), n.routes(s, allowed))
+	n.port = newPort(l, s.GRPC(), s.Drain, n.routes(s, allowed))
 	n.port.start()
 	return nil
 }

@@ -123,7 +123,7 @@ func TestSilentConnectionIsClosed(t *testing.T) {
 	for _, said := range []string{"", "PR", "GET / HT"} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newPipes()
-			p := newPort(l, grpc.NewServer(), http.NotFoundHandler())
+			p := newPort(l, grpc.NewServer(), func() {}, http.NotFoundHandler())
 			p.start()
 			c := l.dial()
 			begun := time.Now()

@@ -4,9 +4,13 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
@@ -43,5 +47,29 @@ func TestStopWaitsForReads(t *testing.T) {
 			t.Error(err)
 		}
 		readers.Wait()
+	}
+}
+
+// A producer's stream that is open does not hold up the end of the server.
+func TestStopEndsProducers(t *testing.T) {
+	n := begin(t, Config{FS: vfs.NewMem(), DataDir: "data"})
+	(&workload{t: t, g: n.Gateway()}).create("q", 1, message.Settings{})
+	stream, err := comandav1.NewMessagesClient(dial(t, n)).Produce(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&comandav1.ProduceRequest{Send: &comandav1.SendRequest{Queue: "q", Messages: []*comandav1.NewMessage{{Body: []byte("b")}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := stream.Recv(); err != nil || r.GetSent().GetResults()[0].GetId() == "" {
+		t.Fatalf("%v, %v", r, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := n.Stop(ctx); err != nil || ctx.Err() != nil {
+		t.Errorf("stop: %v, %v", err, ctx.Err())
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v", err)
 	}
 }

@@ -26,6 +26,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Messages_Send_FullMethodName            = "/comanda.v1.Messages/Send"
+	Messages_Produce_FullMethodName         = "/comanda.v1.Messages/Produce"
 	Messages_Receive_FullMethodName         = "/comanda.v1.Messages/Receive"
 	Messages_Settle_FullMethodName          = "/comanda.v1.Messages/Settle"
 	Messages_Ack_FullMethodName             = "/comanda.v1.Messages/Ack"
@@ -50,6 +51,9 @@ type MessagesClient interface {
 	// their replicas. Each message has a result of its own, in order. Messages of
 	// one key keep the order of the call. With atomic all are stored or none.
 	Send(ctx context.Context, in *SendRequest, opts ...grpc.CallOption) (*SendResponse, error)
+	// Produce is a producer's stream: each request is a Send, which is done and answered
+	// before the next one is looked at. It costs less than calls.
+	Produce(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ProduceRequest, ProduceResponse], error)
 	// Receive leases up to max messages and waits for the first one as long as
 	// wait says. At most one message of a key is in one answer, unless max_per_key is more.
 	Receive(ctx context.Context, in *ReceiveRequest, opts ...grpc.CallOption) (*ReceiveResponse, error)
@@ -101,6 +105,19 @@ func (c *messagesClient) Send(ctx context.Context, in *SendRequest, opts ...grpc
 	}
 	return out, nil
 }
+
+func (c *messagesClient) Produce(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ProduceRequest, ProduceResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Messages_ServiceDesc.Streams[0], Messages_Produce_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ProduceRequest, ProduceResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Messages_ProduceClient = grpc.BidiStreamingClient[ProduceRequest, ProduceResponse]
 
 func (c *messagesClient) Receive(ctx context.Context, in *ReceiveRequest, opts ...grpc.CallOption) (*ReceiveResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -174,7 +191,7 @@ func (c *messagesClient) Reject(ctx context.Context, in *RejectRequest, opts ...
 
 func (c *messagesClient) Work(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkRequest, WorkResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Messages_ServiceDesc.Streams[0], Messages_Work_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Messages_ServiceDesc.Streams[1], Messages_Work_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -235,6 +252,9 @@ type MessagesServer interface {
 	// their replicas. Each message has a result of its own, in order. Messages of
 	// one key keep the order of the call. With atomic all are stored or none.
 	Send(context.Context, *SendRequest) (*SendResponse, error)
+	// Produce is a producer's stream: each request is a Send, which is done and answered
+	// before the next one is looked at. It costs less than calls.
+	Produce(grpc.BidiStreamingServer[ProduceRequest, ProduceResponse]) error
 	// Receive leases up to max messages and waits for the first one as long as
 	// wait says. At most one message of a key is in one answer, unless max_per_key is more.
 	Receive(context.Context, *ReceiveRequest) (*ReceiveResponse, error)
@@ -279,6 +299,9 @@ type UnimplementedMessagesServer struct{}
 
 func (UnimplementedMessagesServer) Send(context.Context, *SendRequest) (*SendResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Send not implemented")
+}
+func (UnimplementedMessagesServer) Produce(grpc.BidiStreamingServer[ProduceRequest, ProduceResponse]) error {
+	return status.Error(codes.Unimplemented, "method Produce not implemented")
 }
 func (UnimplementedMessagesServer) Receive(context.Context, *ReceiveRequest) (*ReceiveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Receive not implemented")
@@ -354,6 +377,13 @@ func _Messages_Send_Handler(srv interface{}, ctx context.Context, dec func(inter
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _Messages_Produce_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(MessagesServer).Produce(&grpc.GenericServerStream[ProduceRequest, ProduceResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Messages_ProduceServer = grpc.BidiStreamingServer[ProduceRequest, ProduceResponse]
 
 func _Messages_Receive_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReceiveRequest)
@@ -617,6 +647,12 @@ var Messages_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Produce",
+			Handler:       _Messages_Produce_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
 		{
 			StreamName:    "Work",
 			Handler:       _Messages_Work_Handler,

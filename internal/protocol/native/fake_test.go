@@ -50,8 +50,8 @@ type fake struct {
 	// hand out all the same.
 	late    chan struct{}
 	settles int
-	// settling, if set, holds up Settle until it is closed.
-	settling chan struct{}
+	// sending and settling, if set, hold up Send and Settle until they are closed.
+	sending, settling chan struct{}
 }
 
 func newFake() *fake {
@@ -90,6 +90,9 @@ func (f *fake) seen() []string {
 }
 
 func (f *fake) Send(_ context.Context, queue string, msgs []message.New) ([]message.SendResult, error) {
+	if f.sending != nil {
+		<-f.sending
+	}
 	return f.sends("send", queue, msgs)
 }
 

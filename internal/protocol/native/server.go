@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,13 +16,18 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/metrics"
 )
 
 const (
-	maxGRPCMessage   = 17 << 20 // bytes: a full batch and its envelope
-	maxHeaderBytes   = 64 << 10
-	maxStreams       = 1_000 // calls at once on one connection
+	maxGRPCMessage = 17 << 20 // bytes: a full batch and its envelope
+	maxHeaderBytes = 64 << 10
+	maxStreams     = 1_000 // calls at once on one connection
+	// What a client may have under way, of a stream and of a connection. Without
+	// them grpc measures the way with a ping and its answer beside each message.
+	window           = 4 << 20
+	connWindow       = 16 << 20
 	handshakeTimeout = 10 * time.Second
 	// A client may ping every minPing; a connection that is silent for pingAfter
 	// is asked, and closed if it does not answer within pingTimeout, so that
@@ -53,11 +59,13 @@ type Server struct {
 	maxStreams uint32
 	rest       http.Handler
 	bodies     atomic.Int64 // bytes of REST bodies that are being served
+	drained    sync.Once
+	draining   chan struct{} // closed by Drain
 }
 
 // New makes a Server; it starts nothing.
 func New(o Options) *Server {
-	s := &Server{verbs: o.Verbs, allowed: o.Allowed, metrics: o.Metrics, log: o.Logger, maxStreams: o.MaxStreams}
+	s := &Server{verbs: o.Verbs, allowed: o.Allowed, metrics: o.Metrics, log: o.Logger, maxStreams: o.MaxStreams, draining: make(chan struct{})}
 	if s.maxStreams == 0 {
 		s.maxStreams = maxStreams
 	}
@@ -68,6 +76,10 @@ func New(o Options) *Server {
 // Handler serves REST on the paths under /v1/. It refuses foreign hosts itself.
 func (s *Server) Handler() http.Handler { return s.rest }
 
+// Drain ends the streams of producers between two requests, and those that come:
+// the server stops.
+func (s *Server) Drain() { s.drained.Do(func() { close(s.draining) }) }
+
 // GRPC makes a gRPC server with the limits and checks of this protocol; opts are
 // added to them (credentials). Who serves it also stops it; Stop waits for the
 // calls that are still running.
@@ -77,6 +89,8 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.MaxSendMsgSize(maxGRPCMessage),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(s.maxStreams),
+		grpc.InitialWindowSize(window),
+		grpc.InitialConnWindowSize(connWindow),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
@@ -115,8 +129,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		resp, err = next(ctx, req)
 		return err
 	})
-	if err = s.ended(ctx, call, err); err != nil {
-		return nil, err
+	if refused := s.ended(ctx, call, err); refused != nil {
+		return nil, statusOf(refused, err)
 	}
 	return resp, nil
 }
@@ -129,18 +143,21 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 		}
 		return next(srv, stream)
 	})
-	return s.ended(ctx, call, err)
+	if refused := s.ended(ctx, call, err); refused != nil {
+		return statusOf(refused, err)
+	}
+	return nil
 }
 
-// ended counts a call and gives its error the form that gRPC has for it.
-func (s *Server) ended(ctx context.Context, call metrics.Call, err error) error {
+// ended counts a call and says what its client is told of its error; nil: it has none.
+func (s *Server) ended(ctx context.Context, call metrics.Call, err error) (refused *message.Error) {
 	code := codeOK
 	if err != nil {
-		refused := s.refusal(ctx, err)
-		code, err = string(refused.Code), statusOf(refused, err)
+		refused = s.refusal(ctx, err)
+		code = string(refused.Code)
 	}
 	call.End(code)
-	return err
+	return refused
 }
 
 // checkAuthority is CheckHost for gRPC.
