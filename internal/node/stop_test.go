@@ -17,7 +17,7 @@ import (
 // Verbs read while the server stops: each ends with an answer or a refusal, and
 // the store is closed when none of them holds it any more.
 func TestStopWaitsForReads(t *testing.T) {
-	for range 10 {
+	for range 3 { // each takes as long as a verb looks for a leader
 		n, err := Start(t.Context(), Config{FS: vfs.NewMem(), DataDir: "data", Listen: "127.0.0.1:0", DiskReserve: 1, LogSegment: 4 << 20})
 		if err != nil {
 			t.Fatal(err)
