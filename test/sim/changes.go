@@ -87,10 +87,33 @@ func (w *world) insist(who string, r *rand.Rand, f func(context.Context, *proces
 }
 
 // operate pauses a queue, or a key or a tenant of it, and resumes it, again and again
-// until ctx ends.
+// until ctx ends. A call that had no answer may still be done, later than those after
+// it: nothing is expected of a pause then, and what is paused in the end is resumed.
 func (w *world) operate(name string) {
 	who := "operator of " + name
 	r := w.rand(who)
+	var number uint32
+	unsure := map[message.Pause]bool{}
+	set := func(of message.Pause, paused bool) {
+		tries := 0
+		err := w.insist(who, r, func(ctx context.Context, p *process) error {
+			tries++
+			if q, ok := p.view.Load().Queue(name); ok {
+				number = q.Number
+			}
+			if paused && w.hook.dropPause {
+				return nil
+			}
+			return p.gateway.PauseQueue(ctx, name, paused, of)
+		})
+		switch unsure[of] = unsure[of] || tries > 1; {
+		case err != nil && !w.over.Load():
+			w.fail("queue %s can't be paused or resumed: %v", name, err)
+		case paused && !unsure[of]:
+			w.logs.pause(number, of)
+			w.tally.count("pauses")
+		}
+	}
 	for w.pause(w.ctx, time.Duration(r.Int64N(int64(2*time.Second)))) {
 		var of message.Pause
 		switch r.IntN(3) {
@@ -99,26 +122,23 @@ func (w *world) operate(name string) {
 		case 1:
 			of.Tenant = someTenant(r)
 		}
-		var number uint32
-		set := func(paused bool) error {
-			return w.insist(who, r, func(ctx context.Context, p *process) error {
-				if q, ok := p.view.Load().Queue(name); ok {
-					number = q.Number
-				}
-				if paused && w.hook.dropPause {
-					return nil
-				}
-				return p.gateway.PauseQueue(ctx, name, paused, of)
-			})
-		}
-		if set(true) == nil {
-			w.logs.pause(number, of)
-			w.tally.count("pauses")
-		}
+		set(of, true)
 		w.pause(w.ctx, time.Duration(r.Int64N(int64(2*time.Second))))
 		w.logs.resume(number)
-		if err := set(false); err != nil && !w.over.Load() {
-			w.fail("queue %s can't be resumed: %v", name, err)
+		set(of, false)
+	}
+	for !w.over.Load() {
+		w.pause(context.Background(), time.Second)
+		p := w.anyNode(r)
+		if p == nil {
+			continue
+		}
+		q, _ := p.view.Load().Queue(name)
+		if q.Paused {
+			set(message.Pause{}, false)
+		}
+		for _, of := range q.Pauses {
+			set(of, false)
 		}
 	}
 }
