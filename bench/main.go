@@ -25,11 +25,11 @@ const (
 
 // config is what the flags say.
 type config struct {
-	workloads, systems []string
-	repeats            int
-	shards, clients    int
-	options            load.Options
-	dir, comanda       string // comanda: the binary that was built
+	workloads, systems            []string
+	repeats                       int
+	shards, clients, keys, queues int
+	options                       load.Options
+	dir, comanda                  string // comanda: the binary that was built
 }
 
 func main() {
@@ -41,6 +41,8 @@ func main() {
 	flag.DurationVar(&c.options.Duration, "duration", 0, "of the measured phase; 0: 5 s, W2 15 s")
 	flag.IntVar(&c.options.Preload, "preload", 0, "messages of W3 and W6; 0: 200,000 and 10,000,000")
 	flag.IntVar(&c.shards, "shards", 1, "of Comanda's queues")
+	flag.IntVar(&c.keys, "keys", 0, "over which Comanda's messages are spread; 0: without keys")
+	flag.IntVar(&c.queues, "queues", 1, "of Comanda, over which messages are spread")
 	flag.IntVar(&c.clients, "clients", 1, "of Comanda, over which producers are spread")
 	flag.StringVar(&c.dir, "dir", "", "directory for the servers' data; default a temporary one")
 	flag.Parse()

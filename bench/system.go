@@ -60,7 +60,7 @@ func (c config) newComanda(ctx context.Context, name, binary string, nodes int) 
 		listen, peers = append(listen, local(ports[2*i])), append(peers, local(ports[2*i+1]))
 	}
 	return &system{
-		name: name, what: fmt.Sprintf("Comanda, nodes: %d, shards of the queue: %d, clients: %d, default settings", nodes, c.shards, c.clients),
+		name: name, what: fmt.Sprintf("Comanda, nodes: %d, shards of a queue: %d, queues: %d, keys: %d, clients: %d, default settings", nodes, c.shards, c.queues, c.keys, c.clients),
 		launch: func(ctx context.Context, dir string, v *server) error {
 			for i := range nodes {
 				home := filepath.Join(dir, fmt.Sprint("node", i+1))
@@ -74,7 +74,7 @@ func (c config) newComanda(ctx context.Context, name, binary string, nodes int) 
 			}
 			return v.answer(ctx, func(ctx context.Context, i int) error { return comandaReady(ctx, listen[i], nodes) })
 		},
-		load: load.Comanda{Addr: strings.Join(listen, ","), Shards: c.shards, Clients: c.clients},
+		load: load.Comanda{Addr: strings.Join(listen, ","), Shards: c.shards, Clients: c.clients, Keys: c.keys, Queues: c.queues},
 	}, nil
 }
 

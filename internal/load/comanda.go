@@ -3,7 +3,9 @@ package load
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -23,11 +25,19 @@ type Comanda struct {
 	// of so many programs: one client sends what gathers in one call at a time, and
 	// a call goes to one shard. 0: one.
 	Clients int
+	// Keys is over how many keys messages are spread; 0: they have none.
+	Keys int
+	// Queues is over how many queues they are spread; 0: one. Of several, each is
+	// asked in turn for what is in it, as a worker takes from no more than 16.
+	Queues int
 }
 
 // Open makes the queue. One that is there already is not touched, and refused.
 func (s Comanda) Open(ctx context.Context, name string, _ int) (_ Queue, err error) {
-	q := &comandaQueue{name: name}
+	q := &comandaQueue{names: []string{name}, keys: uint64(s.Keys)}
+	for i := 1; i < s.Queues; i++ {
+		q.names = append(q.names, fmt.Sprint(name, "-", i))
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, q.disconnect())
@@ -44,38 +54,72 @@ func (s Comanda) Open(ctx context.Context, name string, _ int) (_ Queue, err err
 		return nil, errors.New("it is there already: delete it, or give another name")
 	}
 	if errors.Is(err, client.ErrQueueNotFound) {
-		_, err = q.clients[0].CreateQueue(ctx, name, client.QueueOptions{Shards: s.Shards})
+		err = q.each(ctx, func(ctx context.Context, name string) error {
+			_, err := q.clients[0].CreateQueue(ctx, name, client.QueueOptions{Shards: s.Shards})
+			return err
+		})
 	}
 	return q, err
 }
 
 type comandaQueue struct {
-	name    string
+	names   []string
+	keys    uint64
 	clients []*client.Client
-	turn    atomic.Uint64 // of the clients
+	turn    atomic.Uint64 // of clients, keys and queues
 }
 
-// next is the client whose turn it is.
-func (q *comandaQueue) next() *client.Client {
-	return q.clients[q.turn.Add(1)%uint64(len(q.clients))]
+// next is the client and the queue whose turn it is, with a message for it.
+func (q *comandaQueue) next(body []byte) (*client.Client, string, client.Message) {
+	turn, m := q.turn.Add(1), client.Message{Body: body}
+	if q.keys > 0 {
+		m.Key = strconv.FormatUint(turn%q.keys, 10)
+	}
+	return q.clients[turn%uint64(len(q.clients))], q.names[turn%uint64(len(q.names))], m
 }
 
 func (q *comandaQueue) Send(ctx context.Context, body []byte) error {
-	_, err := q.next().Send(ctx, q.name, client.Message{Body: body})
+	c, name, m := q.next(body)
+	_, err := c.Send(ctx, name, m)
 	return err
 }
 
 func (q *comandaQueue) SendBatch(ctx context.Context, bodies [][]byte) error {
 	ms := make([]client.Message, len(bodies))
+	var c *client.Client
+	var name string
 	for i, b := range bodies {
-		ms[i].Body = b
+		c, name, ms[i] = q.next(b)
 	}
-	_, err := q.next().SendBatch(ctx, q.name, ms)
+	_, err := c.SendBatch(ctx, name, ms)
 	return err
 }
 
 func (q *comandaQueue) Close(ctx context.Context) error {
-	return errors.Join(q.clients[0].DeleteQueue(ctx, q.name), q.disconnect())
+	return errors.Join(q.each(ctx, q.clients[0].DeleteQueue), q.disconnect())
+}
+
+// each does something with each queue, with many at a time.
+func (q *comandaQueue) each(ctx context.Context, do func(ctx context.Context, name string) error) error {
+	names, c := make(chan string), newCrew(ctx)
+	for range 64 {
+		c.start(func(ctx context.Context) error {
+			for name := range names {
+				if err := do(ctx, name); err != nil {
+					return fmt.Errorf("queue %s: %w", name, err)
+				}
+			}
+			return nil
+		})
+	}
+	for _, name := range q.names {
+		select {
+		case names <- name:
+		case <-c.ctx.Done():
+		}
+	}
+	close(names)
+	return c.wait()
 }
 
 func (q *comandaQueue) disconnect() (err error) {
@@ -89,6 +133,9 @@ func (q *comandaQueue) disconnect() (err error) {
 // ready for them. A handler that waits for its ack takes its next message when
 // the ack of the last one is confirmed.
 func (q *comandaQueue) Consume(ctx context.Context, c Consumer) error {
+	if len(q.names) > 1 {
+		return q.collect(ctx, c)
+	}
 	var unsettled firstWarning
 	handlers := make(chan struct{}, c.Handlers)
 	slots := c.Handlers * ahead
@@ -96,7 +143,7 @@ func (q *comandaQueue) Consume(ctx context.Context, c Consumer) error {
 		slots = 2 * c.Handlers
 	}
 	w := &client.Worker{
-		Client: q.clients[0], Queue: q.name, Concurrency: min(slots, maxSlots), Logger: slog.New(&unsettled),
+		Client: q.clients[0], Queue: q.names[0], Concurrency: min(slots, maxSlots), Logger: slog.New(&unsettled),
 		Handler: func(_ context.Context, job *client.RawJob) error {
 			handlers <- struct{}{}
 			c.Handle(job.Body())
@@ -110,6 +157,31 @@ func (q *comandaQueue) Consume(ctx context.Context, c Consumer) error {
 		w.Settled = func(*client.RawJob, error) { <-handlers }
 	}
 	return errors.Join(w.Run(ctx), unsettled.err())
+}
+
+// collect takes what is in each queue, again and again until ctx ends.
+func (q *comandaQueue) collect(ctx context.Context, c Consumer) error {
+	var turn atomic.Uint64
+	crew := newCrew(context.WithoutCancel(ctx))
+	for range c.Handlers {
+		crew.start(func(lasting context.Context) error {
+			for ctx.Err() == nil && lasting.Err() == nil {
+				name := q.names[turn.Add(1)%uint64(len(q.names))]
+				jobs, err := q.clients[0].Receive(lasting, name, client.ReceiveOptions{Max: 100})
+				if err != nil {
+					return err
+				}
+				for _, job := range jobs {
+					c.Handle(job.Body())
+					if err := job.Ack(lasting); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+	return crew.wait()
 }
 
 // firstWarning keeps the first thing that a worker complains of: it tells of
