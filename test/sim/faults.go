@@ -99,7 +99,7 @@ func (w *world) jump(r *rand.Rand, n *node, keep int, lasts time.Duration) {
 	if p := n.process(); r.IntN(3) == 0 && p != nil {
 		w.note("all of node %d's clock leaps", n.number)
 		w.leaps.Add(1)
-		n.leapt.Store(int64(max(by, -by)))
+		n.leapt.Add(int64(max(by, -by)))
 		dies = true
 	}
 	w.note("node %d's wall clock jumps by %v for %v", n.number, by, lasts)
