@@ -2,6 +2,7 @@ package queue
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -110,4 +111,12 @@ func must(err error) {
 	}
 }
 
-func beUint64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
+// beUint64 reads the number at the begin of a part of a row.
+func beUint64(b []byte) uint64 {
+	if len(b) < 8 {
+		panic(errShortRow)
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
+var errShortRow = errors.New("queue: a row is shorter than its kind")

@@ -17,6 +17,10 @@ func Describe(space uint64, key, value []byte) (s string) {
 			s = fmt.Sprintf("damaged row %x → %x", key, value)
 		}
 	}()
+	return describe(space, key, value)
+}
+
+func describe(space uint64, key, value []byte) string {
 	if space == groupSpace {
 		return describeGroupRow(key, value)
 	}

@@ -240,23 +240,57 @@ func FuzzResult(f *testing.F) {
 	})
 }
 
+// FuzzQuery: what DecodeQuery lets through is answered, with no more rows than it may
+// look at and with nothing that its filter does not let through.
 func FuzzQuery(f *testing.F) {
-	id := message.NewID(1, message.CellPoint(1), 2)
-	for _, q := range []queue.Query{{Queue: 1}, {Show: &id}, {List: &queue.ListQuery{Queue: 1, State: message.Ready, Limit: 3}}} {
-		f.Add(q.Encode())
-	}
 	w := newWorld()
 	every := everyCommand()
-	w.apply(every["configure"], every["send"])
+	w.apply(every["configure"], every["send"], every["lease"], every["settle"], every["deliver"])
+	id := message.NewID(1, message.CellPoint(1), 2)
+	times := queue.ListQuery{Queue: 1, State: message.Dead, Limit: 3, Type: "t", Tenant: "t", Since: 1, Until: 1 << 60, Rows: 2}
+	reasons := message.DeadFilter{Type: "t", Key: "k", Reason: "nacked", Since: time.UnixMilli(1).UTC(), Until: time.UnixMilli(1 << 40).UTC(), Attributes: map[string]string{"a": "v"}}
+	for _, q := range []queue.Query{
+		{Queue: 1}, {Show: &id}, {Show: &id, At: &queue.Line{Queue: 1, Cell: 2}},
+		{List: &queue.ListQuery{Queue: 1, State: message.Ready, Limit: 3}}, {List: &times},
+		{List: &queue.ListQuery{Queue: 1, Limit: 3, Key: "k", Hash: hashOf("k")}},
+		{Dead: &queue.DeadQuery{Queue: 1, Cell: 1}}, {Dead: &queue.DeadQuery{Queue: 1, Cell: 1, Operation: 7, Through: 9, Limit: 3, Filter: reasons}},
+	} {
+		f.Add(q.Encode())
+	}
+	for s := message.Scheduled; s <= message.Cancelled; s++ {
+		list := &queue.ListQuery{Queue: 1, State: s, Limit: 1}
+		a := (&queue.Query{List: list}).Run(w.rows)
+		list.From = a.Next
+		f.Add((&queue.Query{List: list, Cells: 1<<message.Cells - 1}).Encode())
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if q, err := queue.DecodeQuery(b); err == nil {
 			a := q.Run(w.rows)
 			if _, err := queue.DecodeAnswer(a.Encode()); err != nil {
 				t.Fatal(err)
 			}
+			checkListed(t, &q, &a)
 		}
 		if a, err := queue.DecodeAnswer(b); err == nil && !json.Valid(a.Encode()) {
 			t.Fatal("an answer does not encode")
 		}
 	})
+}
+
+// checkListed compares what a list gave with what it was asked for.
+func checkListed(t *testing.T, q *queue.Query, a *queue.Answer) {
+	t.Helper()
+	l := q.List
+	if l == nil || q.Show != nil {
+		return
+	}
+	if a.Rows > message.MaxExamined || len(a.Messages) > a.Rows || l.Rows > 0 && a.Rows > l.Rows {
+		t.Errorf("%+v looked at %d rows for %d messages", l, a.Rows, len(a.Messages))
+	}
+	for _, d := range a.Messages {
+		if l.State != 0 && d.State != l.State || l.Key != "" && d.Key != l.Key || l.Type != "" && d.Type != l.Type ||
+			l.Tenant != "" && d.Tenant != l.Tenant || d.SentAt < l.Since || l.Until != 0 && d.SentAt >= l.Until {
+			t.Errorf("%+v gave %+v", l, d)
+		}
+	}
 }
