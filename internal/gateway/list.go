@@ -202,11 +202,13 @@ func readPage(s string) (p place, err error) {
 	if err == nil {
 		err = json.Unmarshal(b, &p)
 	}
-	if err != nil || p.Cell < 0 || p.Cell >= message.Cells || len(p.Key) > 64 {
-		return p, message.Errorf(message.InvalidArgument, "page is not one that a list gave: use next_page as it came")
+	if err != nil || p.Cell < 0 || p.Cell >= message.Cells || len(p.Key) > 64 || writePage(p) != s {
+		return p, errPage
 	}
 	return p, nil
 }
+
+var errPage = message.Errorf(message.InvalidArgument, "page is not one that a list gave: use next_page as it came")
 
 func writePage(p place) string {
 	b, _ := json.Marshal(p) //nolint:errchkjson // numbers and bytes always encode

@@ -98,7 +98,7 @@ func (g *Gateway) Operations(ctx context.Context, limit int, page string) ([]mes
 	}
 	below, err := strconv.ParseUint(cmp.Or(page, newest), 10, 64)
 	if err != nil {
-		return nil, "", message.Errorf(message.InvalidArgument, "page is %.40q: give the next_page of the list before", page)
+		return nil, "", errPage
 	}
 	fresh, cancel := context.WithTimeout(ctx, freshWithin)
 	defer cancel()

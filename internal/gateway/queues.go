@@ -295,6 +295,9 @@ func checkLimit(limit int) error {
 // that is as new as the read wants it, and where the next page begins; empty at the
 // end.
 func (g *Gateway) page(ctx context.Context, limit int, after string, o message.ReadOptions) (qs []*catalog.Queue, next string, fresh message.Freshness, err error) {
+	if after != "" && message.CheckQueueName(after) != nil {
+		return nil, "", fresh, errPage
+	}
 	if fresh, err = g.freshen(ctx, o); err != nil {
 		return nil, "", fresh, err
 	}

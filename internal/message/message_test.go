@@ -172,6 +172,39 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+func TestRedriveRefusals(t *testing.T) {
+	many := map[string]string{}
+	for i := range MaxAttributes + 1 {
+		many[fmt.Sprint(i)] = ""
+	}
+	second := time.Unix(2, 0)
+	for name, c := range map[string]struct {
+		r    Redrive
+		want Code
+	}{
+		"all":                  {Redrive{}, ""},
+		"a filter":             {Redrive{Filter: DeadFilter{Type: "t", Key: "k", Reason: "lapsed", Since: second, Attributes: map[string]string{"a": "v"}}, Rate: MaxRedriveRate}, ""},
+		"negative rate":        {Redrive{Rate: -1}, InvalidArgument},
+		"fast":                 {Redrive{Rate: MaxRedriveRate + 1}, InvalidArgument},
+		"no such reason":       {Redrive{Filter: DeadFilter{Reason: "bored"}}, InvalidArgument},
+		"no time":              {Redrive{Filter: DeadFilter{Since: second, Until: second}}, InvalidArgument},
+		"after the year 9999":  {Redrive{Filter: DeadFilter{Until: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)}}, InvalidArgument},
+		"before 1970":          {Redrive{Filter: DeadFilter{Since: time.Unix(-1, 0)}}, InvalidArgument},
+		"long type":            {Redrive{Filter: DeadFilter{Type: strings.Repeat("t", MaxType+1)}}, TooLarge},
+		"long key":             {Redrive{Filter: DeadFilter{Key: strings.Repeat("k", MaxKey+1)}}, TooLarge},
+		"key not UTF-8":        {Redrive{Filter: DeadFilter{Key: "\xff"}}, InvalidArgument},
+		"type not UTF-8":       {Redrive{Filter: DeadFilter{Type: "\xff"}}, InvalidArgument},
+		"attribute not UTF-8":  {Redrive{Filter: DeadFilter{Attributes: map[string]string{"a": "\xff"}}}, InvalidArgument},
+		"attribute's name too": {Redrive{Filter: DeadFilter{Attributes: map[string]string{"\xff": "a"}}}, InvalidArgument},
+		"many attributes":      {Redrive{Filter: DeadFilter{Attributes: many}}, InvalidArgument},
+		"large attributes":     {Redrive{Filter: DeadFilter{Attributes: map[string]string{"a": strings.Repeat("v", MaxAttributeBytes)}}}, InvalidArgument},
+	} {
+		if got := CodeOf(c.r.Check()); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 func TestErrors(t *testing.T) {
 	err := fmt.Errorf("send: %w", Errorf(Fenced, "too late"))
 	if CodeOf(err) != Fenced || !errors.Is(err, &Error{Code: Fenced}) || errors.Is(err, &Error{Code: Gone}) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // MaxRedriveRate is how many messages a second a redrive may revive at the most, if
@@ -62,6 +63,16 @@ func (f *DeadFilter) String() string {
 // Check refuses what makes no sense.
 func (r *Redrive) Check() error {
 	f := &r.Filter
+	for _, err := range []error{
+		checkText("type", f.Type, MaxType),
+		CheckKey(f.Key),
+		checkTime("dead_since", f.Since),
+		checkTime("dead_until", f.Until),
+	} {
+		if err != nil {
+			return err
+		}
+	}
 	switch {
 	case r.Rate < 0 || r.Rate > MaxRedriveRate:
 		return Errorf(InvalidArgument, "rate is %d messages a second: want 1 to %d, or 0 for as fast as it goes", r.Rate, MaxRedriveRate)
@@ -69,13 +80,14 @@ func (r *Redrive) Check() error {
 		return Errorf(InvalidArgument, "reason is %.40q: want one of %q", f.Reason, DeadReasons())
 	case !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until):
 		return Errorf(InvalidArgument, "dead_since is %s, and that is not before dead_until: nothing can match", f.Since.UTC().Format(time.RFC3339))
-	case len(f.Type) > MaxType || len(f.Key) > MaxKey:
-		return Errorf(InvalidArgument, "a type has at most %d bytes and a key %d: nothing can match", MaxType, MaxKey)
 	case len(f.Attributes) > MaxAttributes:
 		return Errorf(InvalidArgument, "%d attributes are asked for, and a message has at most %d: nothing can match", len(f.Attributes), MaxAttributes)
 	}
 	size := 0
 	for name, value := range f.Attributes {
+		if !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return Errorf(InvalidArgument, "attribute %q is not valid UTF-8", clip(name))
+		}
 		size += len(name) + len(value)
 	}
 	if size > MaxAttributeBytes {

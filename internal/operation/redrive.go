@@ -77,7 +77,7 @@ func (r *Redrive) Begin(key string) *catalog.BeginOperation {
 		title += " with " + words
 	}
 	return &catalog.BeginOperation{
-		Key: key, Kind: RedriveKind, Title: title[:min(len(title), message.MaxErrorText)],
+		Key: key, Kind: RedriveKind, Title: message.ClipError(title),
 		Subject: "the dead messages of queue " + r.Name, Args: args,
 	}
 }

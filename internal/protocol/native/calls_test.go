@@ -216,7 +216,13 @@ func TestCalls(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	token := tokenAt(1)
 	send := func(m *comandav1.NewMessage) proto.Message {
-		return &comandav1.SendRequest{Queue: "q", Messages: []*comandav1.NewMessage{{}, m}}
+		return &comandav1.SendRequest{Queue: "q", Messages: []*comandav1.NewMessage{m}}
+	}
+	settle := func(s *comandav1.Settlement) proto.Message {
+		return &comandav1.SettleRequest{Settlements: []*comandav1.Settlement{s}}
+	}
+	redrive := func(f *comandav1.DeadFilter) proto.Message {
+		return &comandav1.RedriveQueueRequest{Queue: "q", Filter: f}
 	}
 	settings := func(s *comandav1.QueueSettings) proto.Message {
 		return &comandav1.CreateQueueRequest{Queue: "q", Settings: s}
@@ -235,9 +241,16 @@ func TestRefusals(t *testing.T) {
 		{"Messages/Send", send(&comandav1.NewMessage{Expires: &timestamppb.Timestamp{Seconds: 1 << 50}}), "INVALID_ARGUMENT", "expires"},
 		{"Messages/Send", send(&comandav1.NewMessage{OnConflict: 258}), "INVALID_ARGUMENT", "on_conflict 258"},
 		{"Messages/Send", send(&comandav1.NewMessage{Delay: broken}), "INVALID_ARGUMENT", "delay"},
+		{"Messages/Send", &comandav1.SendRequest{Queue: "q", Atomic: true, Messages: []*comandav1.NewMessage{{}, {Delay: broken}}}, "INVALID_ARGUMENT", "delay"},
 		{"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q", Wait: broken}, "INVALID_ARGUMENT", "wait"},
 		{"Messages/Receive", &comandav1.ReceiveRequest{Queue: "q", Lease: broken}, "INVALID_ARGUMENT", "lease"},
 		{"Messages/Settle", &comandav1.SettleRequest{}, "INVALID_ARGUMENT", "settlements"},
+		{"Messages/Settle", settle(&comandav1.Settlement{Token: "x", Action: comandav1.Action_ACTION_ACK}), "INVALID_ARGUMENT", "token"},
+		{"Messages/Settle", settle(&comandav1.Settlement{Token: token}), "INVALID_ARGUMENT", "action 0"},
+		{"Messages/Settle", settle(&comandav1.Settlement{Token: token, Action: 9}), "INVALID_ARGUMENT", "action 9"},
+		{"Messages/Settle", settle(&comandav1.Settlement{Token: token, Action: comandav1.Action_ACTION_ACK, Error: "e"}), "INVALID_ARGUMENT", "error is for nack and reject only"},
+		{"Messages/Settle", settle(&comandav1.Settlement{Token: token, Action: comandav1.Action_ACTION_REJECT, Delay: durationpb.New(1)}), "INVALID_ARGUMENT", "delay is for nack and release only"},
+		{"Messages/Settle", settle(&comandav1.Settlement{Token: token, Action: comandav1.Action_ACTION_ACK, Lease: durationpb.New(1)}), "INVALID_ARGUMENT", "lease is for extend only"},
 		{"Messages/Ack", &comandav1.AckRequest{Token: "x"}, "INVALID_ARGUMENT", "token"},
 		{"Messages/Nack", &comandav1.NackRequest{Token: token, Delay: broken}, "INVALID_ARGUMENT", "delay"},
 		{"Messages/Extend", &comandav1.ExtendRequest{Token: token, Lease: broken}, "INVALID_ARGUMENT", "lease"},
@@ -249,6 +262,8 @@ func TestRefusals(t *testing.T) {
 		{"Messages/RedriveMessages", &comandav1.RedriveMessagesRequest{}, "INVALID_ARGUMENT", "ids"},
 		{"Messages/CancelMessages", &comandav1.CancelMessagesRequest{}, "INVALID_ARGUMENT", "ids"},
 		{"Messages/CancelMessages", &comandav1.CancelMessagesRequest{Ids: []string{idAt(1).String()}, Grace: broken}, "INVALID_ARGUMENT", "grace"},
+		{"Queues/RedriveQueue", redrive(&comandav1.DeadFilter{DeadSince: &timestamppb.Timestamp{Nanos: -1}}), "INVALID_ARGUMENT", "dead_since"},
+		{"Queues/RedriveQueue", redrive(&comandav1.DeadFilter{DeadUntil: &timestamppb.Timestamp{Seconds: 1 << 50}}), "INVALID_ARGUMENT", "dead_until"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{OnFailure: 258}), "INVALID_ARGUMENT", "on_failure 258"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Assign: -1}), "INVALID_ARGUMENT", "assign -1"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Rate: &comandav1.Rate{Count: 1, Per: broken}}), "INVALID_ARGUMENT", "rate per"},
@@ -261,10 +276,32 @@ func TestRefusals(t *testing.T) {
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Backoff: &comandav1.Backoff{List: []*durationpb.Duration{broken}}}), "INVALID_ARGUMENT", "backoff list"},
 	} {
 		f := newFake()
-		_, err := invoke(t, f, c.name, c.req)
-		if reason(err) != c.reason || !strings.Contains(err.Error(), c.word) || len(f.seen()) != 0 {
-			t.Errorf("%s %s: %v (%s), verbs %v", c.name, prototext.Format(c.req), err, reason(err), f.seen())
+		told, err := invoke(t, f, c.name, c.req) // of one item in the answer
+		if err != nil {
+			told = reason(err) + strings.ReplaceAll(err.Error(), " ", "")
 		}
+		if !strings.Contains(told, c.reason) || !strings.Contains(told, strings.ReplaceAll(c.word, " ", "")) || len(f.seen()) != 0 {
+			t.Errorf("%s %s: %s, %v, verbs %v", c.name, prototext.Format(c.req), told, err, f.seen())
+		}
+	}
+}
+
+// A message that can't be read is refused alone: who shares a call with it is not.
+func TestUnreadableMessageIsRefusedAlone(t *testing.T) {
+	f := newFake()
+	resp, err := invoke(t, f, "Messages/Send", &comandav1.SendRequest{Queue: "q", Messages: []*comandav1.NewMessage{
+		{Key: "a"}, {Expires: &timestamppb.Timestamp{Seconds: 1 << 50}}, {Key: "b"},
+	}})
+	var answer comandav1.SendResponse
+	if err != nil || protojson.Unmarshal([]byte(resp), &answer) != nil {
+		t.Fatal(resp, err)
+	}
+	rs := answer.GetResults()
+	if len(rs) != 3 || rs[0].GetId() != idAt(1).String() || rs[1].GetError().GetCode() != "INVALID_ARGUMENT" || rs[2].GetId() != idAt(2).String() {
+		t.Errorf("results %v", rs)
+	}
+	if got := strings.Join(f.seen(), "\n"); got != `send q ["" key=a type= delay=0s []] ["" key=b type= delay=0s []]` {
+		t.Errorf("asked %s", got)
 	}
 }
 

@@ -173,7 +173,7 @@ func TestEveryOpenAPIPathAsksAVerb(t *testing.T) {
 }
 
 // restForm puts a request's fields into the path, and leaves the rest as JSON.
-func restForm(t *testing.T, path string, req proto.Message) (target, body string) {
+func restForm(t testing.TB, path string, req proto.Message) (target, body string) {
 	t.Helper()
 	rest := proto.Clone(req)
 	target = regexp.MustCompile(`{(\w+)}`).ReplaceAllStringFunc(path, func(name string) string {

@@ -43,17 +43,17 @@ func (s messages) RedriveMessages(ctx context.Context, req *comandav1.RedriveMes
 
 // RedriveQueue counts the dead messages that a filter chooses, and begins to revive
 // them.
-func (s queues) RedriveQueue(ctx context.Context, req *comandav1.RedriveQueueRequest) (*comandav1.RedriveQueueResponse, error) {
+func (s queues) RedriveQueue(ctx context.Context, req *comandav1.RedriveQueueRequest) (_ *comandav1.RedriveQueueResponse, err error) {
 	f := req.GetFilter()
 	r := message.Redrive{
 		Filter: message.DeadFilter{Type: f.GetType(), Key: f.GetKey(), Reason: f.GetReason(), Attributes: f.GetAttributes()},
 		Rate:   int(req.GetRate()), ResetAttempts: req.GetResetAttempts(), To: req.GetTo(),
 	}
-	if t := f.GetDeadSince(); t != nil {
-		r.Filter.Since = t.AsTime()
+	if r.Filter.Since, err = timeOf("dead_since", f.GetDeadSince()); err != nil {
+		return nil, err
 	}
-	if t := f.GetDeadUntil(); t != nil {
-		r.Filter.Until = t.AsTime()
+	if r.Filter.Until, err = timeOf("dead_until", f.GetDeadUntil()); err != nil {
+		return nil, err
 	}
 	plan, err := s.verbs.RedriveQueue(ctx, req.GetQueue(), r, req.GetDryRun())
 	if err != nil {

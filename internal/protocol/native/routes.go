@@ -114,6 +114,9 @@ func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, name string, t
 		if err := checkHeaders(r.Header, workerHeader); err != nil {
 			return nil, err
 		}
+		// There is one form, and the gateway would write a line to standard error for
+		// each type that it can't read.
+		r.Header.Del("Content-Type")
 	}
 	limit := int64(maxEmptyBody)
 	if takes.body {

@@ -7,31 +7,44 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-// Send stores messages; each has a result of its own.
+// Send stores messages; each has a result of its own, also one that can't be read.
+// Of an atomic batch such a one refuses the call.
 func (s messages) Send(ctx context.Context, req *comandav1.SendRequest) (*comandav1.SendResponse, error) {
 	if err := checkCount("messages", len(req.GetMessages())); err != nil {
 		return nil, err
 	}
-	msgs := make([]message.New, len(req.GetMessages()))
-	for i, m := range req.GetMessages() {
-		var err error
-		if msgs[i], err = newMessage(m); err != nil {
+	resp := &comandav1.SendResponse{Results: make([]*comandav1.SendResult, len(req.GetMessages()))}
+	slab := make([]comandav1.SendResult, len(resp.GetResults()))
+	msgs := make([]message.New, 0, len(slab))
+	for i, in := range req.GetMessages() {
+		resp.Results[i] = &slab[i]
+		switch m, err := newMessage(in); {
+		case err == nil:
+			msgs = append(msgs, m)
+		case req.GetAtomic():
 			return nil, err
+		default:
+			slab[i].Error = s.itemError(ctx, s.refusal(ctx, err))
 		}
+	}
+	if len(msgs) == 0 {
+		return resp, nil
 	}
 	results, err := s.send(ctx, req.GetQueue(), msgs, req.GetAtomic())
 	if err != nil {
 		return nil, err
 	}
-	resp := &comandav1.SendResponse{Results: make([]*comandav1.SendResult, len(results))}
-	slab := make([]comandav1.SendResult, len(results))
-	for i, r := range results {
+	for i := range slab {
+		if slab[i].Error != nil {
+			continue // it was not sent
+		}
+		r := &results[0]
+		results = results[1:]
 		if r.Err != nil {
 			slab[i].Error = s.itemError(ctx, r.Err)
 		} else {
 			slab[i].Id, slab[i].Existing = r.ID.String(), r.Existing
 		}
-		resp.Results[i] = &slab[i]
 	}
 	return resp, nil
 }
