@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"math"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -22,7 +21,7 @@ type QueueOptions struct {
 // CreateQueue creates a queue. Creating it again with the same settings changes
 // nothing; with others it is refused with ErrQueueExists.
 func (c *Client) CreateQueue(ctx context.Context, queue string, o QueueOptions) (*comandav1.CreateQueueResponse, error) {
-	return c.queues.CreateQueue(ctx, &comandav1.CreateQueueRequest{Queue: queue, Settings: o.Settings, Shards: int32(o.Shards)})
+	return c.queues.CreateQueue(ctx, &comandav1.CreateQueueRequest{Queue: queue, Settings: o.Settings, Shards: narrow(o.Shards)})
 }
 
 // QueueUpdate says what UpdateQueue changes.
@@ -68,7 +67,7 @@ func (c *Client) Queue(ctx context.Context, queue string, opts ...ReadOption) (*
 // Queues lists queues by name: up to limit (default 100, at most 1,000), from the
 // page that the answer before named as its next; "" is the first.
 func (c *Client) Queues(ctx context.Context, limit int, page string, opts ...ReadOption) (*comandav1.ListQueuesResponse, error) {
-	return c.queues.ListQueues(ctx, &comandav1.ListQueuesRequest{Max: int32(limit), Page: page, Stale: stale(opts)})
+	return c.queues.ListQueues(ctx, &comandav1.ListQueuesRequest{Max: narrow(limit), Page: page, Stale: stale(opts)})
 }
 
 // DeleteQueue deletes a queue and every message in it.
@@ -127,7 +126,7 @@ func (c *Client) Owners(ctx context.Context, queue string) ([]*comandav1.ShardOw
 // (default 100, at most 1,000) from the page that the answer before named as its
 // next; "" is the first.
 func (c *Client) Shards(ctx context.Context, queue string, limit int, page string, opts ...ReadOption) (*comandav1.ListShardsResponse, error) {
-	return c.cluster.ListShards(ctx, &comandav1.ListShardsRequest{Queue: queue, Max: int32(limit), Page: page, Stale: stale(opts)})
+	return c.cluster.ListShards(ctx, &comandav1.ListShardsRequest{Queue: queue, Max: narrow(limit), Page: page, Stale: stale(opts)})
 }
 
 // SplitShard makes two shards of the one with that path, while it is used, and
@@ -147,7 +146,7 @@ func (c *Client) MoveShard(ctx context.Context, queue, path, node string) (*coma
 // the newest first: up to limit (default 100, at most 1,000), from the page that the
 // answer before named as its next; "" is the first.
 func (c *Client) Operations(ctx context.Context, limit int, page string) (*comandav1.ListOperationsResponse, error) {
-	return c.cluster.ListOperations(ctx, &comandav1.ListOperationsRequest{Max: int32(limit), Page: page})
+	return c.cluster.ListOperations(ctx, &comandav1.ListOperationsRequest{Max: narrow(limit), Page: page})
 }
 
 // Operation tells of an operation.
@@ -256,7 +255,7 @@ type ListOptions struct {
 func (c *Client) List(ctx context.Context, queue string, o ListOptions) (*comandav1.ListMessagesResponse, error) {
 	return c.messages.ListMessages(ctx, &comandav1.ListMessagesRequest{
 		Queue: queue, State: o.State, Key: o.Key, Type: o.Type, Tenant: o.Tenant, Since: timestamp(o.Since), Until: timestamp(o.Until),
-		Max: int32(o.Max), Page: o.Page, Stale: optional(o.Stale),
+		Max: narrow(o.Max), Page: o.Page, Stale: optional(o.Stale),
 	})
 }
 
@@ -328,7 +327,7 @@ func (c *Client) RedriveQueue(ctx context.Context, queue string, o RedriveQueueO
 		Type: o.Type, Key: o.Key, Reason: o.Reason, Attributes: o.Attributes, DeadSince: timestamp(o.DeadSince), DeadUntil: timestamp(o.DeadUntil),
 	}
 	r, err := c.queues.RedriveQueue(ctx, &comandav1.RedriveQueueRequest{
-		Queue: queue, Filter: f, Rate: int32(min(o.Rate, math.MaxInt32)), ResetAttempts: o.ResetAttempts, DryRun: o.DryRun, To: o.To,
+		Queue: queue, Filter: f, Rate: narrow(o.Rate), ResetAttempts: o.ResetAttempts, DryRun: o.DryRun, To: o.To,
 	})
 	return r.GetCount(), r.GetOperation(), err
 }

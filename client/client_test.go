@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -89,6 +90,58 @@ func TestItemErrorsReachTheirCaller(t *testing.T) {
 	}
 	if results[0].ID != "id-a" || results[2].ID != "id-b" || results[0].Err != nil || results[2].Err != nil {
 		t.Errorf("the others: %v", results)
+	}
+}
+
+// So does one that can't even be encoded.
+func TestTextThatIsNoneReachesItsCaller(t *testing.T) {
+	c := start(t, &fake{})
+	const bad = "\xff"
+	good := client.Message{Body: []byte("a")}
+	for name, m := range map[string]client.Message{
+		"key":               {Key: bad},
+		"type":              {Type: bad},
+		"tenant":            {Tenant: bad},
+		"dedup id":          {DedupID: bad},
+		"unique key":        {UniqueKey: bad},
+		"attribute's name":  {Attributes: map[string]*client.Attribute{bad: client.String("x")}},
+		"attribute's text":  {Attributes: map[string]*client.Attribute{"a": client.String(bad)}},
+		"attribute, number": {Attributes: map[string]*client.Attribute{"a": client.Number(bad)}},
+	} {
+		results, err := c.SendBatch(t.Context(), "q", []client.Message{good, m, good})
+		if client.CodeOf(err) != client.CodeInvalidArgument || client.CodeOf(results[1].Err) != client.CodeInvalidArgument {
+			t.Errorf("%s: %v, %v", name, err, results[1].Err)
+		}
+		if results[0].ID != "id-a" || results[2].ID != "id-a" {
+			t.Errorf("%s: the others: %v", name, results)
+		}
+		if _, err := c.SendAtomic(t.Context(), "q", []client.Message{good, m}); client.CodeOf(err) != client.CodeInvalidArgument {
+			t.Errorf("%s in an atomic batch: %v", name, err)
+		}
+	}
+	results, err := c.Settle(t.Context(), []client.Settlement{{Token: "t", Action: client.ActionAck}, {Token: bad, Action: client.ActionAck}})
+	if client.CodeOf(err) != client.CodeInvalidArgument || results[0].Err != nil || client.CodeOf(results[1].Err) != client.CodeInvalidArgument {
+		t.Errorf("token: %v, %v", err, results)
+	}
+}
+
+// A number that the contract has no room for goes out as one that the server
+// refuses, and not as another one.
+func TestNumbersKeepTheirMeaning(t *testing.T) {
+	const huge = 1 << 32
+	var got []int32
+	f := &fake{onSend: func(_ context.Context, r *comandav1.SendRequest) error {
+		got = append(got, r.GetMessages()[0].GetPriority())
+		return nil
+	}}
+	c := start(t, f)
+	for _, n := range []int{huge + 1, -huge, 9} {
+		if _, err := c.Send(t.Context(), "q", client.Message{Priority: n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(got, []int32{math.MaxInt32, math.MinInt32, 9}) {
+		t.Errorf("the server was sent %d", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 )
@@ -101,7 +102,17 @@ func translate(ctx context.Context, method string, req, reply any, cc *grpc.Clie
 	if err == nil {
 		return nil
 	}
+	if m, ok := req.(proto.Message); ok && status.Code(err) == codes.Internal {
+		if _, unencodable := proto.Marshal(m); unencodable != nil {
+			return invalidText(unencodable)
+		}
+	}
 	return callError(err, p.Addr != nil && !harmless(method))
+}
+
+// invalidText is the refusal of what can't be encoded, which the server never sees.
+func invalidText(err error) error {
+	return &Error{Code: CodeInvalidArgument, Message: "the call can't be encoded: each text must be valid UTF-8 (" + err.Error() + ")"}
 }
 
 // harmless says that a call whose answer is lost may be repeated without a

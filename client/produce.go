@@ -49,7 +49,7 @@ func (s *sender) begin(entries []*sending) func(context.Context) error {
 	clear(send.Messages)
 	return func(ctx context.Context) error {
 		if err != nil {
-			return &Error{Code: CodeInvalidArgument, Message: "a message cannot be encoded (is each text UTF-8?): " + err.Error()}
+			return invalidText(err)
 		}
 		defer req.free()
 		var resp *comandav1.SendResponse

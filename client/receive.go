@@ -80,7 +80,7 @@ type Delivery struct {
 // comes.
 func (c *Client) Receive(ctx context.Context, queue string, o ReceiveOptions) ([]*Delivery, error) {
 	resp, err := c.messages.Receive(ctx, &comandav1.ReceiveRequest{
-		Queue: queue, Max: int32(o.Max), MaxPerKey: int32(o.MaxPerKey), Wait: optional(o.Wait), Lease: optional(o.Lease), Worker: o.Worker,
+		Queue: queue, Max: narrow(o.Max), MaxPerKey: narrow(o.MaxPerKey), Wait: optional(o.Wait), Lease: optional(o.Lease), Worker: o.Worker,
 	})
 	if err != nil {
 		return nil, err

@@ -3,8 +3,10 @@ package client
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -192,6 +194,9 @@ func (c *Client) sending(m *Message) (*sending, error) {
 	if len(m.Body) > maxBody {
 		return nil, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("the body has %d bytes, the limit is %d: send a reference to it instead", len(m.Body), maxBody)}
 	}
+	if err := m.checkText(); err != nil { // it would fail the messages of others as well
+		return nil, err
+	}
 	e := c.entries.Get().(*sending)
 	e.size = m.size()
 	e.in.Body, e.in.Key, e.in.Type, e.in.Tenant, e.in.Attributes = m.Body, m.Key, m.Type, m.Tenant, m.Attributes
@@ -203,9 +208,35 @@ func (c *Client) sending(m *Message) (*sending, error) {
 	if m.Existing {
 		e.in.OnConflict = comandav1.OnConflict_ON_CONFLICT_EXISTING
 	}
-	e.in.Priority, e.in.Retry = int32(m.Priority), m.Retry
+	e.in.Priority, e.in.Retry = narrow(m.Priority), m.Retry
 	return e, nil
 }
+
+// checkText refuses text that can't be encoded.
+func (m *Message) checkText() error {
+	if err := checkText(m.Key, m.Type, m.Tenant, m.DedupID, m.UniqueKey); err != nil {
+		return err
+	}
+	for name, a := range m.Attributes {
+		if err := checkText(name, a.GetString_(), a.GetNumber()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkText(texts ...string) error {
+	for _, s := range texts {
+		if !utf8.ValidString(s) {
+			return invalidText(fmt.Errorf("%.100q", s))
+		}
+	}
+	return nil
+}
+
+// narrow is n as the contract has room for it, or the nearest that there is room for:
+// the server has a lower limit for each of its numbers, and refuses both alike.
+func narrow(n int) int32 { return int32(min(max(n, math.MinInt32), math.MaxInt32)) }
 
 // timestamp is nil for the zero time.
 func timestamp(t time.Time) *timestamppb.Timestamp {

@@ -59,6 +59,9 @@ func (c *Client) Settle(ctx context.Context, ss []Settlement) (results []SettleR
 	results = make([]SettleResult, len(ss))
 	entries := make([]*settling, len(ss))
 	for i := range ss {
+		if results[i].Err = checkText(ss[i].Token); results[i].Err != nil {
+			continue
+		}
 		e := newEntry[*comandav1.Settlement, SettleResult]()
 		e.in, e.size = ss[i].proto(), settlementSize(&ss[i])
 		if results[i].Err = c.settler.add(ctx, e); results[i].Err == nil {
