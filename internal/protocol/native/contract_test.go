@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"regexp"
@@ -66,6 +67,16 @@ var requests = map[protoreflect.FullName]proto.Message{
 	"comanda.v1.Cluster.ListNodes":        &comandav1.ListNodesRequest{},
 	"comanda.v1.Cluster.DrainNode":        &comandav1.DrainNodeRequest{Node: "n"},
 	"comanda.v1.Cluster.RemoveNode":       &comandav1.RemoveNodeRequest{Node: "n"},
+}
+
+// requestOf is the valid request of the RPC with that short name.
+func requestOf(op string) proto.Message {
+	for name, req := range requests {
+		if string(name.Name()) == op {
+			return req
+		}
+	}
+	return nil
 }
 
 // eachRPC calls f for each RPC of the contract with a request that is valid.
@@ -187,6 +198,37 @@ func restForm(t testing.TB, path string, req proto.Message) (target, body string
 		t.Fatal(err)
 	}
 	return target, string(text)
+}
+
+// raw is a codec that sends bytes as they are.
+type raw struct{}
+
+func (raw) Marshal(v any) ([]byte, error) { return v.([]byte), nil }
+
+func (raw) Unmarshal([]byte, any) error { return nil }
+
+func (raw) Name() string { return "proto" }
+
+// Bytes that are no request are the client's mistake: no verb is asked, and nothing is
+// logged as a defect of the server.
+func TestBytesThatAreNoRequest(t *testing.T) {
+	eachRPC(t, func(t *testing.T, m protoreflect.MethodDescriptor, _ proto.Message) {
+		f, log := newFake(), &strings.Builder{}
+		conn := serve(t, New(Options{Verbs: f, Allowed: AllowHosts(), Logger: slog.New(slog.NewTextHandler(log, nil))}), "localhost")
+		path := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
+		var err error
+		if m.IsStreamingClient() {
+			var stream grpc.ClientStream
+			if stream, err = conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, path, grpc.ForceCodec(raw{})); err == nil {
+				err = errors.Join(stream.SendMsg([]byte{0xff}), stream.RecvMsg(nil))
+			}
+		} else {
+			err = conn.Invoke(t.Context(), path, []byte{0xff}, nil, grpc.ForceCodec(raw{}))
+		}
+		if status.Code(err) != codes.InvalidArgument || reason(err) != "INVALID_ARGUMENT" || len(f.seen()) != 0 || log.Len() != 0 {
+			t.Errorf("got %v (%s), verbs %v, log %s", err, reason(err), f.seen(), log)
+		}
+	})
 }
 
 // A page of another site, and a name that was rebound to loopback, change

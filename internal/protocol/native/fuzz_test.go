@@ -90,13 +90,7 @@ func FuzzREST(f *testing.F) {
 	}
 	slices.Sort(names)
 	for i, name := range names {
-		var of protoreflect.FullName
-		for rpc := range requests {
-			if string(rpc.Name()) == routes[name].op {
-				of = rpc
-			}
-		}
-		_, body := restForm(f, name, requests[of])
+		_, body := restForm(f, name, requestOf(routes[name].op))
 		f.Add(uint8(i), "q", "0", "", "", "", []byte(body))
 		f.Add(uint8(i), tokenAt(1), "", "max=1&stale=1s&max=2", "application/json", `{"a":1}`, []byte(body))
 	}

@@ -11,9 +11,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/comanda-mq/comanda/internal/message"
 )
@@ -123,6 +126,11 @@ func TestRESTRefusals(t *testing.T) {
 		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{} {}`, nil, 400, "unexpected"},
 		{"POST /v1/queues/q/receive", strings.Repeat(" ", maxEmptyBody+1), nil, 413, "TOO_LARGE"},
 		{"DELETE /v1/leases/x", "", nil, 400, "token"},
+		{"GET /v1/queues/%ff", "", nil, 400, "INVALID_ARGUMENT queue UTF-8"},
+		{"GET /v1/queues/q/locate?key=%ff", "", nil, 400, "INVALID_ARGUMENT key UTF-8"},
+		{"GET /v1/queues/q%2Fr/locate", "", nil, 404, "not found"},
+		{"GET /v1/operations/x", "", nil, 400, "INVALID_ARGUMENT id"},
+		{"GET /v1/operations/99999999999999999999", "", nil, 400, "INVALID_ARGUMENT id"},
 		{"POST /v1/queues/q/polish", "", nil, 404, "not found"},
 		{"PATCH /v1/queues/q", "", nil, 405, "method not allowed"},
 		{"POST /v1/queues/q", "_method=DELETE", []string{"X-HTTP-Method-Override", "DELETE", "Content-Type", "application/x-www-form-urlencoded"}, 405, "not allowed"},
@@ -137,6 +145,45 @@ func TestRESTRefusals(t *testing.T) {
 		for _, word := range strings.Fields(c.words) {
 			if !strings.Contains(answer, word) {
 				t.Errorf("%s %q %.100q: %s does not say %q", c.route, c.header, c.body, answer, word)
+			}
+		}
+	}
+}
+
+// Each route refuses a parameter, a header and a field that it does not know, a body
+// where it takes none, and a value of the wrong type in each of its fields.
+func TestEveryRouteRefuses(t *testing.T) {
+	const wrong = `{"a":[]}` // for a field of any type but text in a query
+	for name, takes := range restRoutes() {
+		method, path, _ := strings.Cut(name, " ")
+		req := requestOf(takes.op)
+		target, _ := restForm(t, path, req)
+		refused := func(target, body string, header ...string) {
+			t.Helper()
+			f := newFake()
+			code, answer := do(t, f, method, target, body, header...)
+			if code != http.StatusBadRequest || !strings.Contains(answer, `"INVALID_ARGUMENT"`) || len(f.seen()) != 0 {
+				t.Errorf("%s %s %s %q: %d %s, verbs %v", method, target, body, header, code, answer, f.seen())
+			}
+		}
+		refused(target+"?colour=red", "")
+		refused(target+"?%zz", "")
+		refused(target, "", "Comanda-Colour", "red")
+		bodies := []string{`{"colour":"red"}`}
+		if takes.body {
+			bodies = append(bodies, `[]`, `"red"`, `{`, `{} {}`)
+		}
+		for _, body := range bodies {
+			refused(target, body, "Content-Type", jsonType)
+		}
+		fields := req.ProtoReflect().Descriptor().Fields()
+		for i := range fields.Len() {
+			f := fields.Get(i)
+			switch field := string(f.Name()); {
+			case takes.body:
+				refused(target, `{"`+field+`":`+wrong+`}`, "Content-Type", jsonType)
+			case slices.Contains(takes.query, field) && f.Kind() != protoreflect.StringKind:
+				refused(target+"?"+field+"="+url.QueryEscape(wrong), "")
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/api/annotations"
@@ -107,6 +108,11 @@ func (s *Server) checkRequest(routes map[string]route) runtime.Middleware {
 // takeBody puts the checked body of a request in its place; done gives back the
 // room that it takes.
 func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, name string, takes route, path map[string]string) (done func(), err error) {
+	for field, value := range path {
+		if err := checkText(field, value); err != nil {
+			return nil, err
+		}
+	}
 	if err := checkQuery(r.URL.RawQuery, takes.query); err != nil {
 		return nil, err
 	}
@@ -146,10 +152,23 @@ func checkQuery(raw string, known []string) error {
 	if err != nil {
 		return message.Errorf(message.InvalidArgument, "query: %s", err)
 	}
-	for name := range query {
+	for name, values := range query {
 		if !slices.Contains(known, name) {
 			return message.Errorf(message.InvalidArgument, "query parameter %.100q is not known here%s", name, among(", only", known))
 		}
+		for _, v := range values {
+			if err := checkText(name, v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkText refuses what gRPC and JSON refuse by themselves.
+func checkText(field, value string) error {
+	if !utf8.ValidString(value) {
+		return message.Errorf(message.InvalidArgument, "%s is not valid UTF-8", field)
 	}
 	return nil
 }

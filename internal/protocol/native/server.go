@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 
@@ -95,12 +97,13 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.WaitForHandlers(true),
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(grpcproto.Name)}),
 		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 	}, opts...)...)
-	comandav1.RegisterMessagesServer(g, messages{Server: s})
-	comandav1.RegisterQueuesServer(g, queues{Server: s})
-	comandav1.RegisterClusterServer(g, cluster{Server: s})
+	register(g, comandav1.Messages_ServiceDesc, messages{Server: s})
+	register(g, comandav1.Queues_ServiceDesc, queues{Server: s})
+	register(g, comandav1.Cluster_ServiceDesc, cluster{Server: s})
 	return g
 }
 
@@ -141,7 +144,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 		if err := s.checkAuthority(ctx); err != nil {
 			return err
 		}
-		return next(srv, stream)
+		return next(srv, requestStream{stream})
 	})
 	if refused := s.ended(ctx, call, err); refused != nil {
 		return statusOf(refused, err)
