@@ -141,12 +141,17 @@ func validRequests(leased message.Delivery, dead message.ID, node string) map[pr
 // call calls an RPC of any kind.
 func call(t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescriptor, req proto.Message) error {
 	t.Helper()
-	path := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 	kind, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp := kind.New().Interface()
+	return callInto(t, conn, m, req, kind.New().Interface())
+}
+
+// callInto is call with a place for the answer.
+func callInto(t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescriptor, req, resp proto.Message) error {
+	t.Helper()
+	path := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 	if !m.IsStreamingClient() {
 		return conn.Invoke(t.Context(), path, req, resp)
 	}

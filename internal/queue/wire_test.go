@@ -250,10 +250,14 @@ func FuzzQuery(f *testing.F) {
 	times := queue.ListQuery{Queue: 1, State: message.Dead, Limit: 3, Type: "t", Tenant: "t", Since: 1, Until: 1 << 60, Rows: 2}
 	reasons := message.DeadFilter{Type: "t", Key: "k", Reason: "nacked", Since: time.UnixMilli(1).UTC(), Until: time.UnixMilli(1 << 40).UTC(), Attributes: map[string]string{"a": "v"}}
 	for _, q := range []queue.Query{
-		{Queue: 1}, {Show: &id}, {Show: &id, At: &queue.Line{Queue: 1, Cell: 2}},
-		{List: &queue.ListQuery{Queue: 1, State: message.Ready, Limit: 3}}, {List: &times},
+		{Queue: 1},
+		{Show: &id},
+		{Show: &id, At: &queue.Line{Queue: 1, Cell: 2}},
+		{List: &queue.ListQuery{Queue: 1, State: message.Ready, Limit: 3}},
+		{List: &times},
 		{List: &queue.ListQuery{Queue: 1, Limit: 3, Key: "k", Hash: hashOf("k")}},
-		{Dead: &queue.DeadQuery{Queue: 1, Cell: 1}}, {Dead: &queue.DeadQuery{Queue: 1, Cell: 1, Operation: 7, Through: 9, Limit: 3, Filter: reasons}},
+		{Dead: &queue.DeadQuery{Queue: 1, Cell: 1}},
+		{Dead: &queue.DeadQuery{Queue: 1, Cell: 1, Operation: 7, Through: 9, Limit: 3, Filter: reasons}},
 	} {
 		f.Add(q.Encode())
 	}
