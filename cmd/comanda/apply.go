@@ -40,6 +40,9 @@ is changed.`,
 		Example: "  comanda apply -f queues.yaml --dry-run",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return usageError(errors.New("-f FILE is missing: name a file of queues, or - for standard input"))
+			}
 			specs, err := readSpecs(cmd.InOrStdin(), file)
 			if err != nil {
 				return usageError(err)
@@ -63,7 +66,6 @@ is changed.`,
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the file; - is standard input")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and say what would change, but change nothing")
-	_ = cmd.MarkFlagRequired("file")
 	return cmd
 }
 

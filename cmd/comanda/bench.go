@@ -50,6 +50,9 @@ func (a *app) bench(cmd *cobra.Command, names []string, o load.Options) error {
 	var workloads []load.Workload
 	for _, name := range names {
 		w, err := load.Parse(name)
+		if err == nil {
+			err = o.Check(w)
+		}
 		if err != nil {
 			return usageError(err)
 		}

@@ -16,9 +16,9 @@ func newData() *cobra.Command {
 		Long: "Show what lies in the data directory of a stopped server: its identity, the segments of its\n" +
 			"log and where they end or are damaged, and its replicas with their rows as they were last\n" +
 			"flushed. It also works on a directory that a server refuses, and changes nothing.",
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return node.Inspect(vfs.Default, args[0], o, cmd.OutOrStdout())
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return node.Inspect(vfs.Default, given[0], o, cmd.OutOrStdout())
 		},
 	}
 	inspect.Flags().BoolVar(&o.Records, "records", false, "show each record of the log")

@@ -129,7 +129,7 @@ func newMessageWait(a *app) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up after this time (default: never)")
+	cmd.Flags().Var((*spanFlag)(&timeout), "timeout", "give up after this time (default: never)")
 	return cmd
 }
 

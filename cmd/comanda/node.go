@@ -44,7 +44,7 @@ func newNodeList(a *app) *cobra.Command {
 
 func newNodeDrain(a *app) *cobra.Command {
 	var undo bool
-	var timeout time.Duration
+	timeout := drainWithin
 	cmd := &cobra.Command{
 		Use:   "drain NAME",
 		Short: "Move all that a node leads and holds to others, and wait until it is done",
@@ -67,7 +67,7 @@ func newNodeDrain(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "take a drain back")
-	cmd.Flags().DurationVar(&timeout, "timeout", drainWithin, "wait so long; the drain itself goes on")
+	cmd.Flags().Var((*spanFlag)(&timeout), "timeout", "wait so long; the drain itself goes on")
 	return cmd
 }
 

@@ -22,7 +22,7 @@ const (
 func newShardMove(a *app) *cobra.Command {
 	var node string
 	var wait bool
-	var timeout time.Duration
+	timeout := moveWithin
 	cmd := &cobra.Command{
 		Use:     "move QUEUE/PATH --to NODE",
 		Short:   "Move a shard to a node, which then leads it, while it is used",
@@ -52,7 +52,7 @@ func newShardMove(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&node, "to", "", "the node's name")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until it is done")
-	cmd.Flags().DurationVar(&timeout, "timeout", moveWithin, "with --wait: wait so long; the move itself goes on")
+	cmd.Flags().Var((*spanFlag)(&timeout), "timeout", "with --wait: wait so long; the move itself goes on")
 	return cmd
 }
 

@@ -46,7 +46,8 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.rate, "rate", "", "messages that go out in a span of time, as 100/1s or 30/1m (default: any number)")
 	f.StringVar(&s.assign, "assign", "", "all workers get messages, or a single one and the others stand by (default all)")
 	f.StringVar(&s.onFailure, "on-failure", "", "what later messages of a key do while one that failed waits: block or skip (default block)")
-	f.DurationVar(&s.dedupWindow, "dedup-window", -1, "how long a dedup id counts, 0s to 168h; 0s: not at all (default 5m)")
+	s.dedupWindow = -1
+	f.Var((*spanFlag)(&s.dedupWindow), "dedup-window", "how long a dedup id counts, 0s to 168h; 0s: not at all (default 5m)")
 	f.StringVar(&s.deadLetterTo, "dead-letter-to", "", "the queue that dead messages go to, under their ids (default: they stay)")
 	f.StringVar(&s.onExpired, "on-expired", "", "what becomes of a message that expires: drop or dead (default drop)")
 }
@@ -394,7 +395,6 @@ func newQueueLocate(a *app) *cobra.Command {
 		return p.one(objectOf(r), "shard")
 	})
 	cmd.Flags().StringVar(&key, "key", "", "the key")
-	_ = cmd.MarkFlagRequired("key")
 	return cmd
 }
 

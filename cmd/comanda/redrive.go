@@ -12,7 +12,7 @@ import (
 func newQueueRedrive(a *app) *cobra.Command {
 	var o client.RedriveQueueOptions
 	var wait bool
-	var timeout time.Duration
+	timeout := moveWithin
 	cmd := a.queueVerb("redrive QUEUE", "Revive the dead messages of a queue that a filter chooses", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
 		count, op, err := c.RedriveQueue(cmd.Context(), queue, o)
 		if err != nil {
@@ -48,6 +48,6 @@ func newQueueRedrive(a *app) *cobra.Command {
 	f.StringVar(&o.To, "to", "", "the queue that they are to live in, under their ids (default: where they are)")
 	f.BoolVar(&o.DryRun, "dry-run", false, "count only")
 	f.BoolVar(&wait, "wait", false, "wait until it is done")
-	f.DurationVar(&timeout, "timeout", moveWithin, "with --wait: wait so long; the redrive itself goes on")
+	f.Var((*spanFlag)(&timeout), "timeout", "with --wait: wait so long; the redrive itself goes on")
 	return cmd
 }

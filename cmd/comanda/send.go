@@ -141,6 +141,28 @@ func (t *timeFlag) String() string {
 
 func (*timeFlag) Type() string { return "time" }
 
+// spanFlag is a span of time in a flag: a duration that is not negative. Its value
+// before may be, and says then that the flag was not given.
+type spanFlag time.Duration
+
+func (d *spanFlag) Set(text string) error {
+	span, err := time.ParseDuration(text)
+	if err != nil || span < 0 {
+		return errors.New("want a duration of 0s or more, as 90s")
+	}
+	*d = spanFlag(span)
+	return nil
+}
+
+func (d *spanFlag) String() string {
+	if *d <= 0 {
+		return ""
+	}
+	return time.Duration(*d).String()
+}
+
+func (*spanFlag) Type() string { return "duration" }
+
 // readBody finds the body where the command line says that it is.
 func readBody(stdin io.Reader, body []string, file string) ([]byte, error) {
 	switch {

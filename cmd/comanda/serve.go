@@ -32,7 +32,7 @@ func newServe() *cobra.Command {
 		Short: "Run a server",
 		Long: "Run a server. An empty data directory founds a cluster of one. On loopback it needs no\n" +
 			"configuration and no credentials. SIGTERM and Ctrl-C stop it: calls in flight end first.",
-		Args: cobra.NoArgs,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			for _, s := range []struct {
 				flag, text string

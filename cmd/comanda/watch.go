@@ -17,6 +17,9 @@ func newQueueWatch(a *app) *cobra.Command {
 		if every < 100*time.Millisecond {
 			return usageError(fmt.Errorf("--every %s: want 100ms or more", every))
 		}
+		if rounds < 0 {
+			return usageError(fmt.Errorf("--count is %d: want 1 or more", rounds))
+		}
 		ticks := time.NewTicker(every)
 		defer ticks.Stop()
 		var last *comandav1.Queue

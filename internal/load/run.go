@@ -28,10 +28,10 @@ type run struct {
 // a call fails, when a confirmed message does not arrive, and when one arrives
 // that nobody sent.
 func Run(ctx context.Context, s System, w Workload, o Options) (err error) {
-	o = o.withDefaults(w)
-	if err := o.check(); err != nil {
-		return fmt.Errorf("%s: %w", w.Name, err)
+	if err := o.Check(w); err != nil {
+		return err
 	}
+	o = o.withDefaults(w)
 	if w.producers == 0 {
 		w.producers = o.Producers
 	}

@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -115,12 +114,14 @@ func set[T comparable](v *T, standard T) {
 	}
 }
 
-func (o Options) check() error {
+// Check refuses options with which a workload can't run.
+func (o Options) Check(w Workload) error {
+	o = o.withDefaults(w)
 	if o.Size < minBody || o.Size > 1<<20 {
-		return fmt.Errorf("bodies of %d bytes: want %d to %d", o.Size, minBody, 1<<20)
+		return fmt.Errorf("%s: bodies of %d bytes: want %d to %d", w.Name, o.Size, minBody, 1<<20)
 	}
 	if min(o.Producers, o.Consumers, o.Preload) < 1 || max(o.Producers, o.Consumers) > 10_000 || o.Duration < 0 {
-		return errors.New("want 1 to 10,000 producers and consumers, at least 1 message, and a duration above 0")
+		return fmt.Errorf("%s: want 1 to 10,000 producers and consumers, at least 1 message, and a duration above 0", w.Name)
 	}
 	return nil
 }
