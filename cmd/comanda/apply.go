@@ -237,6 +237,13 @@ func parseSpecs(text []byte) ([]*comandav1.Queue, error) {
 	if err := d.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
+	var more yaml.Node
+	switch err := d.Decode(&more); {
+	case err == nil:
+		return nil, fmt.Errorf("line %d: a second document begins: want one list of queues", more.Line)
+	case !errors.Is(err, io.EOF):
+		return nil, err
+	}
 	if len(file.Queues) == 0 {
 		return nil, errors.New("it names no queues: want 'queues:' and a list of them")
 	}

@@ -78,7 +78,7 @@ func readValue(node *yaml.Node, f protoreflect.FieldDescriptor, empty func() pro
 		v = empty()
 		return v, readMessage(node, v.Message(), nil)
 	}
-	if node.Kind != yaml.ScalarNode {
+	if node.Kind != yaml.ScalarNode || node.ShortTag() == "!!null" {
 		return v, fmt.Errorf("line %d: %s: want one value", node.Line, f.TextName())
 	}
 	switch f.Kind() {
