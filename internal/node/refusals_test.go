@@ -191,6 +191,13 @@ func refusals(leased message.Delivery, stale, orphan string) map[string][]refusa
 			settle(`{"token":"`+leased.Token+`","action":"ACTION_ACK","error":"e"}`, invalid, "error is for nack and reject only"),
 		},
 		"Work.settlements": {{`{"settlements":` + many("{}") + `}`, invalid, "1001 settlements"}},
+		"send": { // as Send
+			{`{"send":null}`, invalid, "0 messages: want 1 to 1000"},
+			{`{"send":{"queue":"or ders","messages":[{}]}}`, invalid, "queue name"},
+			{`{"send":{"queue":"none","messages":[{}]}}`, message.QueueNotFound, "comanda queue create none"},
+			{`{"send":{"queue":"q","messages":[{"priority":10}]}}`, invalid, "priority is 10"},
+			{`{"send":{"queue":"q","messages":[{"retry":{"backoff":{"kind":9}}}]}}`, invalid, "backoff kind 9"},
+		},
 		"open": {
 			{`{"open":null}`, invalid, "must carry open"},
 			{`{"open":{}}`, invalid, "0 queues: want 1 to 16"},
@@ -307,6 +314,12 @@ func answer(t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescriptor
 			}
 		}
 		return code, status.Convert(err).Message()
+	}
+	if p, ok := resp.Interface().(*comandav1.ProduceResponse); ok { // the stream goes on
+		if e := p.GetError(); e != nil {
+			return message.Code(e.GetCode()), e.GetMessage()
+		}
+		resp = p.GetSent().ProtoReflect()
 	}
 	if results := resp.Descriptor().Fields().ByName("results"); results != nil && resp.Get(results).List().Len() > 0 {
 		item := resp.Get(results).List().Get(0).Message()
