@@ -54,7 +54,7 @@ func TestOutboxOutlivesAnOutage(t *testing.T) {
 	cell := []queue.Bounds{{From: 0, To: 0, Path: "0"}}
 	window := time.Minute
 	to.propose((&queue.Configure{Queue: 2, Version: 1, Settings: message.Settings{DedupWindow: window}.WithDefaults(), Shards: cell}).Command())
-	from.propose((&queue.Configure{Queue: 1, Version: 2, Settings: message.Settings{}.WithDefaults(), Shards: cell, DeadLetter: queue.DeadLetter{Queue: 2}}).Command())
+	from.propose((&queue.Configure{Queue: 1, Version: 2, Settings: message.Settings{}.WithDefaults(), Shards: cell, DeadLetter: queue.Target{Queue: 2}}).Command())
 	p := &postman{to: to, called: make(chan struct{}, 100)}
 	from.Sender = p
 	var died []message.ID

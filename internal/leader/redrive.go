@@ -16,7 +16,7 @@ import (
 func Revive(ctx context.Context, at interface {
 	Propose(ctx context.Context, c queue.Command) (any, error)
 	Read(ctx context.Context, q *queue.Query, within time.Duration) (queue.Answer, message.Freshness, error)
-}, ask queue.DeadQuery, reset bool, to queue.DeadLetter,
+}, ask queue.DeadQuery, reset bool, to queue.Target,
 ) (p queue.Progress, more bool, err error) {
 	a, _, err := at.Read(ctx, &queue.Query{Dead: &ask}, 0)
 	switch {

@@ -23,7 +23,7 @@ type Configure struct {
 	Hashes []uint64
 	Shards []Bounds // those that are in this group
 	// DeadLetter is where messages of the queue go that die.
-	DeadLetter DeadLetter
+	DeadLetter Target
 }
 
 // Bounds is a shard as a run of cells, both included.

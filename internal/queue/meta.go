@@ -42,7 +42,7 @@ type settingsRow struct {
 	settings message.Settings
 	paused   bool
 	// deadLetter is where its dead go.
-	deadLetter DeadLetter
+	deadLetter Target
 	pauses     pauses
 }
 
@@ -107,7 +107,7 @@ func (s *settingsRow) append(b []byte) []byte {
 		b = putInt(b, millis(max(s.settings.DedupWindow, 0)))
 	}
 	if s.deadLetter.Queue != 0 {
-		b = append(binary.AppendUvarint(b, uint64(s.deadLetter.Queue)), s.deadLetter.Secret[:]...)
+		b = s.deadLetter.append(b)
 	}
 	if len(s.pauses.list) > 0 {
 		b = s.pauses.append(b)
@@ -157,8 +157,7 @@ func decodeSettings(d *decoder) (s settingsRow) {
 		}
 	}
 	if flags&settingsDeadLetter != 0 {
-		s.deadLetter.Queue = uint32(d.uint())
-		copy(s.deadLetter.Secret[:], d.take(uint64(len(s.deadLetter.Secret))))
+		s.deadLetter = decodeTarget(d)
 	}
 	if paused {
 		s.pauses = decodePauses(d)

@@ -17,10 +17,20 @@ import (
 // each line, the floor below which nothing comes any more, and what it answered above
 // it: so a call may come twice, late, or after days, and a message arrives once.
 
-// DeadLetter is where the dead of a queue go.
-type DeadLetter struct {
-	Queue  uint32         // 0: they stay where they are
+// Target is a queue that messages go to.
+type Target struct {
+	Queue  uint32         // 0: none, they stay where they are
 	Secret message.Secret // of that queue: places keys there
+}
+
+func (t *Target) append(b []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(t.Queue)), t.Secret[:]...)
+}
+
+func decodeTarget(d *decoder) (t Target) {
+	t.Queue = uint32(d.uint())
+	copy(t.Secret[:], d.take(uint64(len(t.Secret))))
+	return t
 }
 
 // Line is what goes from one cell to one other, in order.
@@ -191,7 +201,7 @@ func (m *Machine) arrive(c *cell, p *Parcel) *message.Error {
 
 // parcel is a message as it goes to another queue: what counts within this one stays
 // behind.
-func parcel(rows Reader, k *keys, x *stored, to *DeadLetter) Parcel {
+func parcel(rows Reader, k *keys, x *stored, to *Target) Parcel {
 	p := Parcel{Head: x.Head, Body: x.fullBody(rows, k)}
 	p.Head.Foreign, p.Head.Seq = x.id(), 0
 	p.Head.Due, p.Head.At, p.Head.DueWall, p.Head.Expires = 0, 0, 0, 0
@@ -211,7 +221,7 @@ func parcel(rows Reader, k *keys, x *stored, to *DeadLetter) Parcel {
 // leaveFor lets a message that is dead go to another queue, and says whether it is
 // there and no longer here. Else it is on its way (leaving), or stays, and its history
 // says why; its state is to be saved.
-func (m *Machine) leaveFor(x *stored, to *DeadLetter) (gone bool) {
+func (m *Machine) leaveFor(x *stored, to *Target) (gone bool) {
 	c := x.cell
 	whole, ok := m.load(c, x.Seq) // one that was leased has no body in memory
 	if !ok {
@@ -436,7 +446,7 @@ func NextDelivery(rows Reader, from, to Line, limit int) Deliver {
 		if bytes += x.answer() + int64(len(x.st.history))*message.MaxErrorText; bytes > message.MaxEntryBytes/2 && len(out.Parcels) > 0 {
 			break
 		}
-		p := parcel(rows, &k, x, &DeadLetter{Queue: to.Queue, Secret: r.secret})
+		p := parcel(rows, &k, x, &Target{Queue: to.Queue, Secret: r.secret})
 		p.Seq = r.seq
 		out.Parcels = append(out.Parcels, p)
 	}

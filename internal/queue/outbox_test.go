@@ -14,7 +14,7 @@ import (
 )
 
 // deadLetterQueue is queue 2, which the dead of queue 1 go to.
-var deadLetterQueue = queue.DeadLetter{Queue: 2, Secret: message.Secret{7}}
+var deadLetterQueue = queue.Target{Queue: 2, Secret: message.Secret{7}}
 
 // post is two groups: queue 1 is in the first, queue 2 in the second, or in the first
 // as well.

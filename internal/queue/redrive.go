@@ -21,7 +21,7 @@ type RedriveSome struct {
 	After         uint64 // where the operation stood
 	Through       uint64 // where it stands now
 	ResetAttempts bool
-	To            DeadLetter // the queue that they are to live in; none: where they are
+	To            Target // the queue that they are to live in; none: where they are
 	Messages      []DeadRef
 }
 
@@ -59,7 +59,7 @@ func (c *RedriveSome) Command() Command {
 	}
 	b = append(b, flags)
 	if c.To.Queue != 0 {
-		b = append(binary.AppendUvarint(b, uint64(c.To.Queue)), c.To.Secret[:]...)
+		b = c.To.append(b)
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.Messages)))
 	for _, r := range c.Messages {
@@ -74,8 +74,7 @@ func (c *RedriveSome) decode(d *decoder) {
 	flags := d.byte()
 	c.ResetAttempts = flags&redriveReset != 0
 	if flags&redriveTo != 0 {
-		c.To.Queue = uint32(d.uint())
-		copy(c.To.Secret[:], d.take(uint64(len(c.To.Secret))))
+		c.To = decodeTarget(d)
 	}
 	if flags >= redriveTo<<1 {
 		d.fail() // of a newer version

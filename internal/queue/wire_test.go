@@ -39,7 +39,7 @@ func everyCommand() map[string]queue.Command {
 		"redrive some":   (&queue.RedriveSome{Queue: 1, Cell: 1, Operation: 7, Through: 2, ResetAttempts: true, Messages: []queue.DeadRef{{Seq: 2, Counter: 1}}}).Command(),
 		"deliver":        (&queue.Deliver{To: queue.Line{Queue: 1, Cell: 1}, From: queue.Line{Queue: 2, Cell: 3}, Floor: 1, Parcels: []queue.Parcel{{Seq: 1, Head: queue.Head{Foreign: id, SentAt: 5}, Body: []byte("b"), History: []queue.Attempt{{Outcome: queue.Nacked, Number: 1}}}}}).Command(),
 		"delivered":      (&queue.Delivered{From: queue.Line{Queue: 1, Cell: 1}, To: queue.Line{Queue: 2, Cell: 3}, Results: []queue.DeliveredResult{{Seq: 1}, {Seq: 2, Err: message.Errorf(message.TooLarge, "too large")}}}).Command(),
-		"redrive to":     (&queue.RedriveSome{Queue: 1, Cell: 1, Operation: 7, Through: 2, To: queue.DeadLetter{Queue: 2, Secret: message.Secret{7}}, Messages: []queue.DeadRef{{Seq: 2, Counter: 1}}}).Command(),
+		"redrive to":     (&queue.RedriveSome{Queue: 1, Cell: 1, Operation: 7, Through: 2, To: queue.Target{Queue: 2, Secret: message.Secret{7}}, Messages: []queue.DeadRef{{Seq: 2, Counter: 1}}}).Command(),
 		"drop":           (&queue.Drop{Queue: 2}).Command(),
 		"expire session": (&queue.ExpireSession{Session: queue.Session{ID: 7, Incarnation: 8, CatalogVersion: 10}}).Command(),
 		"forget":         (&queue.Forget{Sessions: 10, Nodes: []uint64{3}}).Command(),

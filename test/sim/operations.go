@@ -49,9 +49,9 @@ func (o operated) RedriveSome(ctx context.Context, s operation.RedriveSome) (ope
 		return operation.RedriveProgress{}, err
 	}
 	ask := queue.DeadQuery{Queue: s.Queue.Number, Cell: s.Cell, Operation: s.Operation, Through: s.Through, Limit: s.Limit, Filter: s.Filter}
-	var to queue.DeadLetter
+	var to queue.Target
 	if s.Target != nil {
-		to = queue.DeadLetter{Queue: s.Target.Number, Secret: s.Target.Secret}
+		to = queue.Target{Queue: s.Target.Number, Secret: s.Target.Secret}
 	}
 	p, more, err := leader.Revive(ctx, at, ask, s.ResetAttempts, to)
 	return operation.RedriveProgress{Redriven: p.Redriven, Skipped: p.Skipped, Done: !more}, err
