@@ -249,6 +249,7 @@ func (m *Machine) leaveFor(x *stored, to *Target) (gone bool) {
 		return false
 	}
 	c.outbox, c.outboxBytes = c.outbox+1, c.outboxBytes+size
+	m.touch(c)
 	x.st.leaving = true
 	value := append(binary.AppendUvarint(nil, x.Seq), to.Secret[:]...)
 	m.rows.Set(c.space, m.keys.outbox(line, m.next(c)), value)

@@ -271,3 +271,31 @@ func TestDeadLetterInAGroup(t *testing.T) {
 		t.Errorf("%d of %d are known after their end", found, len(ids))
 	}
 }
+
+// A redrive to a queue of another group leaves the same rows, whether the machine that
+// applies it has been at it since the begin or was loaded in between: what waits to
+// leave a cell is counted in the cell's row.
+func TestRedriveToAnotherQueueIsCounted(t *testing.T) {
+	p, reloaded := newPost(message.Settings{}, true), newPost(message.Settings{}, true)
+	for _, p := range []*post{p, reloaded} {
+		p.from.apply((&queue.Configure{Queue: 1, Version: 2, Settings: message.Settings{MaxAttempts: 1}.WithDefaults()}).Command())
+		id := p.die("a", nil)
+		redrive := queue.RedriveSome{Queue: 1, Cell: id.Point().Cell(), Operation: 1, Through: id.Seq(), To: deadLetterQueue, Messages: []queue.DeadRef{{Seq: id.Seq(), Counter: 1}}}
+		if r := p.from.apply(redrive.Command())[0].(queue.Progress); r.Redriven != 1 {
+			t.Fatalf("%+v", r)
+		}
+		if p == reloaded {
+			p.from.m = queue.New()
+		}
+		c := p.next(1)[0]
+		results, err := p.arrive(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.answer(c, results)
+		p.check(t)
+	}
+	if !p.from.rows.equal(reloaded.from.rows) {
+		t.Error("the rows differ")
+	}
+}
