@@ -307,7 +307,8 @@ func (c *Client) ResumeOperation(ctx context.Context, id uint64) (*comandav1.Ope
 type RedriveQueueOptions struct {
 	Type, Key string
 	// Reason is how the last attempt ended: nacked, rejected, expired, worker_lost, or
-	// lapsed (the message's own expires).
+	// lapsed (the message's own expires); undelivered is a follow-up of an ack that its
+	// queue refused.
 	Reason string
 	// When the message died: from DeadSince on, and before DeadUntil.
 	DeadSince, DeadUntil time.Time

@@ -18,6 +18,7 @@ const (
 	MaxErrorText      = 1 << 10  // bytes of an attempt's error; longer ones are cut
 	MaxBatch          = 1_000    // messages or settlements in one call
 	MaxPerKey         = 100      // messages of one key in one lease
+	MaxFollowUps      = 16       // messages that are sent with one ack
 	MaxBatchBytes     = 16 << 20 // of one send call
 	MaxBody           = 16 << 20 // highest value of Settings.MaxMessageBytes
 	MaxEntryBytes     = 1 << 20  // of one log entry, unless a single message is larger

@@ -35,9 +35,10 @@ type DeadFilter struct {
 }
 
 // DeadReasons are the ways to die: the last attempt failed, was rejected, or its
-// lease expired; its worker was lost; or the message's own time passed.
+// lease expired; its worker was lost; the message's own time passed; or it was a
+// follow-up that its queue refused.
 func DeadReasons() []string {
-	return []string{"nacked", "rejected", "expired", "worker_lost", "lapsed"}
+	return []string{"nacked", "rejected", "expired", "worker_lost", "lapsed", "undelivered"}
 }
 
 // String is the filter in words; empty: it chooses all.

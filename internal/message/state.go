@@ -75,6 +75,14 @@ type Settlement struct {
 	Lease  time.Duration // extend
 	// HasDelay tells a nack with delay 0 from one that wants the backoff.
 	HasDelay bool
+	// FollowUps are sent with an ack: all of it is done or nothing.
+	FollowUps []FollowUp
+}
+
+// FollowUp is a message that is sent with the ack of another one.
+type FollowUp struct {
+	Queue string
+	New
 }
 
 // Check refuses a settlement that makes no sense.
@@ -91,7 +99,35 @@ func (s *Settlement) Check() error {
 	if s.Delay < 0 || s.Delay > MaxDelay {
 		return Errorf(InvalidArgument, "delay is %s: want 0s to %s", s.Delay, MaxDelay)
 	}
+	return s.checkFollowUps()
+}
+
+func (s *Settlement) checkFollowUps() error {
+	switch {
+	case len(s.FollowUps) == 0:
+		return nil
+	case s.Action != Ack:
+		return Errorf(InvalidArgument, "follow-ups go with an ack only")
+	case len(s.FollowUps) > MaxFollowUps:
+		return Errorf(InvalidArgument, "%d follow-ups of one ack, at most %d are allowed", len(s.FollowUps), MaxFollowUps)
+	}
+	for i := range s.FollowUps {
+		if f := &s.FollowUps[i]; f.DedupID != "" || f.UniqueKey != "" {
+			return Errorf(InvalidArgument, "follow-up %d has a dedup id or a unique key, which can't be looked at in another shard together with the ack: it is sent once without", i+1)
+		}
+	}
+	if size := s.FollowUpBytes(); size > MaxEntryBytes {
+		return Errorf(TooLarge, "the follow-ups have %d bytes, %d for each counted, at most %d are allowed: send large ones before the ack", size, MessageOverhead, MaxEntryBytes)
+	}
 	return nil
+}
+
+// FollowUpBytes is about how many bytes the follow-ups take on their way.
+func (s *Settlement) FollowUpBytes() (n int) {
+	for i := range s.FollowUps {
+		n += s.FollowUps[i].Size()
+	}
+	return n
 }
 
 // Counts of a queue or shard by state. Finished: now in the ring.

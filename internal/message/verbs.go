@@ -17,6 +17,7 @@ type SendResult struct {
 type SettleResult struct {
 	AlreadyDone bool  // acked before: nothing changed, and all is well
 	State       State // in which the message is now; 0 if it is not known
+	FollowUps   []ID  // that were sent with it, also if that was before
 	Err         *Error
 }
 

@@ -74,7 +74,7 @@ const (
 	SessionEnded    EffectKind = 9
 	Paced           EffectKind = 10 // by the queue's rate, one more message is due at At, ns of group time
 	Purged          EffectKind = 11 // all messages of the queue are gone
-	Withheld        EffectKind = 12 // a message that waited ended without a lease
+	Withheld        EffectKind = 12 // a message that waited ended without a lease, or is elsewhere
 	Outgoing        EffectKind = 13 // a message is to leave the cell
 )
 
@@ -181,8 +181,8 @@ func (m *Machine) apply(kind byte, d *decoder, e *entry) any {
 		return m.sendAtomic(d, e)
 	case cmdLease:
 		return m.lease(d)
-	case cmdSettle:
-		return m.settle(d)
+	case cmdSettle, cmdSettleSend:
+		return m.settle(d, e, kind)
 	case cmdExpire:
 		m.expireLeases(d)
 	case cmdWake:

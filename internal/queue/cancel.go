@@ -26,20 +26,13 @@ func (c *Cancel) Command() Command {
 	}
 	b := append(make([]byte, 0, 16+16*len(c.IDs)), cmdCancel, laneNone)
 	b = binary.AppendUvarint(b, grace)
-	b = binary.AppendUvarint(b, uint64(len(c.IDs)))
-	for _, id := range c.IDs {
-		b = append(b, id[:]...)
-	}
-	return Command{Head: b}
+	return Command{Head: appendIDs(b, c.IDs)}
 }
 
 func (c *Cancel) decode(d *decoder) {
 	grace := d.uint()
 	c.Force, c.Grace = grace > 0, time.Duration(max(grace, 1)-1)*time.Millisecond
-	c.IDs = make([]message.ID, d.count(16))
-	for i := range c.IDs {
-		copy(c.IDs[i][:], d.take(16))
-	}
+	c.IDs = decodeIDs(d)
 }
 
 func (m *Machine) cancel(d *decoder) []message.SettleResult {
@@ -66,6 +59,9 @@ func (m *Machine) cancelOne(id message.ID, c *Cancel) message.SettleResult {
 	}
 	switch state := x.state(m.rows, &m.keys); state {
 	case message.Ready, message.Scheduled:
+		if x.st != nil && x.st.leaving {
+			return message.SettleResult{State: state, Err: message.Errorf(message.Conflict, "message %s is on its way to its queue: cancel it when it is there", id)}
+		}
 		m.withhold(x)
 		m.end(x, &finished{}, Attempt{Outcome: Cancelled, EndedAt: m.wall})
 		return message.SettleResult{State: message.Cancelled}

@@ -53,6 +53,26 @@ func (d *decoder) int() int64 { return int64(d.uint()) }
 
 func (d *decoder) hash() message.KeyHash { return message.KeyHash{Hi: d.fixed64(), Lo: d.fixed64()} }
 
+func appendIDs(b []byte, ids []message.ID) []byte {
+	b = binary.AppendUvarint(b, uint64(len(ids)))
+	for _, id := range ids {
+		b = append(b, id[:]...)
+	}
+	return b
+}
+
+func decodeIDs(d *decoder) []message.ID {
+	n := d.count(16)
+	if n == 0 {
+		return nil
+	}
+	ids := make([]message.ID, n)
+	for i := range ids {
+		copy(ids[i][:], d.take(16))
+	}
+	return ids
+}
+
 func putTime(b []byte, t time.Time) []byte { return putInt(b, t.UnixMilli()) }
 
 func (d *decoder) time() time.Time { return time.UnixMilli(d.int()).UTC() }

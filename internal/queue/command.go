@@ -61,47 +61,53 @@ func (c *Send) Command() Command {
 	bodies := make([][]byte, len(c.Messages))
 	for i := range c.Messages {
 		m := &c.Messages[i]
-		flags := m.flags()
-		b = binary.AppendUvarint(b, flags)
-		if flags&sentKeyed != 0 {
-			b = appendHash(b, m.Hash)
-			b = putString(b, m.Key)
-		} else {
-			b = append(b, byte(m.Cell))
-		}
-		if flags&sentDelayed != 0 {
-			b = putInt(b, millis(m.Delay))
-		}
-		if flags&sentTyped != 0 {
-			b = putString(b, m.Type)
-		}
-		if flags&sentAttributed != 0 {
-			b = appendAttributes(b, m.Attributes)
-		}
-		if flags&sentPriority != 0 {
-			b = append(b, byte(m.Priority))
-		}
-		if flags&sentRetry != 0 {
-			b = appendRetry(b, m.Retry)
-		}
-		if flags&sentDeliverAt != 0 {
-			b = putTime(b, m.DeliverAt)
-		}
-		if flags&sentExpires != 0 {
-			b = putTime(b, m.Expires)
-		}
-		if flags&sentDedup != 0 {
-			b = putString(appendHash(b, m.DedupHash), m.DedupID)
-		}
-		if flags&sentUnique != 0 {
-			b = putString(appendHash(b, m.UniqueHash), m.UniqueKey)
-		}
-		if flags&sentTenant != 0 {
-			b = putString(binary.BigEndian.AppendUint64(b, m.TenantHash), m.Tenant)
-		}
+		b = m.append(b)
 		bodies[i] = m.Body
 	}
 	return Command{Head: b, Bodies: bodies}
+}
+
+// append writes all but the body.
+func (m *Sent) append(b []byte) []byte {
+	flags := m.flags()
+	b = binary.AppendUvarint(b, flags)
+	if flags&sentKeyed != 0 {
+		b = appendHash(b, m.Hash)
+		b = putString(b, m.Key)
+	} else {
+		b = append(b, byte(m.Cell))
+	}
+	if flags&sentDelayed != 0 {
+		b = putInt(b, millis(m.Delay))
+	}
+	if flags&sentTyped != 0 {
+		b = putString(b, m.Type)
+	}
+	if flags&sentAttributed != 0 {
+		b = appendAttributes(b, m.Attributes)
+	}
+	if flags&sentPriority != 0 {
+		b = append(b, byte(m.Priority))
+	}
+	if flags&sentRetry != 0 {
+		b = appendRetry(b, m.Retry)
+	}
+	if flags&sentDeliverAt != 0 {
+		b = putTime(b, m.DeliverAt)
+	}
+	if flags&sentExpires != 0 {
+		b = putTime(b, m.Expires)
+	}
+	if flags&sentDedup != 0 {
+		b = putString(appendHash(b, m.DedupHash), m.DedupID)
+	}
+	if flags&sentUnique != 0 {
+		b = putString(appendHash(b, m.UniqueHash), m.UniqueKey)
+	}
+	if flags&sentTenant != 0 {
+		b = putString(binary.BigEndian.AppendUint64(b, m.TenantHash), m.Tenant)
+	}
+	return b
 }
 
 func (m *Sent) flags() (flags uint64) {
@@ -335,12 +341,20 @@ func decodeRef(d *decoder) Ref {
 // Settle ends or changes leases.
 type Settle struct {
 	Settlements []message.Settlement
+	// FollowUps are those of each of the settlements, with their places; nil: none has
+	// any.
+	FollowUps [][]FollowUp
 }
 
 // Command encodes c.
 func (c *Settle) Command() Command {
-	b := append(make([]byte, 0, 16+48*len(c.Settlements)), cmdSettle, laneNone)
+	kind := byte(cmdSettle)
+	if c.FollowUps != nil {
+		kind = cmdSettleSend
+	}
+	b := append(make([]byte, 0, 16+48*len(c.Settlements)), kind, laneNone)
 	b = binary.AppendUvarint(b, uint64(len(c.Settlements)))
+	var bodies [][]byte
 	for i := range c.Settlements {
 		s := &c.Settlements[i]
 		at := s.Token.At()
@@ -351,8 +365,11 @@ func (c *Settle) Command() Command {
 		b = putString(b, s.Error)
 		b = binary.AppendUvarint(b, settleDelay(s))
 		b = putInt(b, millis(s.Lease))
+		if kind == cmdSettleSend {
+			b, bodies = appendFollowUps(b, bodies, c.FollowUps[i])
+		}
 	}
-	return Command{Head: b}
+	return Command{Head: b, Bodies: bodies}
 }
 
 // settleDelay writes a delay as milliseconds + 1, and none as 0.
@@ -377,9 +394,11 @@ type settlement struct {
 	delay    int64 // ms
 	hasDelay bool
 	lease    int64 // ms
+	// followUps have no bodies before they are taken from the entry.
+	followUps []FollowUp
 }
 
-func (s *settlement) decode(d *decoder) {
+func (s *settlement) decode(d *decoder, kind byte) {
 	s.action = message.Action(d.byte())
 	copy(s.at[:], d.take(16))
 	s.fence, s.session, s.err = d.uint(), d.uint(), d.string()
@@ -387,6 +406,10 @@ func (s *settlement) decode(d *decoder) {
 	s.hasDelay = delay > 0
 	s.delay = int64(max(delay, 1) - 1)
 	s.lease = d.int()
+	s.followUps = s.followUps[:0]
+	if kind == cmdSettleSend {
+		s.decodeFollowUps(d)
+	}
 }
 
 // LeaseRef names one lease.
@@ -511,17 +534,10 @@ func (c *Redrive) Command() Command {
 		reset = 1
 	}
 	b := append(make([]byte, 0, 16+16*len(c.IDs)), cmdRedrive, laneNone, reset)
-	b = binary.AppendUvarint(b, uint64(len(c.IDs)))
-	for _, id := range c.IDs {
-		b = append(b, id[:]...)
-	}
-	return Command{Head: b}
+	return Command{Head: appendIDs(b, c.IDs)}
 }
 
 func (c *Redrive) decode(d *decoder) {
 	c.ResetAttempts = d.byte() != 0
-	c.IDs = make([]message.ID, d.count(16))
-	for i := range c.IDs {
-		copy(c.IDs[i][:], d.take(16))
-	}
+	c.IDs = decodeIDs(d)
 }

@@ -37,7 +37,11 @@ func describe(space uint64, key, value []byte) string {
 		return where + fmt.Sprintf("body seq=%d %d bytes", beUint64(key[1:]), len(value))
 	case rowState:
 		st := decodeStanding(value)
-		return where + fmt.Sprintf("state seq=%d %s counter=%d attempts=%d deliveries=%d worker-deaths=%d history=%d lines", beUint64(key[1:]), st.state, st.counter, st.attempts, st.deliveries, st.deaths, len(st.history))
+		s := where + fmt.Sprintf("state seq=%d %s counter=%d attempts=%d deliveries=%d worker-deaths=%d history=%d lines", beUint64(key[1:]), st.state, st.counter, st.attempts, st.deliveries, st.deaths, len(st.history))
+		if st.bound.Queue != 0 {
+			s += fmt.Sprintf(" bound for queue %d", st.bound.Queue)
+		}
+		return s
 	case rowLease:
 		l := decodeLease(value)
 		until := fmt.Sprintf("deadline=%d ms group time", l.deadline)

@@ -56,6 +56,11 @@
 // A shard is spun off into a group of its own likewise: from one entry on all
 // that it holds is there, under the same ids, tokens and counters.
 //
+// # What an ack sends
+//
+// An ack may have follow-ups, messages that are sent in its entry or not at all: those
+// whose cell is in this group are there with it, others leave by the outbox.
+//
 // # What comes twice
 //
 // A command with a lane is applied once: its answer is kept until its sender has

@@ -52,6 +52,7 @@ const (
 	cmdDeliver       = 18
 	cmdDelivered     = 19
 	cmdSendAtomic    = 20
+	cmdSettleSend    = 21
 )
 
 // AppendEntry joins commands to one entry. groupTime and wall are milliseconds.
@@ -169,10 +170,8 @@ func (c Command) check() error {
 		bodies = skipSend(&d)
 	case cmdLease:
 		(&Lease{}).decode(&d)
-	case cmdSettle:
-		for range d.count(minSettlement) {
-			(&settlement{}).decode(&d)
-		}
+	case cmdSettle, cmdSettleSend:
+		bodies = skipSettle(&d, kind)
 	case cmdExpire, cmdReleaseLeases:
 		decodeLeaseRefs(&d)
 	case cmdWake:
@@ -217,4 +216,14 @@ func skipSend(d *decoder) (bodies int) {
 		(&Sent{}).decode(d)
 	}
 	return n
+}
+
+// skipSettle reads a Settle, likewise.
+func skipSettle(d *decoder, kind byte) (bodies int) {
+	for range d.count(minSettlement) {
+		var s settlement
+		s.decode(d, kind)
+		bodies += len(s.followUps)
+	}
+	return bodies
 }

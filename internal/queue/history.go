@@ -66,8 +66,12 @@ type standing struct {
 	history    []Attempt // oldest first, the last MaxHistory
 	cancelling bool      // leased: it ends with its lease
 	aside      bool      // it waits for its next attempt outside the line of its key
-	leaving    bool      // dead: it is in the outbox
+	leaving    bool      // it is in the outbox
 	unexpiring bool      // it was redriven: expires counts no more
+	// bound is where a follow-up is to live, which was made here by an ack. It is
+	// scheduled as long as it is on its way, and dead if it can't get there. It is in no
+	// line and has no timer.
+	bound Target
 }
 
 func (s *standing) append(b []byte) []byte {
@@ -80,6 +84,9 @@ func (s *standing) append(b []byte) []byte {
 	if flags := s.flags(); flags != 0 {
 		b = append(b, flags)
 	}
+	if s.bound.Queue != 0 {
+		b = s.bound.append(b)
+	}
 	return b
 }
 
@@ -89,6 +96,7 @@ const (
 	standingUnexpiring
 	standingCancelling
 	standingLeaving
+	standingBound // for where follows
 )
 
 func (s *standing) flags() (flags byte) {
@@ -104,6 +112,9 @@ func (s *standing) flags() (flags byte) {
 	if s.leaving {
 		flags |= standingLeaving
 	}
+	if s.bound.Queue != 0 {
+		flags |= standingBound
+	}
 	return flags
 }
 
@@ -117,6 +128,9 @@ func decodeStanding(row []byte) *standing {
 		flags := d.byte()
 		s.aside, s.unexpiring, s.cancelling = flags&standingAside != 0, flags&standingUnexpiring != 0, flags&standingCancelling != 0
 		s.leaving = flags&standingLeaving != 0
+		if flags&standingBound != 0 {
+			s.bound = decodeTarget(&d)
+		}
 	}
 	must(d.end("a state row"))
 	return s
@@ -199,6 +213,7 @@ type finished struct {
 	dedup, unique *Mark
 	tenant        string
 	foreign       message.ID // as in a Head
+	followUps     []message.ID
 }
 
 // state is how the message ended.
@@ -223,7 +238,7 @@ func (f *finished) append(b []byte) []byte {
 	b = putInt(putString(b, f.kind), int64(f.bodySize))
 	b = putInt(putInt(b, int64(f.attempts)), int64(f.deliveries))
 	b = appendHistory(b, f.history)
-	away := f.foreign != (message.ID{})
+	away := f.foreign != (message.ID{}) || len(f.followUps) > 0
 	if f.deaths > 0 || f.dedup != nil || f.unique != nil || f.tenant != "" || away {
 		b = putInt(b, int64(f.deaths))
 	}
@@ -235,6 +250,9 @@ func (f *finished) append(b []byte) []byte {
 	}
 	if away {
 		b = append(b, f.foreign[:]...)
+	}
+	if len(f.followUps) > 0 {
+		b = appendIDs(b, f.followUps)
 	}
 	return b
 }
@@ -259,6 +277,9 @@ func decodeFinished(row []byte) finished {
 	}
 	if len(d.b) > 0 {
 		copy(f.foreign[:], d.take(16))
+	}
+	if len(d.b) > 0 {
+		f.followUps = decodeIDs(&d)
 	}
 	must(d.end("a finished row"))
 	return f

@@ -207,13 +207,17 @@ func (m *Machine) flushLanes() {
 
 // skip passes over a command that is not applied, and over its bodies.
 func skip(kind byte, d *decoder, e *entry) {
-	if kind == cmdSend || kind == cmdSendAtomic {
-		n := skipSend(d)
-		if n > len(e.bodies) {
-			d.fail()
-			return
-		}
-		e.bodies = e.bodies[n:]
+	bodies := 0
+	switch kind {
+	case cmdSend, cmdSendAtomic:
+		bodies = skipSend(d)
+	case cmdSettleSend:
+		bodies = skipSettle(d, kind)
 	}
+	if bodies > len(e.bodies) {
+		d.fail()
+		return
+	}
+	e.bodies = e.bodies[bodies:]
 	d.b = nil
 }

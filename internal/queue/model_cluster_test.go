@@ -206,7 +206,7 @@ func (w *trial) purge(t *rapid.T) {
 			return false
 		})
 	}
-	w.order, w.dedups.first = nil, nil
+	w.order, w.dedups.first, w.away = nil, nil, nil
 	clear(w.current)
 	// How far an operation was is gone as well, and a step of before would begin anew.
 	w.redrives.at, w.redrives.steps, w.redrives.revived = map[int]queue.Progress{}, nil, map[message.ID]bool{}

@@ -45,6 +45,7 @@ func TestModel(t *testing.T) {
 			"restart":   w.restart,
 			"purge":     w.purge,
 			"cancel":    w.cancel,
+			"leave":     w.leave,
 			"configure": w.configure,
 			"crash":     w.crash,
 		})
@@ -98,6 +99,7 @@ type trial struct {
 	catalog  uint64           // version that the group has heard of
 	lanes    lanes
 	redrives redrives
+	away     []message.ID // sent with acks to another group, and still here
 }
 
 func newTrial(t *rapid.T) *trial {
@@ -351,10 +353,12 @@ func (w *trial) settle(t *rapid.T) {
 		}
 		c.Settlements = append(c.Settlements, s)
 	}
+	followUps, refused := w.drawFollowUps(t, c.Settlements)
+	c.FollowUps = followUps
 	for i, r := range w.apply(t, c.Command())[0].([]message.SettleResult) {
 		s := c.Settlements[i]
 		k := w.messages[s.Token.ID]
-		live := w.current[s.Token.ID] == s.Token && w.holds(k) && (!k.cancelling || s.Action != message.Extend || s.Token.Session != 0)
+		live := !refused[i] && w.current[s.Token.ID] == s.Token && w.holds(k) && (!k.cancelling || s.Action != message.Extend || s.Token.Session != 0)
 		if accepted := r.Err == nil && !r.AlreadyDone; accepted != live {
 			t.Fatalf("a settlement of %s by a token that is current=%v was accepted=%v: %+v", k.name, live, accepted, r)
 		}
@@ -363,6 +367,9 @@ func (w *trial) settle(t *rapid.T) {
 		}
 		if k.state = r.State; r.State == message.Leased {
 			continue
+		}
+		if followUps != nil {
+			w.followed(followUps[i], r.FollowUps)
 		}
 		delete(w.current, s.Token.ID)
 		if s.Action != message.Ack {

@@ -52,10 +52,13 @@ const (
 // Parcel is one message on its way.
 type Parcel struct {
 	Seq     uint64 // in the line
-	Head    Head   // Foreign is its id, Hash its place there
+	Head    Head   // Foreign is its id, Hash its place there, Due how long it is to wait there, ms
 	Body    []byte
 	History []Attempt
 }
+
+// fresh says that the message has lived nowhere yet: it is a follow-up.
+func (p *Parcel) fresh() bool { return len(p.History) == 0 }
 
 // minParcel is the least that a Parcel takes.
 const minParcel = 7
@@ -108,7 +111,7 @@ func (c *Deliver) decode(d *decoder) {
 		}
 		h := &p.Head
 		if h.keyed() && h.Hash.Point().Cell() != c.To.Cell || h.Foreign == (message.ID{}) || h.Priority > message.MaxPriority ||
-			h.scheduled() || h.Expires != 0 || h.Dedup != nil || h.Unique != nil {
+			h.Due < 0 || h.Due > millis(message.MaxDelay) || !p.fresh() && (h.scheduled() || h.Expires != 0) || h.Dedup != nil || h.Unique != nil {
 			d.fail()
 		}
 	}
@@ -178,42 +181,42 @@ func (m *Machine) arrive(c *cell, p *Parcel) *message.Error {
 	case len(p.Body) > c.queue.settings.MaxMessageBytes:
 		return message.Errorf(message.TooLarge, "body has %d bytes, the queue takes at most %d (max_message_bytes)", len(p.Body), c.queue.settings.MaxMessageBytes)
 	}
-	x := &stored{cell: c, Head: p.Head, st: &standing{history: p.History}}
-	x.Seq = m.next(c)
-	x.st.remember(Attempt{Outcome: Moved, EndedAt: m.wall})
-	m.buf = appendHead(m.buf[:0], &x.Head, p.Body)
-	m.rows.Set(c.space, m.keys.seq(rowData, x.Seq), m.buf)
-	if len(p.Body) > inlineBody {
-		m.rows.Set(c.space, m.keys.seq(rowBody, x.Seq), p.Body)
+	x := &stored{cell: c, Head: p.Head}
+	switch {
+	case !p.fresh():
+		x.st = &standing{state: message.Ready, history: p.History}
+		x.st.remember(Attempt{Outcome: Moved, EndedAt: m.wall})
+	case x.Due > 0:
+		x.Due, x.DueWall = m.meta.groupTime+x.Due, m.wall+x.Due
+	}
+	m.put(x, p.Body)
+	if p.fresh() {
+		c.totals.Sent++
 	}
 	m.rows.Set(c.space, m.keys.foreign(x.Foreign), binary.AppendUvarint(nil, x.Seq))
 	c.foreigns++
-	if x.keyed() {
-		m.join(x)
-	}
-	x.st.state = message.Ready
-	m.save(x)
-	c.counts.Ready++
-	m.offer(x)
-	m.touch(c)
 	return nil
 }
 
-// parcel is a message as it goes to another queue: what counts within this one stays
-// behind.
-func parcel(rows Reader, k *keys, x *stored, to *Target) Parcel {
+// parcel is a message as it goes to another queue, at a group time: what counts within
+// this one stays behind.
+func parcel(rows Reader, k *keys, x *stored, to *Target, now int64) Parcel {
 	p := Parcel{Head: x.Head, Body: x.fullBody(rows, k)}
+	if x.st != nil {
+		p.History = x.st.history
+	}
 	p.Head.Foreign, p.Head.Seq = x.id(), 0
-	p.Head.Due, p.Head.At, p.Head.DueWall, p.Head.Expires = 0, 0, 0, 0
+	if p.fresh() {
+		p.Head.Due = max(0, x.Due-now) // the other group's time is another one
+	} else {
+		p.Head.Due, p.Head.At, p.Head.DueWall, p.Head.Expires = 0, 0, 0, 0
+	}
 	p.Head.Dedup, p.Head.Unique = nil, nil
 	if x.keyed() {
 		p.Head.Hash = message.HashKey(&to.Secret, x.Key)
 	}
 	if x.Tenant != "" {
 		p.Head.TenantHash = message.HashTenant(&to.Secret, x.Tenant)
-	}
-	if x.st != nil {
-		p.History = x.st.history
 	}
 	return p
 }
@@ -234,7 +237,7 @@ func (m *Machine) leaveFor(x *stored, to *Target) (gone bool) {
 		line.Cell = hash.Point().Cell()
 	}
 	if at := m.cell(line.Queue, line.Cell); at != nil {
-		sent := parcel(m.rows, &m.keys, whole, to)
+		sent := parcel(m.rows, &m.keys, whole, to, m.meta.groupTime)
 		if err := m.arrive(at, &sent); err != nil {
 			x.st.remember(undelivered(m.wall, err))
 			return false
@@ -242,19 +245,30 @@ func (m *Machine) leaveFor(x *stored, to *Target) (gone bool) {
 		m.remove(x, line)
 		return true
 	}
-	size := whole.answer()
-	if c.outbox >= maxOutbox || c.outboxBytes+size > maxOutboxBytes {
-		err := message.Errorf(message.ResourceExhausted, "%d messages with %d bytes wait to leave this part of the queue already", c.outbox, c.outboxBytes)
+	if err := c.mayPost(1, whole.answer()); err != nil {
 		x.st.remember(undelivered(m.wall, err))
 		return false
 	}
-	c.outbox, c.outboxBytes = c.outbox+1, c.outboxBytes+size
-	m.touch(c)
 	x.st.leaving = true
-	value := append(binary.AppendUvarint(nil, x.Seq), to.Secret[:]...)
-	m.rows.Set(c.space, m.keys.outbox(line, m.next(c)), value)
-	m.effect(Effect{Kind: Outgoing, Queue: c.queue.number, Ref: Ref{Cell: c.number}})
+	m.post(whole, line, &to.Secret)
 	return false
+}
+
+// mayPost refuses n messages with so many bytes that a cell's outbox has no room for.
+func (c *cell) mayPost(n, bytes int64) *message.Error {
+	if c.outbox+n > maxOutbox || c.outboxBytes+bytes > maxOutboxBytes {
+		return message.Errorf(message.ResourceExhausted, "%d messages with %d bytes wait to leave this part of the queue already", c.outbox, c.outboxBytes)
+	}
+	return nil
+}
+
+// post puts a message into the outbox of its cell. Its state says that it is leaving.
+func (m *Machine) post(x *stored, line Line, s *message.Secret) {
+	c := x.cell
+	c.outbox, c.outboxBytes = c.outbox+1, c.outboxBytes+x.answer()
+	m.touch(c)
+	m.rows.Set(c.space, m.keys.outbox(line, m.next(c)), append(binary.AppendUvarint(nil, x.Seq), s[:]...))
+	m.effect(Effect{Kind: Outgoing, Queue: c.queue.number, Ref: Ref{Cell: c.number}})
 }
 
 func undelivered(wall int64, err *message.Error) Attempt {
@@ -379,14 +393,24 @@ func (m *Machine) delivered(d *decoder) {
 		x, _ := m.load(at, seq)
 		at.outbox, at.outboxBytes = at.outbox-1, at.outboxBytes-x.answer()
 		m.touch(at)
+		dead := x.st.state == message.Dead
+		if !dead { // a follow-up, whose end somebody may wait for
+			m.effect(Effect{Kind: Withheld, Queue: c.From.Queue, Ref: x.ref()})
+		}
 		if r.Err != nil {
 			x.st.leaving = false
 			x.st.remember(undelivered(m.wall, r.Err))
-			m.save(x)
+			if dead {
+				m.save(x)
+			} else {
+				m.bury(x)
+			}
 			continue
 		}
-		m.rows.SingleDelete(at.space, m.keys.seq(rowDead, seq))
-		at.counts.Dead--
+		if dead {
+			m.rows.SingleDelete(at.space, m.keys.seq(rowDead, seq))
+			at.counts.Dead--
+		}
 		m.remove(x, c.To)
 	}
 }
@@ -439,6 +463,7 @@ func NextDelivery(rows Reader, from, to Line, limit int) Deliver {
 		return len(found) < limit
 	})
 	bytes := int64(0)
+	now, _ := GroupTime(rows)
 	for _, r := range found {
 		x, ok := load(rows, &k, c, r.message)
 		if !ok {
@@ -447,7 +472,7 @@ func NextDelivery(rows Reader, from, to Line, limit int) Deliver {
 		if bytes += x.answer() + int64(len(x.st.history))*message.MaxErrorText; bytes > message.MaxEntryBytes/2 && len(out.Parcels) > 0 {
 			break
 		}
-		p := parcel(rows, &k, x, &Target{Queue: to.Queue, Secret: r.secret})
+		p := parcel(rows, &k, x, &Target{Queue: to.Queue, Secret: r.secret}, now)
 		p.Seq = r.seq
 		out.Parcels = append(out.Parcels, p)
 	}

@@ -351,7 +351,7 @@ type Detail struct {
 	LeasedAt   int64  // leased: since when, wall time, ms
 	FinishedAt int64
 	Cancelling bool // leased: its worker is to let it go
-	Leaving    bool // dead: it is on its way to another queue
+	Leaving    bool // dead, or a follow-up that is scheduled: it is on its way to another queue
 	aside      bool // scheduled: outside the line of its key
 	Paused     bool
 	// Pause of its key or tenant keeps a message that waits; nil: none does.
@@ -441,6 +441,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 	var k keys
 	s, _ := q.shardOf(c.number)
 	d := &Detail{Shard: s.Path, Paused: q.Paused}
+	var st *standing
 	if row, ok := rows.Get(c.space, k.seq(rowFinished, seq)); ok {
 		f := decodeFinished(row)
 		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, Tenant: f.tenant, SentAt: f.sentAt, BodySize: f.bodySize, Dedup: f.dedup, Unique: f.unique, Foreign: f.foreign}
@@ -455,7 +456,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 		if d.State == message.Ready {
 			d.Pause = message.PauseOf(q.Pauses, x.Key, x.Tenant)
 		}
-		if x.st != nil {
+		if st = x.st; st != nil {
 			d.Attempts, d.Deliveries, d.Deaths, d.History, d.DueWall = x.st.attempts, x.st.deliveries, x.st.deaths, x.st.history, x.st.dueWall
 			d.Cancelling, d.aside, d.Leaving = x.st.cancelling, x.st.aside, x.st.leaving
 		}
@@ -463,7 +464,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 			d.Worker, d.LeasedAt, d.Deliveries = l.worker, l.at, max(d.Deliveries, 1)
 		}
 	}
-	x := &stored{Head: d.Head, cell: c}
+	x := &stored{Head: d.Head, cell: c, st: st}
 	d.ID, d.Place = x.id(), x.place()
 	return d, true
 }

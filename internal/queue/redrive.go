@@ -132,7 +132,13 @@ func (m *Machine) redriveTo(x *stored, c *RedriveSome) bool {
 	if x.st.leaving {
 		return false // it is on its way already
 	}
-	if m.leaveFor(x, &c.To) {
+	return m.sendOn(x, &c.To)
+}
+
+// sendOn lets a dead message go to another queue. false: it stays dead, and its history
+// says why.
+func (m *Machine) sendOn(x *stored, to *Target) bool {
+	if m.leaveFor(x, to) {
 		m.rows.SingleDelete(x.cell.space, m.keys.seq(rowDead, x.Seq))
 		x.cell.counts.Dead--
 		return true

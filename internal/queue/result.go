@@ -17,6 +17,7 @@ const (
 	resultRedrive     = 4
 	resultRefusal     = 5
 	resultRedriveSome = 8
+	resultSettleSent  = 9 // as resultSettle, and each has the ids of its follow-ups
 	resultRepeats     = 7 // as resultSend, and each says whether its id is an earlier message's; 6 was a kept lease
 )
 
@@ -35,15 +36,7 @@ func AppendResult(b []byte, result any) []byte {
 		}
 		return b
 	case []message.SettleResult:
-		b = binary.AppendUvarint(append(b, resultSettle), uint64(len(r)))
-		for i := range r {
-			var done byte
-			if r[i].AlreadyDone {
-				done = 1
-			}
-			b = appendError(append(b, done, byte(r[i].State)), r[i].Err)
-		}
-		return b
+		return appendSettled(b, r)
 	case []RedriveResult:
 		b = binary.AppendUvarint(append(b, resultRedrive), uint64(len(r)))
 		for _, err := range r {
@@ -86,11 +79,9 @@ func decodeResult(d *decoder) any {
 		}
 		return r
 	case resultSettle:
-		r := make([]message.SettleResult, d.count(3))
-		for i := range r {
-			r[i] = message.SettleResult{AlreadyDone: d.byte() == 1, State: message.State(d.byte()), Err: decodeError(d)}
-		}
-		return r
+		return decodeSettled(d, false)
+	case resultSettleSent:
+		return decodeSettled(d, true)
 	case resultRedrive:
 		r := make([]RedriveResult, d.count(1))
 		for i := range r {
@@ -141,6 +132,38 @@ func decodeSent(d *decoder, repeats bool) []message.SendResult {
 		}
 		copy(r[i].ID[:], d.take(16))
 		r[i].Existing = repeats && d.byte() != 0
+	}
+	return r
+}
+
+func appendSettled(b []byte, r []message.SettleResult) []byte {
+	kind := byte(resultSettle)
+	for i := range r {
+		if len(r[i].FollowUps) > 0 {
+			kind = resultSettleSent
+		}
+	}
+	b = binary.AppendUvarint(append(b, kind), uint64(len(r)))
+	for i := range r {
+		var done byte
+		if r[i].AlreadyDone {
+			done = 1
+		}
+		b = appendError(append(b, done, byte(r[i].State)), r[i].Err)
+		if kind == resultSettleSent {
+			b = appendIDs(b, r[i].FollowUps)
+		}
+	}
+	return b
+}
+
+func decodeSettled(d *decoder, sent bool) []message.SettleResult {
+	r := make([]message.SettleResult, d.count(3))
+	for i := range r {
+		r[i] = message.SettleResult{AlreadyDone: d.byte() == 1, State: message.State(d.byte()), Err: decodeError(d)}
+		if sent {
+			r[i].FollowUps = decodeIDs(d)
+		}
 	}
 	return r
 }

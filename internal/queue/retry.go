@@ -63,12 +63,17 @@ func (m *Machine) die(x *stored) {
 		m.depart(x)
 		return
 	}
+	m.bury(x)
+	m.depart(x)
+}
+
+// bury makes a message dead that is in no line.
+func (m *Machine) bury(x *stored) {
 	x.st.state, x.st.deadline = message.Dead, 0
 	m.save(x)
 	m.rows.Set(x.cell.space, m.keys.seq(rowDead, x.Seq), nil)
 	x.cell.counts.Dead++
 	m.touch(x.cell)
-	m.depart(x)
 }
 
 // backoff is how long a message waits after its n-th failed attempt (n ≥ 1),
@@ -128,10 +133,17 @@ func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
 	return m.revive(x, reset)
 }
 
-// revive makes a dead message ready, in its old place in the line of its key.
+// revive makes a dead message ready, in its old place in the line of its key. A
+// follow-up that could not get to its queue is on its way again.
 func (m *Machine) revive(x *stored, reset bool) *message.Error {
 	if x.st.leaving {
 		return message.Errorf(message.Conflict, "message %s is on its way to another queue: redrive it there", x.id())
+	}
+	if to := x.st.bound; to.Queue != 0 {
+		if !m.sendOn(x, &to) {
+			return message.Errorf(message.Conflict, "message %s is a follow-up for another queue, and can't go there: %s", x.id(), x.st.history[len(x.st.history)-1].Error)
+		}
+		return nil
 	}
 	if err := m.takeUnique(x); err != nil {
 		return err

@@ -41,32 +41,46 @@ func (m *Machine) sendOne(q *queue, s *Sent) message.SendResult {
 		}
 		return message.SendResult{Err: uniqueTaken(x, id)}
 	}
-	c, h := x.cell, &x.Head
-	if h.Dedup != nil && c.dedups >= maxDedups {
+	c := x.cell
+	if x.Dedup != nil && c.dedups >= maxDedups {
 		return message.SendResult{Err: dedupsFull(c)}
 	}
-	h.Seq = m.next(c)
+	m.put(x, s.Body)
+	c.totals.Sent++
+	return message.SendResult{ID: x.id()}
+}
+
+// put gives a message its number, and its place among those that wait.
+func (m *Machine) put(x *stored, body []byte) {
+	m.write(x, body)
 	m.remember(x)
-	m.buf = appendHead(m.buf[:0], h, s.Body)
-	m.rows.Set(c.space, m.keys.seq(rowData, h.Seq), m.buf)
-	if len(s.Body) > inlineBody {
-		m.rows.Set(c.space, m.keys.seq(rowBody, h.Seq), s.Body)
-	}
-	if h.keyed() {
+	if x.keyed() {
 		m.join(x)
 	}
-	if h.scheduled() {
+	if x.scheduled() {
 		m.schedule(x)
 	} else {
-		c.counts.Ready++
+		x.cell.counts.Ready++
 		m.offer(x)
 	}
-	c.totals.Sent++
-	if h.Expires > 0 {
-		m.setTimer(x, TimerExpire, h.Expires, 0)
+	if x.Expires > 0 {
+		m.setTimer(x, TimerExpire, x.Expires, 0)
+	}
+}
+
+// write gives a message its number, and writes what it is.
+func (m *Machine) write(x *stored, body []byte) {
+	c := x.cell
+	x.Seq = m.next(c)
+	m.buf = appendHead(m.buf[:0], &x.Head, body)
+	m.rows.Set(c.space, m.keys.seq(rowData, x.Seq), m.buf)
+	if len(body) > inlineBody {
+		m.rows.Set(c.space, m.keys.seq(rowBody, x.Seq), body)
+	}
+	if x.st != nil {
+		m.save(x)
 	}
 	m.touch(c)
-	return message.SendResult{ID: x.id()}
 }
 
 // sendable is the message that is sent, without a number, or why it can't be stored

@@ -4,11 +4,19 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
-func (m *Machine) settle(d *decoder) []message.SettleResult {
+func (m *Machine) settle(d *decoder, e *entry, kind byte) []message.SettleResult {
 	results := make([]message.SettleResult, d.count(minSettlement))
 	var s settlement
 	for i := range results {
-		s.decode(d)
+		s.decode(d, kind)
+		if len(e.bodies) < len(s.followUps) {
+			d.fail()
+			return nil
+		}
+		for n := range s.followUps {
+			s.followUps[n].Body = e.bodies[n]
+		}
+		e.bodies = e.bodies[len(s.followUps):]
 		results[i] = m.settleOne(&s)
 	}
 	return results
@@ -29,8 +37,12 @@ func (m *Machine) settleOne(s *settlement) message.SettleResult {
 	}
 	switch s.action {
 	case message.Ack:
-		m.ack(h)
-		return message.SettleResult{State: message.Finished}
+		ids, err := m.sendFollowUps(c, s.followUps)
+		if err != nil {
+			return message.SettleResult{State: message.Leased, Err: err}
+		}
+		m.ack(h, ids)
+		return message.SettleResult{State: message.Finished, FollowUps: ids}
 	case message.Nack:
 		return message.SettleResult{State: m.fail(h, failure{outcome: Nacked, err: s.err, hasDelay: s.hasDelay, delay: s.delay})}
 	case message.Reject:
@@ -67,7 +79,10 @@ func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
 	if row, ok := m.rows.Get(c.space, m.keys.seq(rowFinished, s.at.Seq())); ok {
 		f := decodeFinished(row)
 		if s.action == message.Ack && f.fence == s.fence && f.state() == message.Finished {
-			return message.SettleResult{AlreadyDone: true, State: message.Finished}
+			if n := len(s.followUps); n > 0 && n != len(f.followUps) {
+				return message.SettleResult{State: message.Finished, Err: message.Errorf(message.Fenced, "message %s was acked before with %d follow-ups: these %d are not sent", s.at, len(f.followUps), n)}
+			}
+			return message.SettleResult{AlreadyDone: true, State: message.Finished, FollowUps: f.followUps}
 		}
 		state := f.state()
 		return message.SettleResult{State: state, Err: message.Errorf(message.Fenced, "message %s is %s", s.at, state)}
@@ -80,12 +95,12 @@ func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
 	return message.SettleResult{State: state, Err: message.Errorf(message.Fenced, "the lease on message %s has ended and the message is %s: stop working on it", s.at, state)}
 }
 
-// ack finishes a message.
-func (m *Machine) ack(h *held) {
+// ack finishes a message, with which others were sent.
+func (m *Machine) ack(h *held, followUps []message.ID) {
 	line := m.attempt(h, Acked, "")
 	h.cell.totals.Finished++
 	m.endLease(h)
-	m.end(h.stored, &finished{fence: h.fence, deliveries: 1}, line)
+	m.end(h.stored, &finished{fence: h.fence, deliveries: 1, followUps: followUps}, line)
 }
 
 // end removes a message: its rows go, a header stays in the ring for a while. f has

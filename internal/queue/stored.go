@@ -78,6 +78,8 @@ func (x *stored) turn() Turn { return Turn{Priority: x.Priority, Tenant: x.Tenan
 // point is where the message stands.
 func (x *stored) point() message.Point {
 	switch {
+	case x.st != nil && x.st.bound.Queue != 0:
+		return message.CellPoint(x.cell.number) // its key has a place only where it is to live
 	case x.keyed():
 		return x.Hash.Point()
 	case x.Dedup != nil || x.Unique != nil:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -195,14 +196,46 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 				c.Settlements = append(c.Settlements, message.Settlement{Token: tok, Action: action, Delay: seconds("delay"), HasDelay: d.HasArg("delay"), Lease: seconds("s"), Error: "boom"})
 			}
 		}
+		if d.Input != "" {
+			c.FollowUps = [][]queue.FollowUp{followUps(t, d)}
+		}
 		for _, r := range w.apply(c.Command())[0].([]message.SettleResult) {
+			for i := range c.FollowUps {
+				for n, id := range r.FollowUps {
+					body := string(c.FollowUps[i][n].Body)
+					if old, ok := w.names[body]; ok && old != id {
+						fmt.Fprintln(&out, body, "has two ids")
+					}
+					w.names[body] = id
+				}
+			}
 			switch {
 			case r.Err != nil:
 				fmt.Fprintln(&out, w.nameAll(r.Err.Error()))
+			case r.AlreadyDone && len(r.FollowUps) > 0:
+				fmt.Fprintf(&out, "already done, with %d follow-ups\n", len(r.FollowUps))
 			case r.AlreadyDone:
 				fmt.Fprintln(&out, "already done")
 			default:
 				fmt.Fprintln(&out, r.State)
+			}
+		}
+	case "outbox": // what is to leave now, and what comes of it: nothing, or all is there, or is refused
+		for n := range message.Cells {
+			for _, to := range queue.Lines(w.rows, 1, n, nil, 10) {
+				c := queue.NextDelivery(w.rows, queue.Line{Queue: 1, Cell: n}, to, 10)
+				done := queue.Delivered{From: c.From, To: c.To}
+				for _, p := range c.Parcels {
+					fmt.Fprintf(&out, "to queue %d: %s, in %d ms\n", to.Queue, p.Body, p.Head.Due)
+					r := queue.DeliveredResult{Seq: p.Seq}
+					if d.HasArg("refused") {
+						r.Err = message.Errorf(message.TooLarge, "too large")
+					}
+					done.Results = append(done.Results, r)
+				}
+				if d.HasArg("refused") || d.HasArg("there") {
+					w.apply(done.Command(), done.Command()) // the second changes nothing
+				}
 			}
 		}
 	case "expire-session":
@@ -327,6 +360,32 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	c := q.Counts()
 	fmt.Fprintf(&out, "ready=%d scheduled=%d leased=%d dead=%d finished=%d\n", c.Ready, c.Scheduled, c.Leased, c.Dead, c.Finished)
 	return out.String()
+}
+
+// followUps are those of a story's ack: a line each, "body", and what the message has.
+func followUps(t *testing.T, d *datadriven.TestData) (fs []queue.FollowUp) {
+	for line := range strings.Lines(d.Input) {
+		words := strings.Fields(line)
+		f := queue.FollowUp{To: queue.Target{Queue: 1}, Sent: queue.Sent{Cell: 5, New: message.New{Body: []byte(words[0])}}}
+		for _, w := range words[1:] {
+			name, value, _ := strings.Cut(w, "=")
+			n, _ := strconv.ParseInt(value, 10, 32)
+			switch name {
+			case "queue":
+				f.To.Queue = uint32(n)
+			case "key":
+				f.Key, f.Hash = value, hashOf(value)
+			case "delay":
+				f.Delay = time.Duration(n) * time.Second
+			case "expires":
+				f.Expires = time.UnixMilli(1_000_000 + 1000*n)
+			default:
+				d.Fatalf(t, "unknown word %q", w)
+			}
+		}
+		fs = append(fs, f)
+	}
+	return fs
 }
 
 // everyOffer is what may be handed out of a cell, whosever it is.

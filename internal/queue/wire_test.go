@@ -25,6 +25,11 @@ func everyCommand() map[string]queue.Command {
 	several.PerKey, several.Extra = 3, 2
 	id := message.NewID(1, message.CellPoint(1), 2)
 	settle := queue.Settle{Settlements: []message.Settlement{{Token: message.Token{ID: id, Fence: 3, Session: 7}, Action: message.Nack, Error: "boom", HasDelay: true, Delay: time.Second}}}
+	ack := message.Settlement{Token: message.Token{ID: id, Fence: 3, Session: 7}, Action: message.Ack}
+	followUps := []queue.FollowUp{
+		{To: queue.Target{Queue: 2, Secret: message.Secret{7}}, Sent: send.Messages[0]},
+		{To: queue.Target{Queue: 1}, Sent: queue.Sent{Cell: 1, New: message.New{Body: []byte("b"), Expires: time.UnixMilli(78)}}},
+	}
 	refs := []queue.LeaseRef{{Cell: 1, Seq: 2, Fence: 3}}
 	return map[string]queue.Command{
 		"configure":      configure.Command(),
@@ -32,12 +37,14 @@ func everyCommand() map[string]queue.Command {
 		"lease":          lease.Command(),
 		"lease several":  several.Command(),
 		"settle":         settle.Command(),
+		"settle send":    (&queue.Settle{Settlements: []message.Settlement{settle.Settlements[0], ack}, FollowUps: [][]queue.FollowUp{nil, followUps}}).Command(),
 		"expire":         (&queue.Expire{Queue: 1, Leases: refs}).Command(),
 		"release leases": (&queue.ReleaseLeases{Queue: 1, Leases: refs}).Command(),
 		"wake":           (&queue.Wake{Queue: 1, Timers: []queue.TimerRef{{Due: 1001, Seq: 1}, {Cell: 15, Kind: queue.TimerWindow, Due: 1002, Seq: 2}}}).Command(),
 		"redrive":        (&queue.Redrive{IDs: []message.ID{id}, ResetAttempts: true}).Command(),
 		"redrive some":   (&queue.RedriveSome{Queue: 1, Cell: 1, Operation: 7, Through: 2, ResetAttempts: true, Messages: []queue.DeadRef{{Seq: 2, Counter: 1}}}).Command(),
 		"deliver":        (&queue.Deliver{To: queue.Line{Queue: 1, Cell: 1}, From: queue.Line{Queue: 2, Cell: 3}, Floor: 1, Parcels: []queue.Parcel{{Seq: 1, Head: queue.Head{Foreign: id, SentAt: 5}, Body: []byte("b"), History: []queue.Attempt{{Outcome: queue.Nacked, Number: 1}}}}}).Command(),
+		"deliver new":    (&queue.Deliver{To: queue.Line{Queue: 1, Cell: 1}, From: queue.Line{Queue: 2, Cell: 3}, Floor: 1, Parcels: []queue.Parcel{{Seq: 1, Head: queue.Head{Foreign: id, SentAt: 5, Due: 1000, Expires: 78}, Body: []byte("b")}}}).Command(),
 		"delivered":      (&queue.Delivered{From: queue.Line{Queue: 1, Cell: 1}, To: queue.Line{Queue: 2, Cell: 3}, Results: []queue.DeliveredResult{{Seq: 1}, {Seq: 2, Err: message.Errorf(message.TooLarge, "too large")}}}).Command(),
 		"redrive to":     (&queue.RedriveSome{Queue: 1, Cell: 1, Operation: 7, Through: 2, To: queue.Target{Queue: 2, Secret: message.Secret{7}}, Messages: []queue.DeadRef{{Seq: 2, Counter: 1}}}).Command(),
 		"drop":           (&queue.Drop{Queue: 2}).Command(),
@@ -112,6 +119,7 @@ func everyResult() []any {
 			{ID: id, Ref: queue.Ref{Cell: 2, Seq: 7}, Fence: 11, Deliveries: 1, Head: queue.Head{Seq: 7, SentAt: 6, At: 10, DueWall: 10}, Body: []byte{}},
 		}},
 		[]message.SettleResult{{AlreadyDone: true, State: message.Finished}, {State: message.Leased}, {State: message.Ready, Err: refused}},
+		[]message.SettleResult{{State: message.Finished, FollowUps: []message.ID{id, id}}, {State: message.Leased, Err: refused}},
 		[]queue.RedriveResult{nil, refused},
 		queue.Progress{After: 1, Redriven: 2, Skipped: 3},
 		queue.Progress{Err: refused},
