@@ -17,7 +17,7 @@ func shown(q *catalog.Queue, d *queue.Detail) message.Shown {
 		Attempts: d.Attempts, Deliveries: d.Deliveries, WorkerDeaths: d.Deaths,
 		SentAt: time.UnixMilli(d.SentAt), Worker: d.Worker, Priority: int(d.Priority), Retry: d.Retry,
 	}
-	if d.State == message.Scheduled {
+	if d.State == message.Scheduled && d.DueWall > 0 {
 		s.ReadyAt = time.UnixMilli(d.DueWall)
 	}
 	if d.Dedup != nil {
@@ -43,6 +43,8 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 	case message.Scheduled:
 		why := "delayed"
 		switch {
+		case d.Leaving:
+			return "sent with an ack, and on its way to its queue: it goes on when the group of that one can be reached"
 		case len(d.History) == 0 && d.At > 0:
 			return fmt.Sprintf("to be delivered at %s", stamp(d.At))
 		case d.Attempts > 0:

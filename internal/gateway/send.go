@@ -45,14 +45,11 @@ func (g *Gateway) send(ctx context.Context, name string, msgs []message.New, ato
 	if atomic && size > message.MaxEntryBytes && len(msgs) > 1 {
 		return nil, message.Errorf(message.TooLarge, "the atomic batch has %d bytes, %d for each message counted, at most %d are allowed: send fewer messages at a time", size, message.MessageOverhead, message.MaxEntryBytes)
 	}
-	if err := g.o.Admit(); err != nil {
+	done, err := g.admit(size)
+	if err != nil {
 		return nil, err
 	}
-	calls, bytes := g.sendCalls.Add(1), g.sending.Add(size)
-	defer func() { g.sendCalls.Add(-1); g.sending.Add(-size) }()
-	if calls > maxSendCalls || (bytes > maxSending && bytes > size) {
-		return nil, message.Errorf(message.ResourceExhausted, "%d sends with %d bytes are under way, as many as this server takes at a time: try again", calls-1, bytes-size)
-	}
+	defer done()
 
 	s := sending{g: g, queue: q, results: make([]message.SendResult, len(msgs)), turn: g.turn.Add(1), atomic: atomic}
 	s.items = make([]item, 0, len(msgs))
@@ -81,6 +78,20 @@ func (g *Gateway) send(ctx context.Context, name string, msgs []message.New, ato
 	}
 	g.o.Metrics.Queue(name).Sent(confirmed)
 	return s.results, nil
+}
+
+// admit takes room for a send of so many bytes, until done is called.
+func (g *Gateway) admit(size int64) (done func(), err error) {
+	if err := g.o.Admit(); err != nil {
+		return nil, err
+	}
+	calls, bytes := g.sendCalls.Add(1), g.sending.Add(size)
+	done = func() { g.sendCalls.Add(-1); g.sending.Add(-size) }
+	if calls > maxSendCalls || (bytes > maxSending && bytes > size) {
+		done()
+		return nil, message.Errorf(message.ResourceExhausted, "%d sends with %d bytes are under way, as many as this server takes at a time: try again", calls-1, bytes-size)
+	}
+	return done, nil
 }
 
 // batchSize checks the call as a whole.

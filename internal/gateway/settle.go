@@ -37,6 +37,9 @@ func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]messag
 	for i := range ss {
 		if results[i].Err == nil {
 			g.o.Metrics.Queue(names[ss[i].Token.At().Queue()]).Settled(ss[i].Action.String())
+			if !results[i].AlreadyDone {
+				g.countFollowUps(&ss[i])
+			}
 		}
 	}
 	return results, nil
@@ -45,18 +48,59 @@ func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]messag
 func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message.SettleResult {
 	results := make([]message.SettleResult, len(ss))
 	left := make([]int, 0, len(ss))
+	var full error // those with follow-ups are refused for it; the others make room
+	if size := followUpBytes(ss); size > 0 {
+		done, err := g.admit(size)
+		if err == nil {
+			defer done()
+		}
+		full = err
+	}
+	followUps := map[int][]queue.FollowUp{}
 	for i := range ss {
-		if err := ss[i].Check(); err != nil {
+		err := ss[i].Check()
+		if err == nil && len(ss[i].FollowUps) > 0 {
+			if err = full; err == nil {
+				followUps[i], err = g.placeFollowUps(ctx, &ss[i])
+			}
+		}
+		if err != nil {
 			results[i].Err = asError(err)
 			continue
 		}
 		left = append(left, i)
 	}
+	for len(left) > 0 {
+		n := fit(ss, left)
+		g.carrySettlements(ctx, ss, followUps, left[:n:n], results)
+		left = left[n:]
+	}
+	return results
+}
+
+// fit is how many of the settlements go into an entry with what is sent with them: all
+// of them if nothing is, and one at least.
+func fit(ss []message.Settlement, left []int) (n int) {
+	bytes := 0
+	for n < len(left) && (n == 0 || bytes+ss[left[n]].FollowUpBytes() <= message.MaxEntryBytes/2) {
+		bytes += ss[left[n]].FollowUpBytes()
+		n++
+	}
+	return n
+}
+
+func (g *Gateway) carrySettlements(ctx context.Context, ss []message.Settlement, followUps map[int][]queue.FollowUp, left []int, results []message.SettleResult) {
 	g.resolve(ctx, left, func(i int) message.ID { return ss[i].Token.At() },
 		func(is []int) queue.Command {
 			c := queue.Settle{Settlements: make([]message.Settlement, len(is))}
+			if len(followUps) > 0 {
+				c.FollowUps = make([][]queue.FollowUp, len(is))
+			}
 			for n, i := range is {
 				c.Settlements[n] = ss[i]
+				if len(followUps) > 0 {
+					c.FollowUps[n] = followUps[i]
+				}
 			}
 			return c.Command()
 		},
@@ -70,7 +114,6 @@ func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message
 			}
 			results[i] = message.SettleResult{Err: err}
 		})
-	return results
 }
 
 // Cancel ends messages that nobody wants done any more and answers for each, in

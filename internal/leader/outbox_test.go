@@ -2,6 +2,7 @@ package leader
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -46,6 +47,57 @@ func (p *postman) Deliver(ctx context.Context, _ uint32, _ int, c queue.Command)
 	return result, err
 }
 
+// wait lets time go on until the leader has called again.
+func (p *postman) wait(from *rig) {
+	from.t.Helper()
+	for len(p.called) > 0 {
+		<-p.called
+	}
+	deadline := time.After(30 * time.Second)
+	for {
+		from.step(maxDeliverAgain)
+		select {
+		case <-p.called:
+			return
+		case <-deadline:
+			from.t.Fatal("nothing is sent")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// wantThere lets time go on until all has left, has every call come once more, and wants
+// these messages in queue 2, in order.
+func (p *postman) wantThere(from *rig, ids []message.ID) {
+	from.t.Helper()
+	deadline := time.After(30 * time.Second)
+	for left := true; left; {
+		from.step(maxDeliverAgain)
+		from.read(func(rows queue.Reader) {
+			left = len(queue.Lines(rows, 1, 0, nil, 1)) > 0
+		})
+		select {
+		case <-deadline:
+			from.t.Fatal("some do not leave")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	for _, late := range p.carried {
+		p.to.propose(late)
+	}
+	var got []message.ID
+	p.to.read(func(rows queue.Reader) {
+		q, _ := queue.Queue(rows, 2)
+		list, _, _, _ := queue.List(rows, &q, &queue.ListQuery{Queue: 2, State: message.Ready, Limit: 100}, 1)
+		for _, d := range list {
+			got = append(got, d.ID)
+		}
+	})
+	if !slices.Equal(got, ids) {
+		from.t.Fatalf("there are %v, want %v", got, ids)
+	}
+}
+
 // The group that dead letters go to has no majority for ten dedup windows, after it
 // took some of which no answer came; their leader changes; and calls of the leader
 // before come late. There is one copy of each, in order.
@@ -67,77 +119,83 @@ func TestOutboxOutlivesAnOutage(t *testing.T) {
 			died = append(died, got[0].ID)
 		}
 	}
-	// called lets time go on until the leader has called again.
-	called := func() {
-		t.Helper()
-		for len(p.called) > 0 {
-			<-p.called
-		}
-		deadline := time.After(30 * time.Second)
-		for {
-			from.step(maxDeliverAgain)
-			select {
-			case <-p.called:
-				return
-			case <-deadline:
-				t.Fatal("nothing is sent")
-			case <-time.After(time.Millisecond):
-			}
-		}
-	}
-	there := func() (ids []message.ID) {
-		to.read(func(rows queue.Reader) {
-			q, _ := queue.Queue(rows, 2)
-			list, _, _, _ := queue.List(rows, &q, &queue.ListQuery{Queue: 2, State: message.Ready, Limit: 100}, 1)
-			for _, d := range list {
-				ids = append(ids, d.ID)
-			}
-		})
-		return ids
-	}
 	p.be("deaf")
 	die(3)
-	called()
+	p.wait(from)
 	p.be("away")
 	die(2)
 	to.clock.add(10 * window)
 	to.step(time.Second)
-	called()
+	p.wait(from)
 	from.restart()
 	from.Sender = p
 	p.be("deaf")
-	called()
+	p.wait(from)
 	p.be("well")
-	called()
-	deadline := time.After(30 * time.Second)
-	for left := true; left; {
-		from.step(maxDeliverAgain)
-		from.read(func(rows queue.Reader) {
-			left = len(queue.Lines(rows, 1, 0, nil, 1)) > 0
-		})
-		select {
-		case <-deadline:
-			t.Fatal("some do not leave")
-		case <-time.After(time.Millisecond):
-		}
-	}
-	for _, late := range p.carried {
-		to.propose(late)
-	}
-	got := there()
-	if len(got) != len(died) {
-		t.Fatalf("%d died, there are %d", len(died), len(got))
-	}
-	for i := range got {
-		if got[i] != died[i] {
-			t.Errorf("message %d is %s, want %s", i, got[i], died[i])
-		}
-	}
+	p.wait(from)
+	p.wantThere(from, died)
 	from.read(func(rows queue.Reader) {
 		if q, _ := queue.Queue(rows, 1); q.Counts() != (message.Counts{}) {
 			t.Errorf("left where they died: %+v", q.Counts())
 		}
 	})
+}
+
+// Acks with follow-ups for another group: an answer of that one is lost, then the source
+// fails over, then the target. Each follow-up that a worker was told the id of is there
+// once, in order, and who waits for the end of one is told when it has left.
+func TestFollowUpsOutliveFailovers(t *testing.T) {
+	to, from := newRig(t), newRig(t)
+	to.propose((&queue.Configure{Queue: 2, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{From: 0, To: 0, Path: "0"}}}).Command())
+	p := &postman{to: to, called: make(chan struct{}, 100)}
+	from.Sender = p
+	var sent []message.ID
+	ack := func() {
+		t.Helper()
+		from.send(1, 0)
+		got := from.receive(1, time.Hour)[0]
+		c := queue.Settle{
+			Settlements: []message.Settlement{{Token: message.Token{ID: got.ID, Fence: got.Fence}, Action: message.Ack}},
+			FollowUps:   [][]queue.FollowUp{{{To: queue.Target{Queue: 2}}, {To: queue.Target{Queue: 2}}}},
+		}
+		for again := range 2 {
+			r := from.propose(c.Command()).([]message.SettleResult)[0]
+			if r.Err != nil || len(r.FollowUps) != 2 || r.AlreadyDone != (again == 1) {
+				t.Fatalf("%+v", r)
+			}
+			if again == 0 {
+				sent = append(sent, r.FollowUps...)
+			}
+		}
+	}
+	p.be("deaf")
+	ack()
+	p.wait(from)
+	p.be("away")
+	from.restart()
+	from.Sender = p
+	ack()
+	p.wait(from)
+	waits := make(chan error, 1)
+	go func() { waits <- from.Await(t.Context(), sent[3]) }()
+	to.restart()
+	p.be("deaf")
+	p.wait(from)
+	select {
+	case err := <-waits:
+		t.Errorf("before it is known to have left: %v", err)
+	default:
+	}
+	p.be("well")
+	p.wantThere(from, sent)
+	select {
+	case err := <-waits:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("who waits is not told")
+	}
 }
 
 // A leader sends so many lines at a time and no more, and forgets those that are gone:

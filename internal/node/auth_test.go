@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/grpc"
@@ -196,6 +197,35 @@ func TestDeadLettersNeedTheRightToSend(t *testing.T) {
 	}
 	if _, err = w.g.RedriveQueue(ctx, "q", message.Redrive{To: "vault"}, false); message.CodeOf(err) != message.PermissionDenied {
 		t.Errorf("redriven: %v", err)
+	}
+	end(t, n)
+}
+
+// Nor can they ack a message with a follow-up for it; without one they can.
+func TestFollowUpsNeedTheRightToSend(t *testing.T) {
+	n := begin(t, Config{FS: vfs.NewMem(), DataDir: "data", Auth: keeper{"vault"}})
+	w := &workload{t: t, g: n.Gateway()}
+	w.create("vault", 1, message.Settings{})
+	w.create("q", 1, message.Settings{})
+	ctx := t.Context()
+	if rs, err := w.g.Send(ctx, "q", []message.New{{}}); err != nil || rs[0].Err != nil {
+		t.Fatal(rs, err)
+	}
+	got, err := w.g.Receive(ctx, "q", message.ReceiveOptions{Max: 1, Wait: 10 * time.Second, Lease: time.Hour, Worker: "w"})
+	if err != nil || len(got) != 1 {
+		t.Fatal(got, err)
+	}
+	token, err := w.g.OpenToken(got[0].Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ack := message.Settlement{Token: token, Action: message.Ack, FollowUps: []message.FollowUp{{Queue: "q"}, {Queue: "vault"}}}
+	for _, want := range []message.Code{message.PermissionDenied, ""} {
+		rs, err := w.g.Settle(ctx, []message.Settlement{ack})
+		if err != nil || rs[0].Err == nil && want != "" || rs[0].Err != nil && rs[0].Err.Code != want {
+			t.Errorf("%+v, %v, want %q", rs, err, want)
+		}
+		ack.FollowUps = ack.FollowUps[:1]
 	}
 	end(t, n)
 }

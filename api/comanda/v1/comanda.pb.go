@@ -1411,7 +1411,12 @@ type Settlement struct {
 	// Nack: instead of the queue's backoff. Release: before it is ready again.
 	Delay *durationpb.Duration `protobuf:"bytes,4,opt,name=delay,proto3" json:"delay,omitempty"`
 	// Extend: the new length from now.
-	Lease         *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Ack: messages that are sent with it, at most 16 and 1 MiB together, 128 bytes for
+	// each counted. All of it is done or nothing: where one can't be sent the ack is refused
+	// as well, and the lease stays. The same ack again sends nothing and has the same
+	// answer.
+	FollowUps     []*FollowUp `protobuf:"bytes,6,rep,name=follow_ups,json=followUps,proto3" json:"follow_ups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1481,6 +1486,67 @@ func (x *Settlement) GetLease() *durationpb.Duration {
 	return nil
 }
 
+func (x *Settlement) GetFollowUps() []*FollowUp {
+	if x != nil {
+		return x.FollowUps
+	}
+	return nil
+}
+
+// FollowUp is a message that is sent with the ack of another one.
+type FollowUp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Queue string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Without a dedup id and a unique key: it is sent once, with the ack.
+	Message       *NewMessage `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowUp) Reset() {
+	*x = FollowUp{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowUp) ProtoMessage() {}
+
+func (x *FollowUp) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowUp.ProtoReflect.Descriptor instead.
+func (*FollowUp) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FollowUp) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *FollowUp) GetMessage() *NewMessage {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
 type SettleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1–1,000.
@@ -1491,7 +1557,7 @@ type SettleRequest struct {
 
 func (x *SettleRequest) Reset() {
 	*x = SettleRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[13]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1569,7 @@ func (x *SettleRequest) String() string {
 func (*SettleRequest) ProtoMessage() {}
 
 func (x *SettleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[13]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1582,7 @@ func (x *SettleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
 func (*SettleRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{13}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SettleRequest) GetSettlements() []*Settlement {
@@ -1533,14 +1599,16 @@ type SettleResult struct {
 	// The message was acked before: nothing changed, and all is well.
 	AlreadyDone bool `protobuf:"varint,2,opt,name=already_done,json=alreadyDone,proto3" json:"already_done,omitempty"`
 	// The state that the message is in now.
-	State         MessageState `protobuf:"varint,3,opt,name=state,proto3,enum=comanda.v1.MessageState" json:"state,omitempty"`
+	State MessageState `protobuf:"varint,3,opt,name=state,proto3,enum=comanda.v1.MessageState" json:"state,omitempty"`
+	// The ids of the follow-ups, in order.
+	FollowUpIds   []string `protobuf:"bytes,4,rep,name=follow_up_ids,json=followUpIds,proto3" json:"follow_up_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SettleResult) Reset() {
 	*x = SettleResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[14]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1620,7 @@ func (x *SettleResult) String() string {
 func (*SettleResult) ProtoMessage() {}
 
 func (x *SettleResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[14]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1633,7 @@ func (x *SettleResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResult.ProtoReflect.Descriptor instead.
 func (*SettleResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{14}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SettleResult) GetError() *Error {
@@ -1589,6 +1657,13 @@ func (x *SettleResult) GetState() MessageState {
 	return MessageState_MESSAGE_STATE_UNSPECIFIED
 }
 
+func (x *SettleResult) GetFollowUpIds() []string {
+	if x != nil {
+		return x.FollowUpIds
+	}
+	return nil
+}
+
 type SettleResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Results       []*SettleResult        `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
@@ -1598,7 +1673,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[15]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1685,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[15]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1698,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{15}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SettleResponse) GetResults() []*SettleResult {
@@ -1642,7 +1717,7 @@ type AckRequest struct {
 
 func (x *AckRequest) Reset() {
 	*x = AckRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[16]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1729,7 @@ func (x *AckRequest) String() string {
 func (*AckRequest) ProtoMessage() {}
 
 func (x *AckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[16]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1742,7 @@ func (x *AckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckRequest.ProtoReflect.Descriptor instead.
 func (*AckRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{16}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AckRequest) GetToken() string {
@@ -1686,7 +1761,7 @@ type AckResponse struct {
 
 func (x *AckResponse) Reset() {
 	*x = AckResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[17]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1773,7 @@ func (x *AckResponse) String() string {
 func (*AckResponse) ProtoMessage() {}
 
 func (x *AckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[17]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1786,7 @@ func (x *AckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckResponse.ProtoReflect.Descriptor instead.
 func (*AckResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{17}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AckResponse) GetAlreadyDone() bool {
@@ -1732,7 +1807,7 @@ type NackRequest struct {
 
 func (x *NackRequest) Reset() {
 	*x = NackRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[18]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1819,7 @@ func (x *NackRequest) String() string {
 func (*NackRequest) ProtoMessage() {}
 
 func (x *NackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[18]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1832,7 @@ func (x *NackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NackRequest.ProtoReflect.Descriptor instead.
 func (*NackRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{18}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NackRequest) GetToken() string {
@@ -1791,7 +1866,7 @@ type NackResponse struct {
 
 func (x *NackResponse) Reset() {
 	*x = NackResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[19]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1878,7 @@ func (x *NackResponse) String() string {
 func (*NackResponse) ProtoMessage() {}
 
 func (x *NackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[19]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1891,7 @@ func (x *NackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NackResponse.ProtoReflect.Descriptor instead.
 func (*NackResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{19}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NackResponse) GetState() MessageState {
@@ -1836,7 +1911,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[20]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +1923,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[20]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +1936,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{20}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExtendRequest) GetToken() string {
@@ -1886,7 +1961,7 @@ type ExtendResponse struct {
 
 func (x *ExtendResponse) Reset() {
 	*x = ExtendResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[21]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +1973,7 @@ func (x *ExtendResponse) String() string {
 func (*ExtendResponse) ProtoMessage() {}
 
 func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[21]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +1986,7 @@ func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendResponse.ProtoReflect.Descriptor instead.
 func (*ExtendResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{21}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{22}
 }
 
 type ReleaseRequest struct {
@@ -1924,7 +1999,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[22]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2011,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[22]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2024,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{22}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReleaseRequest) GetToken() string {
@@ -1974,7 +2049,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[23]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2061,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[23]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2074,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{23}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{24}
 }
 
 type RejectRequest struct {
@@ -2012,7 +2087,7 @@ type RejectRequest struct {
 
 func (x *RejectRequest) Reset() {
 	*x = RejectRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[24]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2099,7 @@ func (x *RejectRequest) String() string {
 func (*RejectRequest) ProtoMessage() {}
 
 func (x *RejectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[24]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2112,7 @@ func (x *RejectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectRequest.ProtoReflect.Descriptor instead.
 func (*RejectRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{24}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RejectRequest) GetToken() string {
@@ -2062,7 +2137,7 @@ type RejectResponse struct {
 
 func (x *RejectResponse) Reset() {
 	*x = RejectResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[25]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2149,7 @@ func (x *RejectResponse) String() string {
 func (*RejectResponse) ProtoMessage() {}
 
 func (x *RejectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[25]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2162,7 @@ func (x *RejectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectResponse.ProtoReflect.Descriptor instead.
 func (*RejectResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{25}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{26}
 }
 
 type WorkRequest struct {
@@ -2117,7 +2192,7 @@ type WorkRequest struct {
 
 func (x *WorkRequest) Reset() {
 	*x = WorkRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[26]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2129,7 +2204,7 @@ func (x *WorkRequest) String() string {
 func (*WorkRequest) ProtoMessage() {}
 
 func (x *WorkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[26]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2142,7 +2217,7 @@ func (x *WorkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkRequest.ProtoReflect.Descriptor instead.
 func (*WorkRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{26}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WorkRequest) GetOpen() *WorkOpen {
@@ -2215,7 +2290,7 @@ type WorkOpen struct {
 
 func (x *WorkOpen) Reset() {
 	*x = WorkOpen{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[27]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2302,7 @@ func (x *WorkOpen) String() string {
 func (*WorkOpen) ProtoMessage() {}
 
 func (x *WorkOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[27]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2315,7 @@ func (x *WorkOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkOpen.ProtoReflect.Descriptor instead.
 func (*WorkOpen) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{27}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WorkOpen) GetQueues() []string {
@@ -2303,7 +2378,7 @@ type NumberedSettlement struct {
 
 func (x *NumberedSettlement) Reset() {
 	*x = NumberedSettlement{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[28]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2390,7 @@ func (x *NumberedSettlement) String() string {
 func (*NumberedSettlement) ProtoMessage() {}
 
 func (x *NumberedSettlement) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[28]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2403,7 @@ func (x *NumberedSettlement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumberedSettlement.ProtoReflect.Descriptor instead.
 func (*NumberedSettlement) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{28}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NumberedSettlement) GetNumber() uint64 {
@@ -2355,7 +2430,7 @@ type NumberedSettleResult struct {
 
 func (x *NumberedSettleResult) Reset() {
 	*x = NumberedSettleResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[29]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2367,7 +2442,7 @@ func (x *NumberedSettleResult) String() string {
 func (*NumberedSettleResult) ProtoMessage() {}
 
 func (x *NumberedSettleResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[29]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2380,7 +2455,7 @@ func (x *NumberedSettleResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumberedSettleResult.ProtoReflect.Descriptor instead.
 func (*NumberedSettleResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{29}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NumberedSettleResult) GetNumber() uint64 {
@@ -2419,7 +2494,7 @@ type WorkResponse struct {
 
 func (x *WorkResponse) Reset() {
 	*x = WorkResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[30]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2506,7 @@ func (x *WorkResponse) String() string {
 func (*WorkResponse) ProtoMessage() {}
 
 func (x *WorkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[30]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2519,7 @@ func (x *WorkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkResponse.ProtoReflect.Descriptor instead.
 func (*WorkResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{30}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WorkResponse) GetDeliveries() []*Delivery {
@@ -2503,7 +2578,7 @@ type Freshness struct {
 
 func (x *Freshness) Reset() {
 	*x = Freshness{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[31]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2590,7 @@ func (x *Freshness) String() string {
 func (*Freshness) ProtoMessage() {}
 
 func (x *Freshness) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[31]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2603,7 @@ func (x *Freshness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freshness.ProtoReflect.Descriptor instead.
 func (*Freshness) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{31}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Freshness) GetServedBy() string {
@@ -2567,7 +2642,7 @@ type ShowMessageRequest struct {
 
 func (x *ShowMessageRequest) Reset() {
 	*x = ShowMessageRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[32]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2654,7 @@ func (x *ShowMessageRequest) String() string {
 func (*ShowMessageRequest) ProtoMessage() {}
 
 func (x *ShowMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[32]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2667,7 @@ func (x *ShowMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowMessageRequest.ProtoReflect.Descriptor instead.
 func (*ShowMessageRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{32}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ShowMessageRequest) GetId() string {
@@ -2632,7 +2707,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[33]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2719,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[33]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2732,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{33}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Event) GetAt() *timestamppb.Timestamp {
@@ -2736,7 +2811,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[34]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2823,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[34]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2836,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{34}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Message) GetId() string {
@@ -2942,7 +3017,7 @@ type ShowMessageResponse struct {
 
 func (x *ShowMessageResponse) Reset() {
 	*x = ShowMessageResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2954,7 +3029,7 @@ func (x *ShowMessageResponse) String() string {
 func (*ShowMessageResponse) ProtoMessage() {}
 
 func (x *ShowMessageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[35]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2967,7 +3042,7 @@ func (x *ShowMessageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowMessageResponse.ProtoReflect.Descriptor instead.
 func (*ShowMessageResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{35}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ShowMessageResponse) GetMessage() *Message {
@@ -3012,7 +3087,7 @@ type ListMessagesRequest struct {
 
 func (x *ListMessagesRequest) Reset() {
 	*x = ListMessagesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3024,7 +3099,7 @@ func (x *ListMessagesRequest) String() string {
 func (*ListMessagesRequest) ProtoMessage() {}
 
 func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[36]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,7 +3112,7 @@ func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{36}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListMessagesRequest) GetQueue() string {
@@ -3128,7 +3203,7 @@ type ListPlan struct {
 
 func (x *ListPlan) Reset() {
 	*x = ListPlan{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3215,7 @@ func (x *ListPlan) String() string {
 func (*ListPlan) ProtoMessage() {}
 
 func (x *ListPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[37]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3228,7 @@ func (x *ListPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPlan.ProtoReflect.Descriptor instead.
 func (*ListPlan) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{37}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListPlan) GetIndex() string {
@@ -3197,7 +3272,7 @@ type ListMessagesResponse struct {
 
 func (x *ListMessagesResponse) Reset() {
 	*x = ListMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3284,7 @@ func (x *ListMessagesResponse) String() string {
 func (*ListMessagesResponse) ProtoMessage() {}
 
 func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[38]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3297,7 @@ func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{38}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListMessagesResponse) GetMessages() []*Message {
@@ -3267,7 +3342,7 @@ type CancelMessagesRequest struct {
 
 func (x *CancelMessagesRequest) Reset() {
 	*x = CancelMessagesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +3354,7 @@ func (x *CancelMessagesRequest) String() string {
 func (*CancelMessagesRequest) ProtoMessage() {}
 
 func (x *CancelMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[39]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3292,7 +3367,7 @@ func (x *CancelMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelMessagesRequest.ProtoReflect.Descriptor instead.
 func (*CancelMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{39}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CancelMessagesRequest) GetIds() []string {
@@ -3328,7 +3403,7 @@ type CancelResult struct {
 
 func (x *CancelResult) Reset() {
 	*x = CancelResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3340,7 +3415,7 @@ func (x *CancelResult) String() string {
 func (*CancelResult) ProtoMessage() {}
 
 func (x *CancelResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[40]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3353,7 +3428,7 @@ func (x *CancelResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResult.ProtoReflect.Descriptor instead.
 func (*CancelResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{40}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CancelResult) GetId() string {
@@ -3386,7 +3461,7 @@ type CancelMessagesResponse struct {
 
 func (x *CancelMessagesResponse) Reset() {
 	*x = CancelMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3473,7 @@ func (x *CancelMessagesResponse) String() string {
 func (*CancelMessagesResponse) ProtoMessage() {}
 
 func (x *CancelMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[41]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3486,7 @@ func (x *CancelMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelMessagesResponse.ProtoReflect.Descriptor instead.
 func (*CancelMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{41}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CancelMessagesResponse) GetResults() []*CancelResult {
@@ -3433,7 +3508,7 @@ type RedriveMessagesRequest struct {
 
 func (x *RedriveMessagesRequest) Reset() {
 	*x = RedriveMessagesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3445,7 +3520,7 @@ func (x *RedriveMessagesRequest) String() string {
 func (*RedriveMessagesRequest) ProtoMessage() {}
 
 func (x *RedriveMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[42]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3458,7 +3533,7 @@ func (x *RedriveMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessagesRequest.ProtoReflect.Descriptor instead.
 func (*RedriveMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{42}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RedriveMessagesRequest) GetIds() []string {
@@ -3485,7 +3560,7 @@ type RedriveResult struct {
 
 func (x *RedriveResult) Reset() {
 	*x = RedriveResult{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3497,7 +3572,7 @@ func (x *RedriveResult) String() string {
 func (*RedriveResult) ProtoMessage() {}
 
 func (x *RedriveResult) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[43]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3510,7 +3585,7 @@ func (x *RedriveResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveResult.ProtoReflect.Descriptor instead.
 func (*RedriveResult) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{43}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RedriveResult) GetId() string {
@@ -3533,7 +3608,7 @@ type DeadFilter struct {
 	Type  string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	Key   string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// How the last attempt ended: nacked, rejected, expired, worker_lost, or lapsed
-	// (the message's own expires).
+	// (the message's own expires). undelivered: a follow-up that its queue refused.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Died then or later, and before; by the wall clocks of the servers.
 	DeadSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=dead_since,json=deadSince,proto3" json:"dead_since,omitempty"`
@@ -3546,7 +3621,7 @@ type DeadFilter struct {
 
 func (x *DeadFilter) Reset() {
 	*x = DeadFilter{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3558,7 +3633,7 @@ func (x *DeadFilter) String() string {
 func (*DeadFilter) ProtoMessage() {}
 
 func (x *DeadFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[44]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3571,7 +3646,7 @@ func (x *DeadFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadFilter.ProtoReflect.Descriptor instead.
 func (*DeadFilter) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{44}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeadFilter) GetType() string {
@@ -3635,7 +3710,7 @@ type RedriveQueueRequest struct {
 
 func (x *RedriveQueueRequest) Reset() {
 	*x = RedriveQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3647,7 +3722,7 @@ func (x *RedriveQueueRequest) String() string {
 func (*RedriveQueueRequest) ProtoMessage() {}
 
 func (x *RedriveQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[45]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3660,7 +3735,7 @@ func (x *RedriveQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveQueueRequest.ProtoReflect.Descriptor instead.
 func (*RedriveQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{45}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RedriveQueueRequest) GetQueue() string {
@@ -3717,7 +3792,7 @@ type RedriveQueueResponse struct {
 
 func (x *RedriveQueueResponse) Reset() {
 	*x = RedriveQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3729,7 +3804,7 @@ func (x *RedriveQueueResponse) String() string {
 func (*RedriveQueueResponse) ProtoMessage() {}
 
 func (x *RedriveQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[46]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3742,7 +3817,7 @@ func (x *RedriveQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveQueueResponse.ProtoReflect.Descriptor instead.
 func (*RedriveQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{46}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RedriveQueueResponse) GetCount() int64 {
@@ -3768,7 +3843,7 @@ type RedriveMessagesResponse struct {
 
 func (x *RedriveMessagesResponse) Reset() {
 	*x = RedriveMessagesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3780,7 +3855,7 @@ func (x *RedriveMessagesResponse) String() string {
 func (*RedriveMessagesResponse) ProtoMessage() {}
 
 func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[47]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3793,7 +3868,7 @@ func (x *RedriveMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveMessagesResponse.ProtoReflect.Descriptor instead.
 func (*RedriveMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{47}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RedriveMessagesResponse) GetResults() []*RedriveResult {
@@ -3816,7 +3891,7 @@ type Rate struct {
 
 func (x *Rate) Reset() {
 	*x = Rate{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +3903,7 @@ func (x *Rate) String() string {
 func (*Rate) ProtoMessage() {}
 
 func (x *Rate) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[48]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +3916,7 @@ func (x *Rate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rate.ProtoReflect.Descriptor instead.
 func (*Rate) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{48}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Rate) GetCount() int32 {
@@ -3873,7 +3948,7 @@ type Backoff struct {
 
 func (x *Backoff) Reset() {
 	*x = Backoff{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3885,7 +3960,7 @@ func (x *Backoff) String() string {
 func (*Backoff) ProtoMessage() {}
 
 func (x *Backoff) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[49]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3898,7 +3973,7 @@ func (x *Backoff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backoff.ProtoReflect.Descriptor instead.
 func (*Backoff) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{49}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Backoff) GetKind() BackoffKind {
@@ -3963,7 +4038,7 @@ type QueueSettings struct {
 
 func (x *QueueSettings) Reset() {
 	*x = QueueSettings{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3975,7 +4050,7 @@ func (x *QueueSettings) String() string {
 func (*QueueSettings) ProtoMessage() {}
 
 func (x *QueueSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[50]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3988,7 +4063,7 @@ func (x *QueueSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueSettings.ProtoReflect.Descriptor instead.
 func (*QueueSettings) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{50}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *QueueSettings) GetMaxAttempts() int32 {
@@ -4097,7 +4172,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4109,7 +4184,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[51]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4122,7 +4197,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{51}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Counts) GetReady() int64 {
@@ -4187,7 +4262,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4199,7 +4274,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[52]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4212,7 +4287,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{52}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Queue) GetName() string {
@@ -4306,7 +4381,7 @@ type Pause struct {
 
 func (x *Pause) Reset() {
 	*x = Pause{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4318,7 +4393,7 @@ func (x *Pause) String() string {
 func (*Pause) ProtoMessage() {}
 
 func (x *Pause) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[53]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4331,7 +4406,7 @@ func (x *Pause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pause.ProtoReflect.Descriptor instead.
 func (*Pause) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{53}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Pause) GetKey() string {
@@ -4379,7 +4454,7 @@ type Totals struct {
 
 func (x *Totals) Reset() {
 	*x = Totals{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4391,7 +4466,7 @@ func (x *Totals) String() string {
 func (*Totals) ProtoMessage() {}
 
 func (x *Totals) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[54]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4404,7 +4479,7 @@ func (x *Totals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Totals.ProtoReflect.Descriptor instead.
 func (*Totals) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{54}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Totals) GetSent() int64 {
@@ -4447,7 +4522,7 @@ type CreateQueueRequest struct {
 
 func (x *CreateQueueRequest) Reset() {
 	*x = CreateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4459,7 +4534,7 @@ func (x *CreateQueueRequest) String() string {
 func (*CreateQueueRequest) ProtoMessage() {}
 
 func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[55]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4472,7 +4547,7 @@ func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueRequest.ProtoReflect.Descriptor instead.
 func (*CreateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{55}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateQueueRequest) GetQueue() string {
@@ -4513,7 +4588,7 @@ type UpdateQueueRequest struct {
 
 func (x *UpdateQueueRequest) Reset() {
 	*x = UpdateQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4525,7 +4600,7 @@ func (x *UpdateQueueRequest) String() string {
 func (*UpdateQueueRequest) ProtoMessage() {}
 
 func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[56]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4538,7 +4613,7 @@ func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueRequest.ProtoReflect.Descriptor instead.
 func (*UpdateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{56}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *UpdateQueueRequest) GetQueue() string {
@@ -4578,7 +4653,7 @@ type UpdateQueueResponse struct {
 
 func (x *UpdateQueueResponse) Reset() {
 	*x = UpdateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4590,7 +4665,7 @@ func (x *UpdateQueueResponse) String() string {
 func (*UpdateQueueResponse) ProtoMessage() {}
 
 func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[57]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4603,7 +4678,7 @@ func (x *UpdateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueResponse.ProtoReflect.Descriptor instead.
 func (*UpdateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{57}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *UpdateQueueResponse) GetQueue() *Queue {
@@ -4624,7 +4699,7 @@ type CreateQueueResponse struct {
 
 func (x *CreateQueueResponse) Reset() {
 	*x = CreateQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4636,7 +4711,7 @@ func (x *CreateQueueResponse) String() string {
 func (*CreateQueueResponse) ProtoMessage() {}
 
 func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[58]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4649,7 +4724,7 @@ func (x *CreateQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueResponse.ProtoReflect.Descriptor instead.
 func (*CreateQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{58}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *CreateQueueResponse) GetQueue() *Queue {
@@ -4678,7 +4753,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4690,7 +4765,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[59]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4703,7 +4778,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{59}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetQueueRequest) GetQueue() string {
@@ -4730,7 +4805,7 @@ type GetQueueResponse struct {
 
 func (x *GetQueueResponse) Reset() {
 	*x = GetQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4742,7 +4817,7 @@ func (x *GetQueueResponse) String() string {
 func (*GetQueueResponse) ProtoMessage() {}
 
 func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[60]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4755,7 +4830,7 @@ func (x *GetQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueResponse.ProtoReflect.Descriptor instead.
 func (*GetQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{60}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetQueueResponse) GetQueue() *Queue {
@@ -4786,7 +4861,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4798,7 +4873,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[61]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4811,7 +4886,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{61}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListQueuesRequest) GetMax() int32 {
@@ -4847,7 +4922,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4859,7 +4934,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[62]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4872,7 +4947,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{62}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -4905,7 +4980,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4917,7 +4992,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[63]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4930,7 +5005,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{63}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DeleteQueueRequest) GetQueue() string {
@@ -4948,7 +5023,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4960,7 +5035,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[64]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4973,7 +5048,7 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{64}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
 }
 
 type PurgeQueueRequest struct {
@@ -4985,7 +5060,7 @@ type PurgeQueueRequest struct {
 
 func (x *PurgeQueueRequest) Reset() {
 	*x = PurgeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4997,7 +5072,7 @@ func (x *PurgeQueueRequest) String() string {
 func (*PurgeQueueRequest) ProtoMessage() {}
 
 func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[65]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5010,7 +5085,7 @@ func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueRequest.ProtoReflect.Descriptor instead.
 func (*PurgeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{65}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PurgeQueueRequest) GetQueue() string {
@@ -5028,7 +5103,7 @@ type PurgeQueueResponse struct {
 
 func (x *PurgeQueueResponse) Reset() {
 	*x = PurgeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5040,7 +5115,7 @@ func (x *PurgeQueueResponse) String() string {
 func (*PurgeQueueResponse) ProtoMessage() {}
 
 func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[66]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5053,7 +5128,7 @@ func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueResponse.ProtoReflect.Descriptor instead.
 func (*PurgeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{66}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
 }
 
 type PauseQueueRequest struct {
@@ -5071,7 +5146,7 @@ type PauseQueueRequest struct {
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5083,7 +5158,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[67]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5096,7 +5171,7 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{67}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *PauseQueueRequest) GetQueue() string {
@@ -5135,7 +5210,7 @@ type PauseQueueResponse struct {
 
 func (x *PauseQueueResponse) Reset() {
 	*x = PauseQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5147,7 +5222,7 @@ func (x *PauseQueueResponse) String() string {
 func (*PauseQueueResponse) ProtoMessage() {}
 
 func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[68]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5160,7 +5235,7 @@ func (x *PauseQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueResponse.ProtoReflect.Descriptor instead.
 func (*PauseQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{68}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
 }
 
 type ResumeQueueRequest struct {
@@ -5175,7 +5250,7 @@ type ResumeQueueRequest struct {
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5187,7 +5262,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[69]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5200,7 +5275,7 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{69}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ResumeQueueRequest) GetQueue() string {
@@ -5232,7 +5307,7 @@ type ResumeQueueResponse struct {
 
 func (x *ResumeQueueResponse) Reset() {
 	*x = ResumeQueueResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5244,7 +5319,7 @@ func (x *ResumeQueueResponse) String() string {
 func (*ResumeQueueResponse) ProtoMessage() {}
 
 func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[70]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5257,7 +5332,7 @@ func (x *ResumeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueResponse.ProtoReflect.Descriptor instead.
 func (*ResumeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{70}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
 }
 
 type LocateKeyRequest struct {
@@ -5270,7 +5345,7 @@ type LocateKeyRequest struct {
 
 func (x *LocateKeyRequest) Reset() {
 	*x = LocateKeyRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5282,7 +5357,7 @@ func (x *LocateKeyRequest) String() string {
 func (*LocateKeyRequest) ProtoMessage() {}
 
 func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[71]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5295,7 +5370,7 @@ func (x *LocateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyRequest.ProtoReflect.Descriptor instead.
 func (*LocateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{71}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *LocateKeyRequest) GetQueue() string {
@@ -5326,7 +5401,7 @@ type LocateKeyResponse struct {
 
 func (x *LocateKeyResponse) Reset() {
 	*x = LocateKeyResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5338,7 +5413,7 @@ func (x *LocateKeyResponse) String() string {
 func (*LocateKeyResponse) ProtoMessage() {}
 
 func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[72]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5351,7 +5426,7 @@ func (x *LocateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateKeyResponse.ProtoReflect.Descriptor instead.
 func (*LocateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{72}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *LocateKeyResponse) GetHash() string {
@@ -5397,7 +5472,7 @@ type GetServerRequest struct {
 
 func (x *GetServerRequest) Reset() {
 	*x = GetServerRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5409,7 +5484,7 @@ func (x *GetServerRequest) String() string {
 func (*GetServerRequest) ProtoMessage() {}
 
 func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[73]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5422,7 +5497,7 @@ func (x *GetServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerRequest.ProtoReflect.Descriptor instead.
 func (*GetServerRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{73}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
 }
 
 type GetServerResponse struct {
@@ -5445,7 +5520,7 @@ type GetServerResponse struct {
 
 func (x *GetServerResponse) Reset() {
 	*x = GetServerResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5457,7 +5532,7 @@ func (x *GetServerResponse) String() string {
 func (*GetServerResponse) ProtoMessage() {}
 
 func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[74]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5470,7 +5545,7 @@ func (x *GetServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerResponse.ProtoReflect.Descriptor instead.
 func (*GetServerResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{74}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *GetServerResponse) GetVersion() string {
@@ -5566,7 +5641,7 @@ type DiskStatus struct {
 
 func (x *DiskStatus) Reset() {
 	*x = DiskStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5578,7 +5653,7 @@ func (x *DiskStatus) String() string {
 func (*DiskStatus) ProtoMessage() {}
 
 func (x *DiskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[75]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5591,7 +5666,7 @@ func (x *DiskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskStatus.ProtoReflect.Descriptor instead.
 func (*DiskStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{75}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *DiskStatus) GetFreeBytes() uint64 {
@@ -5646,7 +5721,7 @@ type MemoryStatus struct {
 
 func (x *MemoryStatus) Reset() {
 	*x = MemoryStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5658,7 +5733,7 @@ func (x *MemoryStatus) String() string {
 func (*MemoryStatus) ProtoMessage() {}
 
 func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[76]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5671,7 +5746,7 @@ func (x *MemoryStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStatus.ProtoReflect.Descriptor instead.
 func (*MemoryStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{76}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *MemoryStatus) GetLimitBytes() uint64 {
@@ -5709,7 +5784,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5721,7 +5796,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[77]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5734,7 +5809,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{77}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *GroupStatus) GetGroup() uint32 {
@@ -5810,7 +5885,7 @@ type ListShardsRequest struct {
 
 func (x *ListShardsRequest) Reset() {
 	*x = ListShardsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5822,7 +5897,7 @@ func (x *ListShardsRequest) String() string {
 func (*ListShardsRequest) ProtoMessage() {}
 
 func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[78]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5835,7 +5910,7 @@ func (x *ListShardsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsRequest.ProtoReflect.Descriptor instead.
 func (*ListShardsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{78}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListShardsRequest) GetQueue() string {
@@ -5884,7 +5959,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5896,7 +5971,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[79]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5909,7 +5984,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{79}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Shard) GetId() string {
@@ -5980,7 +6055,7 @@ type ListShardsResponse struct {
 
 func (x *ListShardsResponse) Reset() {
 	*x = ListShardsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5992,7 +6067,7 @@ func (x *ListShardsResponse) String() string {
 func (*ListShardsResponse) ProtoMessage() {}
 
 func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[80]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6005,7 +6080,7 @@ func (x *ListShardsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShardsResponse.ProtoReflect.Descriptor instead.
 func (*ListShardsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{80}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListShardsResponse) GetShards() []*Shard {
@@ -6040,7 +6115,7 @@ type SplitShardRequest struct {
 
 func (x *SplitShardRequest) Reset() {
 	*x = SplitShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6052,7 +6127,7 @@ func (x *SplitShardRequest) String() string {
 func (*SplitShardRequest) ProtoMessage() {}
 
 func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[81]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6065,7 +6140,7 @@ func (x *SplitShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardRequest.ProtoReflect.Descriptor instead.
 func (*SplitShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{81}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *SplitShardRequest) GetQueue() string {
@@ -6092,7 +6167,7 @@ type SplitShardResponse struct {
 
 func (x *SplitShardResponse) Reset() {
 	*x = SplitShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6104,7 +6179,7 @@ func (x *SplitShardResponse) String() string {
 func (*SplitShardResponse) ProtoMessage() {}
 
 func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[82]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6117,7 +6192,7 @@ func (x *SplitShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitShardResponse.ProtoReflect.Descriptor instead.
 func (*SplitShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{82}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *SplitShardResponse) GetShards() []*Shard {
@@ -6146,7 +6221,7 @@ type ReplicaBehind struct {
 
 func (x *ReplicaBehind) Reset() {
 	*x = ReplicaBehind{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6158,7 +6233,7 @@ func (x *ReplicaBehind) String() string {
 func (*ReplicaBehind) ProtoMessage() {}
 
 func (x *ReplicaBehind) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[83]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6171,7 +6246,7 @@ func (x *ReplicaBehind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaBehind.ProtoReflect.Descriptor instead.
 func (*ReplicaBehind) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{83}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ReplicaBehind) GetGroup() uint32 {
@@ -6240,7 +6315,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6252,7 +6327,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[84]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6265,7 +6340,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{84}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Node) GetId() uint64 {
@@ -6367,7 +6442,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6379,7 +6454,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[85]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6392,7 +6467,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{85}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
 }
 
 type ListNodesResponse struct {
@@ -6405,7 +6480,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6417,7 +6492,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[86]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6430,7 +6505,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{86}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -6452,7 +6527,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6464,7 +6539,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[87]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6477,7 +6552,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{87}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *DrainNodeRequest) GetNode() string {
@@ -6503,7 +6578,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6515,7 +6590,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[88]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6528,7 +6603,7 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{88}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *DrainNodeResponse) GetNode() *Node {
@@ -6551,7 +6626,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6563,7 +6638,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[89]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6576,7 +6651,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{89}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -6601,7 +6676,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6613,7 +6688,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[90]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6626,7 +6701,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{90}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
 }
 
 type MoveShardRequest struct {
@@ -6642,7 +6717,7 @@ type MoveShardRequest struct {
 
 func (x *MoveShardRequest) Reset() {
 	*x = MoveShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6654,7 +6729,7 @@ func (x *MoveShardRequest) String() string {
 func (*MoveShardRequest) ProtoMessage() {}
 
 func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[91]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6667,7 +6742,7 @@ func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
 func (*MoveShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{91}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *MoveShardRequest) GetQueue() string {
@@ -6700,7 +6775,7 @@ type MoveShardResponse struct {
 
 func (x *MoveShardResponse) Reset() {
 	*x = MoveShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6712,7 +6787,7 @@ func (x *MoveShardResponse) String() string {
 func (*MoveShardResponse) ProtoMessage() {}
 
 func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[92]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6725,7 +6800,7 @@ func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
 func (*MoveShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{92}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *MoveShardResponse) GetOperation() *Operation {
@@ -6767,7 +6842,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6779,7 +6854,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6792,7 +6867,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -6897,7 +6972,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6909,7 +6984,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6922,7 +6997,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ListOperationsRequest) GetMax() int32 {
@@ -6950,7 +7025,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6962,7 +7037,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6975,7 +7050,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -7001,7 +7076,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7013,7 +7088,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7026,7 +7101,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *GetOperationRequest) GetId() uint64 {
@@ -7045,7 +7120,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7057,7 +7132,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7070,7 +7145,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{97}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -7089,7 +7164,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7101,7 +7176,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7114,7 +7189,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{98}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -7133,7 +7208,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7145,7 +7220,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7158,7 +7233,7 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{99}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
@@ -7177,7 +7252,7 @@ type PauseOperationRequest struct {
 
 func (x *PauseOperationRequest) Reset() {
 	*x = PauseOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7189,7 +7264,7 @@ func (x *PauseOperationRequest) String() string {
 func (*PauseOperationRequest) ProtoMessage() {}
 
 func (x *PauseOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7202,7 +7277,7 @@ func (x *PauseOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseOperationRequest.ProtoReflect.Descriptor instead.
 func (*PauseOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{100}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *PauseOperationRequest) GetId() uint64 {
@@ -7221,7 +7296,7 @@ type PauseOperationResponse struct {
 
 func (x *PauseOperationResponse) Reset() {
 	*x = PauseOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7233,7 +7308,7 @@ func (x *PauseOperationResponse) String() string {
 func (*PauseOperationResponse) ProtoMessage() {}
 
 func (x *PauseOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7246,7 +7321,7 @@ func (x *PauseOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseOperationResponse.ProtoReflect.Descriptor instead.
 func (*PauseOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{101}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *PauseOperationResponse) GetOperation() *Operation {
@@ -7265,7 +7340,7 @@ type ResumeOperationRequest struct {
 
 func (x *ResumeOperationRequest) Reset() {
 	*x = ResumeOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7277,7 +7352,7 @@ func (x *ResumeOperationRequest) String() string {
 func (*ResumeOperationRequest) ProtoMessage() {}
 
 func (x *ResumeOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7290,7 +7365,7 @@ func (x *ResumeOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeOperationRequest.ProtoReflect.Descriptor instead.
 func (*ResumeOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{102}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *ResumeOperationRequest) GetId() uint64 {
@@ -7309,7 +7384,7 @@ type ResumeOperationResponse struct {
 
 func (x *ResumeOperationResponse) Reset() {
 	*x = ResumeOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7321,7 +7396,7 @@ func (x *ResumeOperationResponse) String() string {
 func (*ResumeOperationResponse) ProtoMessage() {}
 
 func (x *ResumeOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7334,7 +7409,7 @@ func (x *ResumeOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeOperationResponse.ProtoReflect.Descriptor instead.
 func (*ResumeOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{103}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ResumeOperationResponse) GetOperation() *Operation {
@@ -7353,7 +7428,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7365,7 +7440,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7378,7 +7453,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{104}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -7406,7 +7481,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7418,7 +7493,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7431,7 +7506,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{105}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -7495,7 +7570,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[106]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7507,7 +7582,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[106]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7520,7 +7595,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{106}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -7546,7 +7621,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[107]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7558,7 +7633,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[107]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7571,7 +7646,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{107}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -7668,20 +7743,26 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
 	"\x05value\x18\x02 \x01(\v2\x15.comanda.v1.AttributeR\x05value:\x028\x01\"C\n" +
 	"\x0fReceiveResponse\x120\n" +
-	"\bmessages\x18\x01 \x03(\v2\x14.comanda.v1.DeliveryR\bmessages\"\xc6\x01\n" +
+	"\bmessages\x18\x01 \x03(\v2\x14.comanda.v1.DeliveryR\bmessages\"\xfb\x01\n" +
 	"\n" +
 	"Settlement\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12*\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x12.comanda.v1.ActionR\x06action\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12/\n" +
 	"\x05delay\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12/\n" +
-	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"I\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x123\n" +
+	"\n" +
+	"follow_ups\x18\x06 \x03(\v2\x14.comanda.v1.FollowUpR\tfollowUps\"R\n" +
+	"\bFollowUp\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x120\n" +
+	"\amessage\x18\x02 \x01(\v2\x16.comanda.v1.NewMessageR\amessage\"I\n" +
 	"\rSettleRequest\x128\n" +
-	"\vsettlements\x18\x01 \x03(\v2\x16.comanda.v1.SettlementR\vsettlements\"\x8a\x01\n" +
+	"\vsettlements\x18\x01 \x03(\v2\x16.comanda.v1.SettlementR\vsettlements\"\xae\x01\n" +
 	"\fSettleResult\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x11.comanda.v1.ErrorR\x05error\x12!\n" +
 	"\falready_done\x18\x02 \x01(\bR\valreadyDone\x12.\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x18.comanda.v1.MessageStateR\x05state\"D\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x18.comanda.v1.MessageStateR\x05state\x12\"\n" +
+	"\rfollow_up_ids\x18\x04 \x03(\tR\vfollowUpIds\"D\n" +
 	"\x0eSettleResponse\x122\n" +
 	"\aresults\x18\x01 \x03(\v2\x18.comanda.v1.SettleResultR\aresults\"\"\n" +
 	"\n" +
@@ -8241,7 +8322,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 113)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 114)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(OnConflict)(0),                 // 0: comanda.v1.OnConflict
 	(Action)(0),                     // 1: comanda.v1.Action
@@ -8264,315 +8345,318 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*Delivery)(nil),                // 18: comanda.v1.Delivery
 	(*ReceiveResponse)(nil),         // 19: comanda.v1.ReceiveResponse
 	(*Settlement)(nil),              // 20: comanda.v1.Settlement
-	(*SettleRequest)(nil),           // 21: comanda.v1.SettleRequest
-	(*SettleResult)(nil),            // 22: comanda.v1.SettleResult
-	(*SettleResponse)(nil),          // 23: comanda.v1.SettleResponse
-	(*AckRequest)(nil),              // 24: comanda.v1.AckRequest
-	(*AckResponse)(nil),             // 25: comanda.v1.AckResponse
-	(*NackRequest)(nil),             // 26: comanda.v1.NackRequest
-	(*NackResponse)(nil),            // 27: comanda.v1.NackResponse
-	(*ExtendRequest)(nil),           // 28: comanda.v1.ExtendRequest
-	(*ExtendResponse)(nil),          // 29: comanda.v1.ExtendResponse
-	(*ReleaseRequest)(nil),          // 30: comanda.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),         // 31: comanda.v1.ReleaseResponse
-	(*RejectRequest)(nil),           // 32: comanda.v1.RejectRequest
-	(*RejectResponse)(nil),          // 33: comanda.v1.RejectResponse
-	(*WorkRequest)(nil),             // 34: comanda.v1.WorkRequest
-	(*WorkOpen)(nil),                // 35: comanda.v1.WorkOpen
-	(*NumberedSettlement)(nil),      // 36: comanda.v1.NumberedSettlement
-	(*NumberedSettleResult)(nil),    // 37: comanda.v1.NumberedSettleResult
-	(*WorkResponse)(nil),            // 38: comanda.v1.WorkResponse
-	(*Freshness)(nil),               // 39: comanda.v1.Freshness
-	(*ShowMessageRequest)(nil),      // 40: comanda.v1.ShowMessageRequest
-	(*Event)(nil),                   // 41: comanda.v1.Event
-	(*Message)(nil),                 // 42: comanda.v1.Message
-	(*ShowMessageResponse)(nil),     // 43: comanda.v1.ShowMessageResponse
-	(*ListMessagesRequest)(nil),     // 44: comanda.v1.ListMessagesRequest
-	(*ListPlan)(nil),                // 45: comanda.v1.ListPlan
-	(*ListMessagesResponse)(nil),    // 46: comanda.v1.ListMessagesResponse
-	(*CancelMessagesRequest)(nil),   // 47: comanda.v1.CancelMessagesRequest
-	(*CancelResult)(nil),            // 48: comanda.v1.CancelResult
-	(*CancelMessagesResponse)(nil),  // 49: comanda.v1.CancelMessagesResponse
-	(*RedriveMessagesRequest)(nil),  // 50: comanda.v1.RedriveMessagesRequest
-	(*RedriveResult)(nil),           // 51: comanda.v1.RedriveResult
-	(*DeadFilter)(nil),              // 52: comanda.v1.DeadFilter
-	(*RedriveQueueRequest)(nil),     // 53: comanda.v1.RedriveQueueRequest
-	(*RedriveQueueResponse)(nil),    // 54: comanda.v1.RedriveQueueResponse
-	(*RedriveMessagesResponse)(nil), // 55: comanda.v1.RedriveMessagesResponse
-	(*Rate)(nil),                    // 56: comanda.v1.Rate
-	(*Backoff)(nil),                 // 57: comanda.v1.Backoff
-	(*QueueSettings)(nil),           // 58: comanda.v1.QueueSettings
-	(*Counts)(nil),                  // 59: comanda.v1.Counts
-	(*Queue)(nil),                   // 60: comanda.v1.Queue
-	(*Pause)(nil),                   // 61: comanda.v1.Pause
-	(*Totals)(nil),                  // 62: comanda.v1.Totals
-	(*CreateQueueRequest)(nil),      // 63: comanda.v1.CreateQueueRequest
-	(*UpdateQueueRequest)(nil),      // 64: comanda.v1.UpdateQueueRequest
-	(*UpdateQueueResponse)(nil),     // 65: comanda.v1.UpdateQueueResponse
-	(*CreateQueueResponse)(nil),     // 66: comanda.v1.CreateQueueResponse
-	(*GetQueueRequest)(nil),         // 67: comanda.v1.GetQueueRequest
-	(*GetQueueResponse)(nil),        // 68: comanda.v1.GetQueueResponse
-	(*ListQueuesRequest)(nil),       // 69: comanda.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),      // 70: comanda.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),      // 71: comanda.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),     // 72: comanda.v1.DeleteQueueResponse
-	(*PurgeQueueRequest)(nil),       // 73: comanda.v1.PurgeQueueRequest
-	(*PurgeQueueResponse)(nil),      // 74: comanda.v1.PurgeQueueResponse
-	(*PauseQueueRequest)(nil),       // 75: comanda.v1.PauseQueueRequest
-	(*PauseQueueResponse)(nil),      // 76: comanda.v1.PauseQueueResponse
-	(*ResumeQueueRequest)(nil),      // 77: comanda.v1.ResumeQueueRequest
-	(*ResumeQueueResponse)(nil),     // 78: comanda.v1.ResumeQueueResponse
-	(*LocateKeyRequest)(nil),        // 79: comanda.v1.LocateKeyRequest
-	(*LocateKeyResponse)(nil),       // 80: comanda.v1.LocateKeyResponse
-	(*GetServerRequest)(nil),        // 81: comanda.v1.GetServerRequest
-	(*GetServerResponse)(nil),       // 82: comanda.v1.GetServerResponse
-	(*DiskStatus)(nil),              // 83: comanda.v1.DiskStatus
-	(*MemoryStatus)(nil),            // 84: comanda.v1.MemoryStatus
-	(*GroupStatus)(nil),             // 85: comanda.v1.GroupStatus
-	(*ListShardsRequest)(nil),       // 86: comanda.v1.ListShardsRequest
-	(*Shard)(nil),                   // 87: comanda.v1.Shard
-	(*ListShardsResponse)(nil),      // 88: comanda.v1.ListShardsResponse
-	(*SplitShardRequest)(nil),       // 89: comanda.v1.SplitShardRequest
-	(*SplitShardResponse)(nil),      // 90: comanda.v1.SplitShardResponse
-	(*ReplicaBehind)(nil),           // 91: comanda.v1.ReplicaBehind
-	(*Node)(nil),                    // 92: comanda.v1.Node
-	(*ListNodesRequest)(nil),        // 93: comanda.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 94: comanda.v1.ListNodesResponse
-	(*DrainNodeRequest)(nil),        // 95: comanda.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),       // 96: comanda.v1.DrainNodeResponse
-	(*RemoveNodeRequest)(nil),       // 97: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 98: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 99: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 100: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 101: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 102: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 103: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 104: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 105: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 106: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 107: comanda.v1.CancelOperationResponse
-	(*PauseOperationRequest)(nil),   // 108: comanda.v1.PauseOperationRequest
-	(*PauseOperationResponse)(nil),  // 109: comanda.v1.PauseOperationResponse
-	(*ResumeOperationRequest)(nil),  // 110: comanda.v1.ResumeOperationRequest
-	(*ResumeOperationResponse)(nil), // 111: comanda.v1.ResumeOperationResponse
-	(*ListOwnersRequest)(nil),       // 112: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 113: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 114: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 115: comanda.v1.ListOwnersResponse
-	nil,                             // 116: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 117: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 118: comanda.v1.Message.AttributesEntry
-	nil,                             // 119: comanda.v1.DeadFilter.AttributesEntry
-	nil,                             // 120: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 121: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 122: google.protobuf.Timestamp
+	(*FollowUp)(nil),                // 21: comanda.v1.FollowUp
+	(*SettleRequest)(nil),           // 22: comanda.v1.SettleRequest
+	(*SettleResult)(nil),            // 23: comanda.v1.SettleResult
+	(*SettleResponse)(nil),          // 24: comanda.v1.SettleResponse
+	(*AckRequest)(nil),              // 25: comanda.v1.AckRequest
+	(*AckResponse)(nil),             // 26: comanda.v1.AckResponse
+	(*NackRequest)(nil),             // 27: comanda.v1.NackRequest
+	(*NackResponse)(nil),            // 28: comanda.v1.NackResponse
+	(*ExtendRequest)(nil),           // 29: comanda.v1.ExtendRequest
+	(*ExtendResponse)(nil),          // 30: comanda.v1.ExtendResponse
+	(*ReleaseRequest)(nil),          // 31: comanda.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),         // 32: comanda.v1.ReleaseResponse
+	(*RejectRequest)(nil),           // 33: comanda.v1.RejectRequest
+	(*RejectResponse)(nil),          // 34: comanda.v1.RejectResponse
+	(*WorkRequest)(nil),             // 35: comanda.v1.WorkRequest
+	(*WorkOpen)(nil),                // 36: comanda.v1.WorkOpen
+	(*NumberedSettlement)(nil),      // 37: comanda.v1.NumberedSettlement
+	(*NumberedSettleResult)(nil),    // 38: comanda.v1.NumberedSettleResult
+	(*WorkResponse)(nil),            // 39: comanda.v1.WorkResponse
+	(*Freshness)(nil),               // 40: comanda.v1.Freshness
+	(*ShowMessageRequest)(nil),      // 41: comanda.v1.ShowMessageRequest
+	(*Event)(nil),                   // 42: comanda.v1.Event
+	(*Message)(nil),                 // 43: comanda.v1.Message
+	(*ShowMessageResponse)(nil),     // 44: comanda.v1.ShowMessageResponse
+	(*ListMessagesRequest)(nil),     // 45: comanda.v1.ListMessagesRequest
+	(*ListPlan)(nil),                // 46: comanda.v1.ListPlan
+	(*ListMessagesResponse)(nil),    // 47: comanda.v1.ListMessagesResponse
+	(*CancelMessagesRequest)(nil),   // 48: comanda.v1.CancelMessagesRequest
+	(*CancelResult)(nil),            // 49: comanda.v1.CancelResult
+	(*CancelMessagesResponse)(nil),  // 50: comanda.v1.CancelMessagesResponse
+	(*RedriveMessagesRequest)(nil),  // 51: comanda.v1.RedriveMessagesRequest
+	(*RedriveResult)(nil),           // 52: comanda.v1.RedriveResult
+	(*DeadFilter)(nil),              // 53: comanda.v1.DeadFilter
+	(*RedriveQueueRequest)(nil),     // 54: comanda.v1.RedriveQueueRequest
+	(*RedriveQueueResponse)(nil),    // 55: comanda.v1.RedriveQueueResponse
+	(*RedriveMessagesResponse)(nil), // 56: comanda.v1.RedriveMessagesResponse
+	(*Rate)(nil),                    // 57: comanda.v1.Rate
+	(*Backoff)(nil),                 // 58: comanda.v1.Backoff
+	(*QueueSettings)(nil),           // 59: comanda.v1.QueueSettings
+	(*Counts)(nil),                  // 60: comanda.v1.Counts
+	(*Queue)(nil),                   // 61: comanda.v1.Queue
+	(*Pause)(nil),                   // 62: comanda.v1.Pause
+	(*Totals)(nil),                  // 63: comanda.v1.Totals
+	(*CreateQueueRequest)(nil),      // 64: comanda.v1.CreateQueueRequest
+	(*UpdateQueueRequest)(nil),      // 65: comanda.v1.UpdateQueueRequest
+	(*UpdateQueueResponse)(nil),     // 66: comanda.v1.UpdateQueueResponse
+	(*CreateQueueResponse)(nil),     // 67: comanda.v1.CreateQueueResponse
+	(*GetQueueRequest)(nil),         // 68: comanda.v1.GetQueueRequest
+	(*GetQueueResponse)(nil),        // 69: comanda.v1.GetQueueResponse
+	(*ListQueuesRequest)(nil),       // 70: comanda.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),      // 71: comanda.v1.ListQueuesResponse
+	(*DeleteQueueRequest)(nil),      // 72: comanda.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),     // 73: comanda.v1.DeleteQueueResponse
+	(*PurgeQueueRequest)(nil),       // 74: comanda.v1.PurgeQueueRequest
+	(*PurgeQueueResponse)(nil),      // 75: comanda.v1.PurgeQueueResponse
+	(*PauseQueueRequest)(nil),       // 76: comanda.v1.PauseQueueRequest
+	(*PauseQueueResponse)(nil),      // 77: comanda.v1.PauseQueueResponse
+	(*ResumeQueueRequest)(nil),      // 78: comanda.v1.ResumeQueueRequest
+	(*ResumeQueueResponse)(nil),     // 79: comanda.v1.ResumeQueueResponse
+	(*LocateKeyRequest)(nil),        // 80: comanda.v1.LocateKeyRequest
+	(*LocateKeyResponse)(nil),       // 81: comanda.v1.LocateKeyResponse
+	(*GetServerRequest)(nil),        // 82: comanda.v1.GetServerRequest
+	(*GetServerResponse)(nil),       // 83: comanda.v1.GetServerResponse
+	(*DiskStatus)(nil),              // 84: comanda.v1.DiskStatus
+	(*MemoryStatus)(nil),            // 85: comanda.v1.MemoryStatus
+	(*GroupStatus)(nil),             // 86: comanda.v1.GroupStatus
+	(*ListShardsRequest)(nil),       // 87: comanda.v1.ListShardsRequest
+	(*Shard)(nil),                   // 88: comanda.v1.Shard
+	(*ListShardsResponse)(nil),      // 89: comanda.v1.ListShardsResponse
+	(*SplitShardRequest)(nil),       // 90: comanda.v1.SplitShardRequest
+	(*SplitShardResponse)(nil),      // 91: comanda.v1.SplitShardResponse
+	(*ReplicaBehind)(nil),           // 92: comanda.v1.ReplicaBehind
+	(*Node)(nil),                    // 93: comanda.v1.Node
+	(*ListNodesRequest)(nil),        // 94: comanda.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 95: comanda.v1.ListNodesResponse
+	(*DrainNodeRequest)(nil),        // 96: comanda.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 97: comanda.v1.DrainNodeResponse
+	(*RemoveNodeRequest)(nil),       // 98: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 99: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 100: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 101: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 102: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 103: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 104: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 105: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 106: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 107: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 108: comanda.v1.CancelOperationResponse
+	(*PauseOperationRequest)(nil),   // 109: comanda.v1.PauseOperationRequest
+	(*PauseOperationResponse)(nil),  // 110: comanda.v1.PauseOperationResponse
+	(*ResumeOperationRequest)(nil),  // 111: comanda.v1.ResumeOperationRequest
+	(*ResumeOperationResponse)(nil), // 112: comanda.v1.ResumeOperationResponse
+	(*ListOwnersRequest)(nil),       // 113: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 114: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 115: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 116: comanda.v1.ListOwnersResponse
+	nil,                             // 117: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 118: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 119: comanda.v1.Message.AttributesEntry
+	nil,                             // 120: comanda.v1.DeadFilter.AttributesEntry
+	nil,                             // 121: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 122: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 123: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	116, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	121, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	122, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	122, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	117, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	122, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	123, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	123, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	0,   // 4: comanda.v1.NewMessage.on_conflict:type_name -> comanda.v1.OnConflict
 	10,  // 5: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
-	57,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
+	58,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
 	9,   // 7: comanda.v1.SendRequest.messages:type_name -> comanda.v1.NewMessage
 	11,  // 8: comanda.v1.ProduceRequest.send:type_name -> comanda.v1.SendRequest
 	16,  // 9: comanda.v1.ProduceResponse.sent:type_name -> comanda.v1.SendResponse
 	14,  // 10: comanda.v1.ProduceResponse.error:type_name -> comanda.v1.Error
 	14,  // 11: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	15,  // 12: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	121, // 13: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	121, // 14: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	117, // 15: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	122, // 16: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	121, // 17: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	122, // 13: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	122, // 14: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	118, // 15: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	123, // 16: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	122, // 17: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	18,  // 18: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	1,   // 19: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	121, // 20: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	121, // 21: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
-	20,  // 22: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
-	14,  // 23: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
-	3,   // 24: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
-	22,  // 25: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	121, // 26: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
-	3,   // 27: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	121, // 28: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	121, // 29: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
-	35,  // 30: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
-	36,  // 31: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	121, // 32: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	121, // 33: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
-	2,   // 34: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
-	20,  // 35: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
-	22,  // 36: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
-	18,  // 37: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
-	37,  // 38: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	121, // 39: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	121, // 40: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	121, // 41: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	122, // 42: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	122, // 43: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	122, // 44: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	118, // 45: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
-	41,  // 46: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
-	10,  // 47: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	122, // 48: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
-	42,  // 49: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
-	39,  // 50: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	121, // 51: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	122, // 52: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
-	122, // 53: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
-	42,  // 54: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
-	39,  // 55: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
-	45,  // 56: comanda.v1.ListMessagesResponse.plan:type_name -> comanda.v1.ListPlan
-	121, // 57: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
-	14,  // 58: comanda.v1.CancelResult.error:type_name -> comanda.v1.Error
-	3,   // 59: comanda.v1.CancelResult.state:type_name -> comanda.v1.MessageState
-	48,  // 60: comanda.v1.CancelMessagesResponse.results:type_name -> comanda.v1.CancelResult
-	14,  // 61: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	122, // 62: comanda.v1.DeadFilter.dead_since:type_name -> google.protobuf.Timestamp
-	122, // 63: comanda.v1.DeadFilter.dead_until:type_name -> google.protobuf.Timestamp
-	119, // 64: comanda.v1.DeadFilter.attributes:type_name -> comanda.v1.DeadFilter.AttributesEntry
-	52,  // 65: comanda.v1.RedriveQueueRequest.filter:type_name -> comanda.v1.DeadFilter
-	101, // 66: comanda.v1.RedriveQueueResponse.operation:type_name -> comanda.v1.Operation
-	51,  // 67: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	121, // 68: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
-	4,   // 69: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	121, // 70: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	121, // 71: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	121, // 72: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
-	57,  // 73: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	121, // 74: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
-	6,   // 75: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
-	7,   // 76: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
-	56,  // 77: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
-	5,   // 78: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
-	121, // 79: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
-	58,  // 80: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	59,  // 81: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	122, // 82: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	121, // 83: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
-	62,  // 84: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
-	61,  // 85: comanda.v1.Queue.pauses:type_name -> comanda.v1.Pause
-	122, // 86: comanda.v1.Pause.at:type_name -> google.protobuf.Timestamp
-	58,  // 87: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	58,  // 88: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	60,  // 89: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
-	60,  // 90: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	121, // 91: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	60,  // 92: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	39,  // 93: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	121, // 94: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
-	60,  // 95: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	39,  // 96: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
-	122, // 97: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	122, // 98: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	83,  // 99: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	84,  // 100: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	85,  // 101: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	121, // 102: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	59,  // 103: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	87,  // 104: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	39,  // 105: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	87,  // 106: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	122, // 107: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
-	120, // 108: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	91,  // 109: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
-	92,  // 110: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	92,  // 111: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	101, // 112: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	14,  // 113: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	122, // 114: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	122, // 115: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	101, // 116: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	101, // 117: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	101, // 118: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	101, // 119: comanda.v1.PauseOperationResponse.operation:type_name -> comanda.v1.Operation
-	101, // 120: comanda.v1.ResumeOperationResponse.operation:type_name -> comanda.v1.Operation
-	114, // 121: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	113, // 122: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	8,   // 123: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 124: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 125: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	11,  // 126: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	12,  // 127: comanda.v1.Messages.Produce:input_type -> comanda.v1.ProduceRequest
-	17,  // 128: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	21,  // 129: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	24,  // 130: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	26,  // 131: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	28,  // 132: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	30,  // 133: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	32,  // 134: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	34,  // 135: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	40,  // 136: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	44,  // 137: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	47,  // 138: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
-	50,  // 139: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	63,  // 140: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	64,  // 141: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	67,  // 142: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	69,  // 143: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	71,  // 144: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	73,  // 145: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	53,  // 146: comanda.v1.Queues.RedriveQueue:input_type -> comanda.v1.RedriveQueueRequest
-	75,  // 147: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	77,  // 148: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	79,  // 149: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	112, // 150: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	81,  // 151: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	86,  // 152: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	89,  // 153: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	99,  // 154: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	102, // 155: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	104, // 156: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	106, // 157: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	108, // 158: comanda.v1.Cluster.PauseOperation:input_type -> comanda.v1.PauseOperationRequest
-	110, // 159: comanda.v1.Cluster.ResumeOperation:input_type -> comanda.v1.ResumeOperationRequest
-	93,  // 160: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	95,  // 161: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	97,  // 162: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	16,  // 163: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	13,  // 164: comanda.v1.Messages.Produce:output_type -> comanda.v1.ProduceResponse
-	19,  // 165: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	23,  // 166: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	25,  // 167: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	27,  // 168: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	29,  // 169: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	31,  // 170: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	33,  // 171: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	38,  // 172: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	43,  // 173: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	46,  // 174: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	49,  // 175: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
-	55,  // 176: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	66,  // 177: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	65,  // 178: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	68,  // 179: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	70,  // 180: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	72,  // 181: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	74,  // 182: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	54,  // 183: comanda.v1.Queues.RedriveQueue:output_type -> comanda.v1.RedriveQueueResponse
-	76,  // 184: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	78,  // 185: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	80,  // 186: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	115, // 187: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	82,  // 188: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	88,  // 189: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	90,  // 190: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	100, // 191: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	103, // 192: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	105, // 193: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	107, // 194: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	109, // 195: comanda.v1.Cluster.PauseOperation:output_type -> comanda.v1.PauseOperationResponse
-	111, // 196: comanda.v1.Cluster.ResumeOperation:output_type -> comanda.v1.ResumeOperationResponse
-	94,  // 197: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	96,  // 198: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	98,  // 199: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	163, // [163:200] is the sub-list for method output_type
-	126, // [126:163] is the sub-list for method input_type
-	126, // [126:126] is the sub-list for extension type_name
-	126, // [126:126] is the sub-list for extension extendee
-	0,   // [0:126] is the sub-list for field type_name
+	122, // 20: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	122, // 21: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	21,  // 22: comanda.v1.Settlement.follow_ups:type_name -> comanda.v1.FollowUp
+	9,   // 23: comanda.v1.FollowUp.message:type_name -> comanda.v1.NewMessage
+	20,  // 24: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
+	14,  // 25: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
+	3,   // 26: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
+	23,  // 27: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
+	122, // 28: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	3,   // 29: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
+	122, // 30: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	122, // 31: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	36,  // 32: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
+	37,  // 33: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
+	122, // 34: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	122, // 35: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	2,   // 36: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
+	20,  // 37: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
+	23,  // 38: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
+	18,  // 39: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
+	38,  // 40: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
+	122, // 41: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	122, // 42: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	122, // 43: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	123, // 44: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	123, // 45: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	123, // 46: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	119, // 47: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	42,  // 48: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
+	10,  // 49: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
+	123, // 50: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	43,  // 51: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
+	40,  // 52: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
+	122, // 53: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	123, // 54: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
+	123, // 55: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
+	43,  // 56: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
+	40,  // 57: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
+	46,  // 58: comanda.v1.ListMessagesResponse.plan:type_name -> comanda.v1.ListPlan
+	122, // 59: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
+	14,  // 60: comanda.v1.CancelResult.error:type_name -> comanda.v1.Error
+	3,   // 61: comanda.v1.CancelResult.state:type_name -> comanda.v1.MessageState
+	49,  // 62: comanda.v1.CancelMessagesResponse.results:type_name -> comanda.v1.CancelResult
+	14,  // 63: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
+	123, // 64: comanda.v1.DeadFilter.dead_since:type_name -> google.protobuf.Timestamp
+	123, // 65: comanda.v1.DeadFilter.dead_until:type_name -> google.protobuf.Timestamp
+	120, // 66: comanda.v1.DeadFilter.attributes:type_name -> comanda.v1.DeadFilter.AttributesEntry
+	53,  // 67: comanda.v1.RedriveQueueRequest.filter:type_name -> comanda.v1.DeadFilter
+	102, // 68: comanda.v1.RedriveQueueResponse.operation:type_name -> comanda.v1.Operation
+	52,  // 69: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
+	122, // 70: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
+	4,   // 71: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
+	122, // 72: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	122, // 73: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	122, // 74: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	58,  // 75: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
+	122, // 76: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	6,   // 77: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
+	7,   // 78: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
+	57,  // 79: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
+	5,   // 80: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
+	122, // 81: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
+	59,  // 82: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	60,  // 83: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	123, // 84: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	122, // 85: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
+	63,  // 86: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
+	62,  // 87: comanda.v1.Queue.pauses:type_name -> comanda.v1.Pause
+	123, // 88: comanda.v1.Pause.at:type_name -> google.protobuf.Timestamp
+	59,  // 89: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	59,  // 90: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	61,  // 91: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	61,  // 92: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	122, // 93: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	61,  // 94: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	40,  // 95: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	122, // 96: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
+	61,  // 97: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	40,  // 98: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
+	123, // 99: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	123, // 100: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	84,  // 101: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	85,  // 102: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	86,  // 103: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	122, // 104: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	60,  // 105: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	88,  // 106: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	40,  // 107: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	88,  // 108: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	123, // 109: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
+	121, // 110: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	92,  // 111: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
+	93,  // 112: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	93,  // 113: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	102, // 114: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	14,  // 115: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	123, // 116: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	123, // 117: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	102, // 118: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	102, // 119: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	102, // 120: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	102, // 121: comanda.v1.PauseOperationResponse.operation:type_name -> comanda.v1.Operation
+	102, // 122: comanda.v1.ResumeOperationResponse.operation:type_name -> comanda.v1.Operation
+	115, // 123: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	114, // 124: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 125: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 126: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 127: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 128: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	12,  // 129: comanda.v1.Messages.Produce:input_type -> comanda.v1.ProduceRequest
+	17,  // 130: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	22,  // 131: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	25,  // 132: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	27,  // 133: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	29,  // 134: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	31,  // 135: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	33,  // 136: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	35,  // 137: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	41,  // 138: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	45,  // 139: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	48,  // 140: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
+	51,  // 141: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	64,  // 142: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	65,  // 143: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	68,  // 144: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	70,  // 145: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	72,  // 146: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	74,  // 147: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	54,  // 148: comanda.v1.Queues.RedriveQueue:input_type -> comanda.v1.RedriveQueueRequest
+	76,  // 149: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	78,  // 150: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	80,  // 151: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	113, // 152: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	82,  // 153: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	87,  // 154: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	90,  // 155: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	100, // 156: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	103, // 157: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	105, // 158: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	107, // 159: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	109, // 160: comanda.v1.Cluster.PauseOperation:input_type -> comanda.v1.PauseOperationRequest
+	111, // 161: comanda.v1.Cluster.ResumeOperation:input_type -> comanda.v1.ResumeOperationRequest
+	94,  // 162: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	96,  // 163: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	98,  // 164: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	16,  // 165: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	13,  // 166: comanda.v1.Messages.Produce:output_type -> comanda.v1.ProduceResponse
+	19,  // 167: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	24,  // 168: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	26,  // 169: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	28,  // 170: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	30,  // 171: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	32,  // 172: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	34,  // 173: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	39,  // 174: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	44,  // 175: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	47,  // 176: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	50,  // 177: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
+	56,  // 178: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	67,  // 179: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	66,  // 180: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	69,  // 181: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	71,  // 182: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	73,  // 183: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	75,  // 184: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	55,  // 185: comanda.v1.Queues.RedriveQueue:output_type -> comanda.v1.RedriveQueueResponse
+	77,  // 186: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	79,  // 187: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	81,  // 188: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	116, // 189: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	83,  // 190: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	89,  // 191: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	91,  // 192: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	101, // 193: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	104, // 194: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	106, // 195: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	108, // 196: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	110, // 197: comanda.v1.Cluster.PauseOperation:output_type -> comanda.v1.PauseOperationResponse
+	112, // 198: comanda.v1.Cluster.ResumeOperation:output_type -> comanda.v1.ResumeOperationResponse
+	95,  // 199: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	97,  // 200: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	99,  // 201: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	165, // [165:202] is the sub-list for method output_type
+	128, // [128:165] is the sub-list for method input_type
+	128, // [128:128] is the sub-list for extension type_name
+	128, // [128:128] is the sub-list for extension extendee
+	0,   // [0:128] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -8591,7 +8675,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   113,
+			NumMessages:   114,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -91,6 +91,17 @@ func TestCalls(t *testing.T) {
 			`settle [1 action=2 "e" delay=0s/true lease=0s] [2 action=1 "" delay=0s/false lease=0s]`,
 			`{"results":[{"state":"MESSAGE_STATE_FINISHED"},{"error":{"code":"INVALID_ARGUMENT","message":"notatokenofthiscluster:usethetokenexactlyasitwasreceived"}},{"state":"MESSAGE_STATE_FINISHED"}]}`,
 		},
+		{
+			"Messages/Settle", &comandav1.SettleRequest{Settlements: []*comandav1.Settlement{
+				{Token: token, Action: comandav1.Action_ACTION_ACK, FollowUps: []*comandav1.FollowUp{
+					{Queue: "next", Message: &comandav1.NewMessage{Body: []byte("b"), Key: "k", Delay: durationpb.New(time.Second)}}, {Queue: "q"},
+				}},
+				{Token: tokenAt(2), Action: comandav1.Action_ACTION_ACK, FollowUps: []*comandav1.FollowUp{{Message: &comandav1.NewMessage{OnConflict: 300}}}},
+			}},
+			`settle [1 action=1 "" delay=0s/false lease=0s and next "b" key=k delay=1s and q "" key= delay=0s]`,
+			`{"results":[{"state":"MESSAGE_STATE_FINISHED","follow_up_ids":["00000010-0000-8000-8000-000000000001","00000010-0000-8000-8000-000000000002"]},` +
+				`{"error":{"code":"INVALID_ARGUMENT","message":"on_conflict300:wantrejectorexisting"}}]}`,
+		},
 		{"Messages/Ack", &comandav1.AckRequest{Token: token}, `settle [1 action=1 "" delay=0s/false lease=0s]`, `{}`},
 		{
 			"Messages/Nack", &comandav1.NackRequest{Token: token, Error: "e", Delay: durationpb.New(time.Second)},

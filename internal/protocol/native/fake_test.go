@@ -178,8 +178,13 @@ func (f *fake) Settle(ctx context.Context, ss []message.Settlement) ([]message.S
 		return nil, ctx.Err()
 	}
 	for i, s := range ss {
-		texts = append(texts, fmt.Sprintf("[%d action=%d %q delay=%s/%t lease=%s]", s.Token.ID.Seq(), s.Action, s.Error, s.Delay, s.HasDelay, s.Lease))
+		text := fmt.Sprintf("[%d action=%d %q delay=%s/%t lease=%s", s.Token.ID.Seq(), s.Action, s.Error, s.Delay, s.HasDelay, s.Lease)
 		out[i] = message.SettleResult{State: message.Finished, Err: f.itemErr}
+		for n, x := range s.FollowUps {
+			text += fmt.Sprintf(" and %s %q key=%s delay=%s", x.Queue, x.Body, x.Key, x.Delay)
+			out[i].FollowUps = append(out[i].FollowUps, idAt(uint64(n+1)))
+		}
+		texts = append(texts, text+"]")
 		if s.Action == message.Release {
 			f.released = append(f.released, s.Token.ID)
 		}

@@ -134,6 +134,13 @@ func (s *Server) settlementOf(p *comandav1.Settlement) (message.Settlement, erro
 	if err != nil {
 		return message.Settlement{}, err
 	}
+	for _, f := range p.GetFollowUps() {
+		m, err := newMessage(f.GetMessage())
+		if err != nil {
+			return message.Settlement{}, err
+		}
+		st.FollowUps = append(st.FollowUps, message.FollowUp{Queue: f.GetQueue(), New: m})
+	}
 	return st, meant(st.Action, p.GetError(), p.GetDelay(), p.GetLease())
 }
 
@@ -175,6 +182,9 @@ func (s *Server) settleResults(ctx context.Context, in []message.SettleResult) [
 		slab[i].Error = s.itemError(ctx, r.Err)
 		slab[i].AlreadyDone = r.AlreadyDone
 		slab[i].State = stateTo(r.State)
+		for _, id := range r.FollowUps {
+			slab[i].FollowUpIds = append(slab[i].FollowUpIds, id.String())
+		}
 		out[i] = &slab[i]
 	}
 	return out

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 	"github.com/comanda-mq/comanda/internal/message"
@@ -17,8 +18,8 @@ import (
 const (
 	maxWorkQueues = 16
 	maxCredits    = 10_000 // that a worker may have open
-	// maxSettleBytes limits the tokens and errors of one request: a thousand
-	// with the longest error fit. Requests that wait to be settled are few
+	// maxSettleBytes limits the settlements of one request: a thousand with the
+	// longest error fit, or one with the largest follow-ups. Requests that wait to be settled are few
 	// (settleAhead), so a stream's memory is bounded.
 	maxSettleBytes = 2 << 20
 	settleAhead    = 8
@@ -173,7 +174,11 @@ func (w *work) take(req *comandav1.WorkRequest) error {
 	}
 	size := 0
 	for _, n := range req.GetSettlements() {
-		size += len(n.GetSettlement().GetToken()) + len(n.GetSettlement().GetError())
+		s := n.GetSettlement()
+		size += len(s.GetToken()) + len(s.GetError())
+		for _, f := range s.GetFollowUps() {
+			size += proto.Size(f)
+		}
 	}
 	if size > maxSettleBytes {
 		return message.Errorf(message.TooLarge, "the settlements of one request have %d bytes, at most %d are allowed", size, maxSettleBytes)

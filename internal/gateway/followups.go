@@ -1,0 +1,68 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/queue"
+)
+
+// placeFollowUps finds the queues and cells of what is sent with an ack.
+func (g *Gateway) placeFollowUps(ctx context.Context, s *message.Settlement) ([]queue.FollowUp, error) {
+	at := s.Token.At()
+	from, err := g.queueNumber(ctx, at.Queue())
+	if err != nil {
+		return nil, err
+	}
+	var home uint64 // the group of the message that is acked; 0: its queue was deleted
+	if from != nil {
+		home = from.Shard(at.Point().Cell()).Group
+	}
+	placed := make([]queue.FollowUp, len(s.FollowUps))
+	for i := range s.FollowUps {
+		if placed[i], err = g.placeFollowUp(ctx, &s.FollowUps[i], home); err != nil {
+			return nil, message.Errorf(message.CodeOf(err), "follow-up %d of %d: %s", i+1, len(s.FollowUps), text(err))
+		}
+	}
+	return placed, nil
+}
+
+// placeFollowUp finds one's place. What may stand anywhere stands in the group of the
+// message that is acked, if its queue has a shard there: then it is there with the ack.
+func (g *Gateway) placeFollowUp(ctx context.Context, f *message.FollowUp, home uint64) (placed queue.FollowUp, err error) {
+	if err := g.authorize(ctx, auth.Send, f.Queue); err != nil {
+		return placed, err
+	}
+	q, err := g.queue(ctx, f.Queue)
+	if err != nil {
+		return placed, err
+	}
+	if err := check(&f.New, q); err != nil {
+		return placed, err
+	}
+	s := sending{g: g, queue: q, turn: g.turn.Add(1)}
+	x := s.place(0, f.New)
+	for i := range q.Shards {
+		if x.free && q.Shards[i].Group == home {
+			x.sent.Cell = s.cellIn(&q.Shards[i])
+			break
+		}
+	}
+	return queue.FollowUp{To: queue.Target{Queue: q.Number, Secret: q.Secret}, Sent: x.sent}, nil
+}
+
+// followUpBytes is about how many bytes settlements send.
+func followUpBytes(ss []message.Settlement) (n int64) {
+	for i := range ss {
+		n += int64(ss[i].FollowUpBytes())
+	}
+	return n
+}
+
+// countFollowUps counts what was sent with an ack.
+func (g *Gateway) countFollowUps(s *message.Settlement) {
+	for i := range s.FollowUps {
+		g.o.Metrics.Queue(s.FollowUps[i].Queue).Sent(1)
+	}
+}
