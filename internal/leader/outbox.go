@@ -133,7 +133,8 @@ func (g *Group) sendNext(w way) (more bool, err error) {
 	if view == nil {
 		return false, nil // the host ends
 	}
-	c := queue.NextDelivery(view, w.from, w.to, maxParcels)
+	now, _ := g.stamps.now()
+	c := queue.NextDelivery(view, w.from, w.to, maxParcels, now)
 	view.Close()
 	if len(c.Parcels) == 0 {
 		return false, nil

@@ -238,6 +238,7 @@ func (g *Group) Tick() {
 		expired = append(expired, d)
 	}
 	wake, timed := g.wakeable(now)
+	timed = timed || len(g.outbox.cells) > 0 // delays go on
 	again := slices.Concat(g.postponed, g.beckons)
 	g.postponed, g.beckons = nil, nil
 	for _, l := range again {

@@ -138,7 +138,7 @@ func (e *errands) next(limit int) (calls []queue.Deliver) {
 		from := queue.Line{Queue: 1, Cell: n}
 		rows := e.group(from).rows
 		for _, to := range queue.Lines(rows, 1, n, nil, 100) {
-			calls = append(calls, queue.NextDelivery(rows, from, to, limit))
+			calls = append(calls, queue.NextDelivery(rows, from, to, limit, e.group(from).now))
 		}
 	}
 	return calls
@@ -306,9 +306,8 @@ func TestFollowUpKeepsItsTimes(t *testing.T) {
 		t.Fatal(r.Err)
 	}
 	e.home.now += 4000 // it waits so long for its way
-	e.home.apply(queue.Tick())
 	e.away.apply(queue.Tick())
-	c := queue.NextDelivery(e.home.rows, at, queue.Line{Queue: 2, Cell: 4}, 10)
+	c := queue.NextDelivery(e.home.rows, at, queue.Line{Queue: 2, Cell: 4}, 10, e.home.now)
 	e.away.apply(c.Command())
 	states := func() (s []message.State) {
 		e.away.apply((&queue.Wake{Queue: 2, Timers: timersOf(e.away, 2, 4)}).Command())

@@ -48,7 +48,7 @@ func (w *trial) leave(t *rapid.T) {
 	for n := range message.Cells {
 		from := queue.Line{Queue: 1, Cell: n}
 		for lines := queue.Lines(w.rows, 1, n, nil, 100); len(lines) > 0; lines = queue.Lines(w.rows, 1, n, nil, 100) {
-			c := queue.NextDelivery(w.rows, from, lines[0], 2)
+			c := queue.NextDelivery(w.rows, from, lines[0], 2, w.now)
 			done := queue.Delivered{From: c.From, To: c.To}
 			for _, p := range c.Parcels {
 				left = append(left, p.Head.Foreign)

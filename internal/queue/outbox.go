@@ -445,9 +445,9 @@ func Lines(rows Reader, number uint32, n int, after *Line, limit int) (out []Lin
 	return out
 }
 
-// NextDelivery reads what is to be sent of a line first: up to limit messages, and no
-// more bytes than an entry takes.
-func NextDelivery(rows Reader, from, to Line, limit int) Deliver {
+// NextDelivery reads what is to be sent of a line first, at a group time: up to limit
+// messages, and no more bytes than an entry takes.
+func NextDelivery(rows Reader, from, to Line, limit int, now int64) Deliver {
 	var k keys
 	c := &cell{queue: &queue{number: from.Queue}, number: from.Cell, space: spaceOf(from.Queue, from.Cell)}
 	out := Deliver{To: to, From: from}
@@ -463,7 +463,6 @@ func NextDelivery(rows Reader, from, to Line, limit int) Deliver {
 		return len(found) < limit
 	})
 	bytes := int64(0)
-	now, _ := GroupTime(rows)
 	for _, r := range found {
 		x, ok := load(rows, &k, c, r.message)
 		if !ok {

@@ -62,7 +62,7 @@ func (p *post) die(key string, body []byte) message.ID {
 func (p *post) next(limit int) (calls []queue.Deliver) {
 	for n := range message.Cells {
 		for _, to := range queue.Lines(p.from.rows, 1, n, nil, 100) {
-			calls = append(calls, queue.NextDelivery(p.from.rows, queue.Line{Queue: 1, Cell: n}, to, limit))
+			calls = append(calls, queue.NextDelivery(p.from.rows, queue.Line{Queue: 1, Cell: n}, to, limit, p.from.now))
 		}
 	}
 	return calls

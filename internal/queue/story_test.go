@@ -223,7 +223,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "outbox": // what is to leave now, and what comes of it: nothing, or all is there, or is refused
 		for n := range message.Cells {
 			for _, to := range queue.Lines(w.rows, 1, n, nil, 10) {
-				c := queue.NextDelivery(w.rows, queue.Line{Queue: 1, Cell: n}, to, 10)
+				c := queue.NextDelivery(w.rows, queue.Line{Queue: 1, Cell: n}, to, 10, w.now)
 				done := queue.Delivered{From: c.From, To: c.To}
 				for _, p := range c.Parcels {
 					fmt.Fprintf(&out, "to queue %d: %s, in %d ms\n", to.Queue, p.Body, p.Head.Due)
