@@ -21,6 +21,10 @@ const spareSettlements = 1_000
 // reads ahead of its answers, or a heartbeat would wait behind them.
 const maxAhead = 8
 
+// maxRequestBytes of settlements are in a request, unless one alone is larger: the server
+// takes twice as much.
+const maxRequestBytes = 1 << 20
+
 type workStream = grpc.BidiStreamingClient[comandav1.WorkRequest, comandav1.WorkResponse]
 
 // attend works on one stream until it breaks, and says why, or until the shift
@@ -123,6 +127,18 @@ func (s *shift) holds() bool {
 	return len(s.sent) > 0 && 4*len(s.outbox) < s.w.Concurrency
 }
 
+// fitting is how many of what waits go out together: one at least.
+func fitting(ps []*posted) (n int) {
+	bytes := 0
+	for n < min(len(ps), maxCallItems) {
+		if bytes += settlementSize(&ps[n].Settlement); bytes > maxRequestBytes && n > 0 {
+			break
+		}
+		n++
+	}
+	return n
+}
+
 // next makes a request of what waits, nil if nothing does. over says that the
 // shift is.
 func (s *shift) next() (req *comandav1.WorkRequest, over bool) {
@@ -142,7 +158,7 @@ func (s *shift) next() (req *comandav1.WorkRequest, over bool) {
 	if !s.holds() {
 		credits = s.grant()
 		if len(s.ahead) < maxAhead {
-			n = min(len(s.outbox), maxCallItems)
+			n = fitting(s.outbox)
 		}
 	}
 	if n == 0 && credits == 0 && !s.session.due {

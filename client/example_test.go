@@ -92,6 +92,35 @@ func ExampleWorker() {
 	// one calzone, attempt 2
 }
 
+// A handler that sends the next step with the ack of its own: if it stops before, the
+// message is handled again and nothing was sent; after that, the next step is there.
+func ExampleRawJob_SendOnAck() {
+	ctx := context.Background()
+	c, stop := serve(ctx, "orders")
+	defer stop()
+	if _, err := c.CreateQueue(ctx, "oven", client.QueueOptions{}); err != nil {
+		fmt.Println(err)
+	}
+
+	if _, err := c.Send(ctx, "orders", client.Message{Key: "alice", Body: []byte("one calzone")}); err != nil {
+		fmt.Println(err)
+	}
+	kneads := &client.Worker{Client: c, Queue: "orders", MaxMessages: 1, Handler: func(_ context.Context, job *client.RawJob) error {
+		job.SendOnAck("oven", client.Message{Key: job.Key(), Body: job.Body()})
+		return nil // acks it
+	}}
+	bakes := &client.Worker{Client: c, Queue: "oven", MaxMessages: 1, Handler: func(_ context.Context, job *client.RawJob) error {
+		fmt.Printf("%s for %s is in the oven\n", job.Body(), job.Key())
+		return nil
+	}}
+	for _, w := range []*client.Worker{kneads, bakes} {
+		if err := w.Run(ctx); err != nil {
+			fmt.Println(err)
+		}
+	}
+	// Output: one calzone for alice is in the oven
+}
+
 // Middleware that logs each attempt.
 func ExampleMiddleware() {
 	ctx := context.Background()

@@ -71,6 +71,7 @@ type seen struct {
 	claims   []string // what each claim held, sorted
 	goodbyes int
 	unary    int // settlements outside of a stream
+	largest  int // request of a stream, in bytes
 }
 
 // saw copies what the fake has seen so far, and how many messages wait.
@@ -262,6 +263,7 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 			}
 			f.mu.Lock()
 			f.credits += int(r.GetCredits())
+			f.largest = max(f.largest, proto.Size(r))
 			f.mu.Unlock()
 			f.hear(r, resp)
 			for _, s := range r.GetSettlements() {

@@ -20,6 +20,7 @@ type RawJob struct {
 	extending bool          // an extension is on its way
 	fenced    bool          // the server said that the lease is over
 	timer     *time.Timer   // calls renew
+	followUps []FollowUp    // go with the ack
 	session   uint64        // the incarnation that the lease lasts as long as; 0: it has a deadline, and only then what stands above but fenced
 }
 
@@ -42,6 +43,19 @@ func (j *RawJob) Extend(ctx context.Context, lease time.Duration) error {
 		j.timer.Reset(lease / 3)
 	}
 	return nil
+}
+
+// SendOnAck has messages sent to a queue with the ack of this one, in the same step: when
+// the handler returns nil either all of it happens or nothing. At most 16 go with an ack,
+// 1 MiB together, without a DedupID and a UniqueKey. If one of them is refused the attempt
+// has failed, as if the handler had returned that error. If the handler returns an error
+// nothing is sent. See Client.AckAndSend.
+func (j *RawJob) SendOnAck(queue string, ms ...Message) {
+	j.shift.mu.Lock()
+	defer j.shift.mu.Unlock()
+	for i := range ms {
+		j.followUps = append(j.followUps, FollowUp{Queue: queue, Message: ms[i]})
+	}
 }
 
 // stopped says that the handler was cancelled for the worker's sake, not for a

@@ -103,6 +103,12 @@ func optional(d time.Duration) *durationpb.Duration {
 // Ack says that the message is done.
 func (d *Delivery) Ack(ctx context.Context) error { return d.client.Ack(ctx, d.Token()) }
 
+// AckAndSend says that the message is done and sends others in the same step; see
+// Client.AckAndSend.
+func (d *Delivery) AckAndSend(ctx context.Context, followUps ...FollowUp) (ids []string, err error) {
+	return d.client.AckAndSend(ctx, d.Token(), followUps...)
+}
+
 // Nack says that the attempt failed with cause; see Client.Nack.
 func (d *Delivery) Nack(ctx context.Context, cause string, delay time.Duration) error {
 	return d.client.Nack(ctx, d.Token(), cause, delay)

@@ -199,17 +199,22 @@ func (c *Client) sending(m *Message) (*sending, error) {
 	}
 	e := c.entries.Get().(*sending)
 	e.size = m.size()
-	e.in.Body, e.in.Key, e.in.Type, e.in.Tenant, e.in.Attributes = m.Body, m.Key, m.Type, m.Tenant, m.Attributes
-	if m.Delay != 0 {
-		e.in.Delay = durationpb.New(m.Delay)
-	}
-	e.in.DeliverAt, e.in.Expires = timestamp(m.DeliverAt), timestamp(m.Expires)
-	e.in.DedupId, e.in.UniqueKey = m.DedupID, m.UniqueKey
-	if m.Existing {
-		e.in.OnConflict = comandav1.OnConflict_ON_CONFLICT_EXISTING
-	}
-	e.in.Priority, e.in.Retry = narrow(m.Priority), m.Retry
+	m.fill(&e.in)
 	return e, nil
+}
+
+// fill writes the message into an empty one of the contract.
+func (m *Message) fill(in *comandav1.NewMessage) {
+	in.Body, in.Key, in.Type, in.Tenant, in.Attributes = m.Body, m.Key, m.Type, m.Tenant, m.Attributes
+	if m.Delay != 0 {
+		in.Delay = durationpb.New(m.Delay)
+	}
+	in.DeliverAt, in.Expires = timestamp(m.DeliverAt), timestamp(m.Expires)
+	in.DedupId, in.UniqueKey = m.DedupID, m.UniqueKey
+	if m.Existing {
+		in.OnConflict = comandav1.OnConflict_ON_CONFLICT_EXISTING
+	}
+	in.Priority, in.Retry = narrow(m.Priority), m.Retry
 }
 
 // checkText refuses text that can't be encoded.

@@ -31,12 +31,27 @@ type Settlement struct {
 	Error  string        // nack and reject: what went wrong; cut to 1 KiB
 	Delay  time.Duration // nack: instead of the queue's backoff; release: before it is ready again
 	Lease  time.Duration // extend: the new length from now
+	// FollowUps are sent with an ack; see Client.AckAndSend.
+	FollowUps []FollowUp
+}
+
+// FollowUp is a message that is sent with the ack of another one, and its queue. It has
+// no DedupID and no UniqueKey: it is sent once, with the ack.
+type FollowUp struct {
+	Queue string
+	Message
 }
 
 func (s *Settlement) proto() *comandav1.Settlement {
-	return &comandav1.Settlement{
+	p := &comandav1.Settlement{
 		Token: s.Token, Action: s.Action, Error: errorText(s.Error), Delay: optional(s.Delay), Lease: optional(s.Lease),
 	}
+	for i := range s.FollowUps {
+		f := &comandav1.FollowUp{Queue: s.FollowUps[i].Queue, Message: &comandav1.NewMessage{}}
+		s.FollowUps[i].fill(f.Message)
+		p.FollowUps = append(p.FollowUps, f)
+	}
+	return p
 }
 
 // errorText makes text that the server takes: UTF-8 and at most 1 KiB.
@@ -49,6 +64,9 @@ type SettleResult struct {
 	Err         error
 	AlreadyDone bool   // it was acked before: nothing changed, and all is well
 	State       string // the state that the message is in now: ready, scheduled, finished, dead …
+	// FollowUps are the ids of what was sent with it, in order; also if it was acked
+	// before.
+	FollowUps []string
 }
 
 type settling = entry[*comandav1.Settlement, SettleResult]
@@ -59,7 +77,7 @@ func (c *Client) Settle(ctx context.Context, ss []Settlement) (results []SettleR
 	results = make([]SettleResult, len(ss))
 	entries := make([]*settling, len(ss))
 	for i := range ss {
-		if results[i].Err = checkText(ss[i].Token); results[i].Err != nil {
+		if results[i].Err = ss[i].checkText(); results[i].Err != nil {
 			continue
 		}
 		e := newEntry[*comandav1.Settlement, SettleResult]()
@@ -82,7 +100,28 @@ func (c *Client) Settle(ctx context.Context, ss []Settlement) (results []SettleR
 	return results, err
 }
 
-func settlementSize(s *Settlement) int { return messageExtra + len(s.Token) + len(s.Error) }
+// checkText refuses text that can't be encoded.
+func (s *Settlement) checkText() error {
+	err := checkText(s.Token)
+	for i := range s.FollowUps {
+		f := &s.FollowUps[i]
+		if err == nil {
+			err = checkText(f.Queue)
+		}
+		if err == nil {
+			err = f.Message.checkText()
+		}
+	}
+	return err
+}
+
+func settlementSize(s *Settlement) int {
+	n := messageExtra + len(s.Token) + len(s.Error)
+	for i := range s.FollowUps {
+		n += len(s.FollowUps[i].Queue) + s.FollowUps[i].size()
+	}
+	return n
+}
 
 // settle settles one lease.
 func (c *Client) settle(ctx context.Context, s Settlement) error {
@@ -93,6 +132,20 @@ func (c *Client) settle(ctx context.Context, s Settlement) error {
 // Ack says that the message is done. To ack it twice is no error.
 func (c *Client) Ack(ctx context.Context, token string) error {
 	return c.settle(ctx, Settlement{Token: token, Action: ActionAck})
+}
+
+// AckAndSend says that the message is done and sends up to 16 others, 1 MiB together,
+// all in one step: either all of it happens or nothing. It returns their ids. If one of them
+// can't be sent, or the lease is no longer the current one (ErrFenced), there is no ack and
+// nothing is sent. To call it again with the same arguments, after a lost answer, sends
+// nothing twice and returns the same ids.
+//
+// A message for another part of the cluster is on its way when AckAndSend returns, and
+// arrives even if that part can't be reached for long. If its queue refuses it then, it is
+// dead in the queue of the message that was acked, and a redrive sends it again.
+func (c *Client) AckAndSend(ctx context.Context, token string, followUps ...FollowUp) (ids []string, err error) {
+	results, err := c.Settle(ctx, []Settlement{{Token: token, Action: ActionAck, FollowUps: followUps}})
+	return results[0].FollowUps, err
 }
 
 // Nack says that the attempt failed with cause: the message is tried again
@@ -140,7 +193,7 @@ func (c *Client) beginSettle(entries []*settling) func(context.Context) error {
 }
 
 func settleResult(r *comandav1.SettleResult) SettleResult {
-	return SettleResult{Err: itemError(r.GetError()), AlreadyDone: r.GetAlreadyDone(), State: stateName(r.GetState())}
+	return SettleResult{Err: itemError(r.GetError()), AlreadyDone: r.GetAlreadyDone(), State: stateName(r.GetState()), FollowUps: r.GetFollowUpIds()}
 }
 
 func stateName(s comandav1.MessageState) string {

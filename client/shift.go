@@ -51,6 +51,7 @@ type posted struct {
 	job *RawJob
 	at  time.Time // when it was posted
 	Settlement
+	refused error // of a nack: why the server refused the ack in whose place it is
 }
 
 // answer is what the server said for good to the end of a lease.
@@ -261,7 +262,14 @@ func (s *shift) finish(j *RawJob, err error) {
 	case err != nil && j.stopped():
 		s.end(j, Settlement{Token: j.Token(), Action: ActionRelease})
 	default:
-		s.end(j, settlementOf(j.Token(), err))
+		st := settlementOf(j.Token(), err)
+		if st.Action == ActionAck {
+			st.FollowUps = j.followUps
+		}
+		if err := st.checkText(); err != nil { // it would break the stream
+			st = settlementOf(j.Token(), err)
+		}
+		s.end(j, st)
 	}
 	j.cancel(nil)
 	if len(s.jobs) == 0 && s.idle != nil {
@@ -294,7 +302,14 @@ func (s *shift) settled(p *posted, err error) {
 		}
 		return
 	}
+	if err != nil && len(p.FollowUps) > 0 { // nothing was sent, and the lease stays: the attempt has failed
+		s.post(&posted{job: p.job, at: time.Now(), refused: err, Settlement: Settlement{Token: p.Token, Action: ActionNack, Error: err.Error()}})
+		return
+	}
 	s.unsettled--
+	if p.refused != nil {
+		err = p.refused
+	}
 	s.answer(p.job, err)
 	if err != nil {
 		s.w.Logger.WarnContext(s.base, "a message was handled but not settled: it may be handled again",

@@ -388,3 +388,76 @@ func TestSettledTellsWhatIsDurable(t *testing.T) {
 		}
 	})
 }
+
+// What a handler sends on ack goes with the ack, and with nothing else. If the server
+// refuses it the attempt has failed, and Settled is told why.
+func TestSendOnAck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{onSettle: func(s *comandav1.Settlement) *comandav1.SettleResult {
+			for _, x := range s.GetFollowUps() {
+				if x.GetQueue() == "missing" {
+					return &comandav1.SettleResult{Error: &comandav1.Error{Code: "QUEUE_NOT_FOUND", Message: "no queue"}}
+				}
+			}
+			return nil
+		}}
+		told := map[string]client.Code{}
+		w := &client.Worker{
+			Client: start(t, f), Concurrency: 1,
+			Handler: func(_ context.Context, j *client.RawJob) error {
+				j.SendOnAck(string(j.Body()), client.Message{Body: []byte("1"), Key: "k"}, client.Message{Delay: time.Minute})
+				j.SendOnAck("oven", client.Message{Body: []byte("3")})
+				switch string(j.Body()) {
+				case "fail":
+					return errors.New("no flour")
+				case "garbled":
+					j.SendOnAck("oven", client.Message{Key: "\xff"})
+				}
+				return nil
+			},
+			Settled: func(j *client.RawJob, err error) { told[string(j.Body())] = client.CodeOf(err) },
+		}
+		f.put("fine", "fail", "missing", "garbled")
+		stop := work(t, w)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := f.actions(); !slices.Equal(got, []string{"t1 ACK", "t2 NACK", "t3 ACK", "t3 NACK", "t4 NACK"}) && !slices.Equal(got, []string{"t1 ACK", "t2 NACK", "t3 ACK", "t4 NACK", "t3 NACK"}) {
+			t.Fatalf("got %v", got)
+		}
+		fs := f.settled[0].GetFollowUps()
+		if len(fs) != 3 || fs[0].GetQueue() != "fine" || fs[0].GetMessage().GetKey() != "k" || fs[1].GetMessage().GetDelay().AsDuration() != time.Minute || fs[2].GetQueue() != "oven" {
+			t.Errorf("got %v", fs)
+		}
+		for _, s := range f.settled {
+			if s.GetAction() == client.ActionNack && len(s.GetFollowUps()) > 0 {
+				t.Errorf("got %v", s)
+			}
+			if s.GetAction() == client.ActionNack && s.GetToken() == "t3" && s.GetError() != "QUEUE_NOT_FOUND: no queue" {
+				t.Errorf("got %v", s)
+			}
+		}
+		if told["fine"] != "" || told["missing"] != client.CodeQueueNotFound {
+			t.Errorf("told %v", told)
+		}
+	})
+}
+
+// Acks with much to send go out in requests that the server takes: 2 MiB each.
+func TestLargeFollowUps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w := &client.Worker{Client: start(t, f), Concurrency: 8, Handler: func(_ context.Context, j *client.RawJob) error {
+			j.SendOnAck("oven", client.Message{Body: make([]byte, 600<<10)})
+			return nil
+		}}
+		f.put("1", "2", "3", "4", "5", "6", "7", "8")
+		stop := work(t, w)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if seen, _ := f.saw(); len(f.actions()) != 8 || seen.largest > 2<<20 {
+			t.Errorf("%d acks, the largest request has %d bytes", len(f.actions()), seen.largest)
+		}
+	})
+}

@@ -100,3 +100,39 @@ func TestWorkerInTheTestsTime(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is sent with an ack is there with it, once, and waits for the test's time.
+func TestAckAndSend(t *testing.T) {
+	s := comandatest.New(t)
+	for _, q := range []string{"q", "next", "other"} {
+		if _, err := s.CreateQueue(t.Context(), q, client.QueueOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Send(t.Context(), "q", client.Message{}); err != nil {
+		t.Fatal(err)
+	}
+	ds, err := s.Receive(t.Context(), "q", client.ReceiveOptions{})
+	if err != nil || len(ds) != 1 {
+		t.Fatal(ds, err)
+	}
+	if ids, err := ds[0].AckAndSend(t.Context(), client.FollowUp{Queue: "next"}, client.FollowUp{Queue: "none"}); client.CodeOf(err) != client.CodeQueueNotFound || len(ids) > 0 {
+		t.Errorf("to a queue that is not there: %v, %v", ids, err)
+	}
+	var ids []string
+	for range 2 { // the second changes nothing
+		ids, err = ds[0].AckAndSend(t.Context(),
+			client.FollowUp{Queue: "next", Message: client.Message{Body: []byte("b"), Delay: time.Hour}},
+			client.FollowUp{Queue: "other", Message: client.Message{Body: []byte("c"), Delay: time.Hour}})
+		if err != nil || len(ids) != 2 {
+			t.Fatal(ids, err)
+		}
+	}
+	s.Advance(time.Hour)
+	for i, q := range []string{"next", "other"} {
+		got, err := s.Receive(t.Context(), q, client.ReceiveOptions{Max: 10, Wait: 20 * time.Second})
+		if err != nil || len(got) != 1 || got[0].ID() != ids[i] {
+			t.Errorf("in %s: %v, %v, want %s", q, got, err, ids[i])
+		}
+	}
+}
