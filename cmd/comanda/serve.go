@@ -26,6 +26,7 @@ const (
 // newServe is 'comanda serve'.
 func newServe() *cobra.Command {
 	var c node.Config
+	var logSlow time.Duration
 	var diskReserve, memoryLimit, logBudget, logFormat, logLevel string
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -54,6 +55,9 @@ func newServe() *cobra.Command {
 			if c.Logger, err = newLogger(cmd.ErrOrStderr(), logFormat, logLevel); err != nil {
 				return usageError(err)
 			}
+			if c.LogSlow = logSlow; logSlow <= 0 {
+				c.LogSlow = -1
+			}
 			c.Version = version
 			return serve(cmd.Context(), c, cmd.OutOrStdout())
 		},
@@ -73,6 +77,7 @@ func newServe() *cobra.Command {
 	f.StringVar(&diskReserve, "disk-reserve", "", "space that stays free; below it sends are refused (default 5 % of the disk, 256MiB to 10GiB)")
 	f.StringVar(&memoryLimit, "memory-limit", "", "memory above which sends are refused (default 25 % of the machine's, at most 2GiB)")
 	f.StringVar(&logBudget, "log-budget", "", "size of the log above which rows are flushed to shorten it (default 256MiB)")
+	f.DurationVar(&logSlow, "log-slow", time.Second, "log operations that take longer, and where the time went; 0: none")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd

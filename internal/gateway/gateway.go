@@ -19,6 +19,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/metrics"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
+	"github.com/comanda-mq/comanda/internal/slowlog"
 )
 
 // Options of a Gateway.
@@ -197,6 +198,9 @@ func (g *Gateway) queue(ctx context.Context, name string) (*catalog.Queue, error
 	if q == nil && err == nil {
 		err = message.NoQueue(name)
 	}
+	if err == nil {
+		slowlog.Of(ctx).Queue(name)
+	}
 	return q, err
 }
 
@@ -219,6 +223,7 @@ func (g *Gateway) shard(ctx context.Context, queue, path string) (*catalog.Queue
 	case q == nil:
 		return nil, nil, message.NoQueue(queue)
 	}
+	slowlog.Of(ctx).Queue(queue)
 	s, ok := q.ShardPath(path)
 	if !ok {
 		return nil, nil, message.Errorf(message.NotFound, "queue %s has no shard %.100q: see them with 'comanda shard list --queue %s'", queue, path, queue)

@@ -9,6 +9,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/auth"
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/slowlog"
 )
 
 // Show tells all that is known of a message.
@@ -27,6 +28,8 @@ func (g *Gateway) Show(ctx context.Context, id message.ID, o message.ReadOptions
 	if err := g.authorize(ctx, auth.Read, q.Name); err != nil {
 		return message.Shown{}, none, err
 	}
+	slowlog.Of(ctx).Queue(q.Name)
+	slowlog.Of(ctx).Wish(wait)
 	if wait < 0 || wait > message.MaxWait {
 		return message.Shown{}, none, message.Errorf(message.InvalidArgument, "wait is %s: want 0s to %s", wait, message.MaxWait)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/leader"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
+	"github.com/comanda-mq/comanda/internal/slowlog"
 )
 
 // releaseWithin is how long giving back may take what a receiver that has gone
@@ -25,6 +26,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
+	slowlog.Of(ctx).Wish(o.Wait)
 	wait, cancel := context.WithTimeout(ctx, o.Wait)
 	defer cancel()
 	defer context.AfterFunc(g.draining, cancel)()

@@ -6,6 +6,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/auth"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
+	"github.com/comanda-mq/comanda/internal/slowlog"
 )
 
 // Settle ends or changes leases and answers for each, in order.
@@ -29,6 +30,7 @@ func (g *Gateway) Settle(ctx context.Context, ss []message.Settlement) ([]messag
 		if err := g.authorize(ctx, auth.Receive, name); err != nil {
 			return nil, err
 		}
+		slowlog.Of(ctx).Queue(name)
 		names[n] = name
 	}
 	results := g.settle(ctx, ss)
@@ -169,6 +171,7 @@ func (g *Gateway) mayAll(ctx context.Context, ids []message.ID, a auth.Action) e
 		if err := g.authorize(ctx, a, name); err != nil {
 			return err
 		}
+		slowlog.Of(ctx).Queue(name)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
+	"github.com/comanda-mq/comanda/internal/slowlog"
 )
 
 // Group is a data group's state machine and, while this node leads it, its
@@ -412,11 +413,21 @@ func (g *Group) Propose(ctx context.Context, c queue.Command) (any, error) {
 		err    error
 	}
 	done := make(chan outcome, 1)
-	g.raft.Propose(replica.Command(c), func(result any, err error) { done <- outcome{result, err} })
+	op := slowlog.Of(ctx)
+	began := op.Now()
+	var stages *replica.Stages
+	if op != nil {
+		stages = &replica.Stages{}
+	}
+	g.raft.ProposeTimed(replica.Command(c), stages, func(result any, err error) { done <- outcome{result, err} })
 	select {
 	case o := <-done:
+		if op != nil {
+			op.Proposed(g.raft.ID(), began, slowlog.Stages{Wait: stages.Wait, Commit: stages.Commit, Apply: stages.Apply})
+		}
 		return o.result, o.err
 	case <-ctx.Done():
+		op.Proposed(g.raft.ID(), began, slowlog.Stages{})
 		return nil, message.Errorf(message.UnknownOutcome, "the call ended before group %d answered: %v", g.raft.ID(), context.Cause(ctx))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
+	"github.com/comanda-mq/comanda/internal/slowlog"
 )
 
 // Caller asks another node. Its errors are about the way there: Unavailable
@@ -146,7 +147,10 @@ func (r *Remote) ID() uint64 { return r.id }
 
 // Propose has a command put into the log and returns its result.
 func (r *Remote) Propose(ctx context.Context, c queue.Command) (any, error) {
+	op := slowlog.Of(ctx)
+	began := op.Now()
 	b, err := r.at.ask(ctx, r.id, queue.AppendCommand(appendRequest(nil, askPropose, r.id), c), nil)
+	op.Proposed(r.id, began, slowlog.Stages{})
 	if err != nil {
 		return nil, err
 	}

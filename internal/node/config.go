@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -55,7 +56,10 @@ type Config struct {
 	// LogBudget is how many bytes of log may be in use before rows are flushed to
 	// let go of it. Default 256 MiB.
 	LogBudget int64
-	Version   string
+	// LogSlow is how long an operation takes that is logged with where the time
+	// went. Default 1 s; below 0 none is.
+	LogSlow time.Duration
+	Version string
 
 	// What a test brings. Segments of the log below 32 MiB are too small for the
 	// largest messages.
@@ -124,6 +128,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MemoryLimit == 0 {
 		c.MemoryLimit = defaultMemoryLimit()
+	}
+	if c.LogSlow == 0 {
+		c.LogSlow = time.Second
 	}
 	if c.memTable == 0 {
 		c.memTable = min(c.MemoryLimit/16, 32<<20) // up to four of them are in memory

@@ -20,6 +20,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/protocol/native"
 	"github.com/comanda-mq/comanda/internal/raftlog"
 	"github.com/comanda-mq/comanda/internal/replica"
+	"github.com/comanda-mq/comanda/internal/slowlog"
 	"github.com/comanda-mq/comanda/internal/state"
 )
 
@@ -293,7 +294,7 @@ func (n *Node) listen(ctx context.Context) (err error) {
 		}
 	}
 	allowed := native.AllowHosts(append([]string{c.Listen, l.Addr().String()}, c.AllowedHosts...)...)
-	s := native.New(native.Options{Verbs: n.gateway, Allowed: allowed, Metrics: n.metrics, Logger: c.Logger})
+	s := native.New(native.Options{Verbs: n.gateway, Allowed: allowed, Metrics: n.metrics, Slow: slowlog.New(c.Clock, c.Logger, c.LogSlow), Logger: c.Logger})
 	n.port = newPort(l, s.GRPC(), s.Drain, n.routes(s, allowed))
 	n.port.start()
 	return nil

@@ -17,7 +17,8 @@ import (
 type task struct {
 	entry     *raftpb.Entry // to apply; nil for the others
 	ours      []proposal    // whose commands it holds, if it was proposed here
-	committed time.Time     // when it was, if it was proposed here
+	proposed  time.Time     // when it was, if it was here
+	committed time.Time     // likewise
 	conf      []byte        // the configuration from this entry on, if it changes
 	role      bool          // lead changes: a term in which this replica leads, or 0
 	lead      uint64
@@ -274,11 +275,16 @@ func (w *worker) answer(t task, results []any) {
 	}
 	g.applied.Store(t.entry.GetIndex()) // readers that it lets go find a machine that leads
 	g.queue.applied(t.entry)
+	var now time.Time
 	if t.ours != nil {
-		g.host.stats.applies.add(g.host.o.Now().Sub(t.committed))
+		now = g.host.o.Now()
+		g.host.stats.applies.add(now.Sub(t.committed))
 	}
 	for i, p := range t.ours {
 		g.release(1, p.size)
+		if s := p.stages; s != nil {
+			s.Wait, s.Commit, s.Apply = t.proposed.Sub(s.began), t.committed.Sub(t.proposed), now.Sub(t.committed)
+		}
 		p.done(results[i], nil)
 	}
 	if g.someAwait.Load() {

@@ -16,6 +16,16 @@ type proposal struct {
 	command Command
 	size    int64
 	done    func(result any, err error)
+	stages  *Stages // nil: nobody wants to know
+}
+
+// Stages tell how long a command was on its way.
+type Stages struct {
+	Wait   time.Duration // until it was proposed in an entry
+	Commit time.Duration // from then until a majority had the entry on disk
+	Apply  time.Duration // from then until it was applied
+
+	began time.Time
 }
 
 // flight is an entry of ours that is in the log and has no outcome yet.
@@ -33,7 +43,16 @@ type flight struct {
 // command is refused at the door. So done must be quick, must not call the host's
 // blocking methods, and must not take a lock that the caller of Propose holds.
 func (g *Group) Propose(c Command, done func(result any, err error)) {
-	p := proposal{command: c, size: c.size(), done: done}
+	g.ProposeTimed(c, nil, done)
+}
+
+// ProposeTimed is Propose. Before it calls done with a result it fills in stages, if
+// they are wanted.
+func (g *Group) ProposeTimed(c Command, stages *Stages, done func(result any, err error)) {
+	p := proposal{command: c, size: c.size(), done: done, stages: stages}
+	if stages != nil {
+		stages.began = g.host.o.Now()
+	}
 	if err := g.admit(p.size); err != nil {
 		done(nil, err)
 		return

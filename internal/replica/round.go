@@ -3,7 +3,6 @@ package replica
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -168,10 +167,9 @@ func (g *Group) afterSync() {
 func (g *Group) handOver(entries []*raftpb.Entry) {
 	for _, e := range entries {
 		t := task{entry: e}
-		var proposed time.Time
-		if t.ours, proposed = g.landed(e); t.ours != nil {
+		if t.ours, t.proposed = g.landed(e); t.ours != nil {
 			t.committed = g.host.o.Now()
-			g.host.stats.commits.add(t.committed.Sub(proposed))
+			g.host.stats.commits.add(t.committed.Sub(t.proposed))
 		}
 		if e.GetType() != raftpb.EntryNormal {
 			conf := g.raft.ApplyConfChange(decodeConfChange(e))

@@ -92,8 +92,9 @@ func (s *Server) checkRequest(routes map[string]route) runtime.Middleware {
 			pattern, _ := runtime.HTTPPattern(r.Context())
 			name := r.Method + " " + strings.ReplaceAll(pattern.String(), "=*}", "}")
 			call, answer := s.metrics.Begin("rest", routes[name].op), &counted{ResponseWriter: w, code: codeOK}
-			defer func() { call.End(answer.code) }()
-			w = answer
+			ctx, watched := s.slow.Begin(r.Context(), "rest", routes[name].op)
+			defer func() { call.End(answer.code); watched.End(answer.code) }()
+			w, r = answer, r.WithContext(ctx)
 			done, err := s.takeBody(w, r, name, routes[name], path)
 			if err != nil {
 				writeError(w, s.refusal(r.Context(), err))

@@ -20,6 +20,7 @@ import (
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/metrics"
+	"github.com/comanda-mq/comanda/internal/slowlog"
 )
 
 const (
@@ -41,12 +42,13 @@ const (
 	codeOK = "OK"
 )
 
-// Options of a Server; all fields but Metrics and MaxStreams are needed.
+// Options of a Server; all fields but Metrics, Slow and MaxStreams are needed.
 type Options struct {
 	Verbs Verbs
 	// Allowed tells the server's own names from foreign ones; see AllowHosts.
 	Allowed func(host string) bool
 	Metrics *metrics.Metrics // nil: nothing is counted
+	Slow    *slowlog.Log     // nil: none is watched
 	Logger  *slog.Logger
 	// MaxStreams limits the calls at once on one gRPC connection; default 1,000.
 	MaxStreams uint32
@@ -57,6 +59,7 @@ type Server struct {
 	verbs      Verbs
 	allowed    func(host string) bool
 	metrics    *metrics.Metrics
+	slow       *slowlog.Log
 	log        *slog.Logger
 	maxStreams uint32
 	rest       http.Handler
@@ -67,7 +70,7 @@ type Server struct {
 
 // New makes a Server; it starts nothing.
 func New(o Options) *Server {
-	s := &Server{verbs: o.Verbs, allowed: o.Allowed, metrics: o.Metrics, log: o.Logger, maxStreams: o.MaxStreams, draining: make(chan struct{})}
+	s := &Server{verbs: o.Verbs, allowed: o.Allowed, metrics: o.Metrics, slow: o.Slow, log: o.Logger, maxStreams: o.MaxStreams, draining: make(chan struct{})}
 	if s.maxStreams == 0 {
 		s.maxStreams = maxStreams
 	}
@@ -124,7 +127,9 @@ type (
 )
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	call := s.metrics.Begin("grpc", path.Base(info.FullMethod))
+	op := path.Base(info.FullMethod)
+	call := s.metrics.Begin("grpc", op)
+	ctx, _ = s.slow.Begin(ctx, "grpc", op)
 	err = guard(func() error {
 		if err := s.checkAuthority(ctx); err != nil {
 			return err
@@ -152,7 +157,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	return nil
 }
 
-// ended counts a call and says what its client is told of its error; nil: it has none.
+// ended counts a call, ends the watch over it if there is one, and says what its client is told of its error; nil: it has none.
 func (s *Server) ended(ctx context.Context, call metrics.Call, err error) (refused *message.Error) {
 	code := codeOK
 	if err != nil {
@@ -160,6 +165,7 @@ func (s *Server) ended(ctx context.Context, call metrics.Call, err error) (refus
 		code = string(refused.Code)
 	}
 	call.End(code)
+	slowlog.Of(ctx).End(code)
 	return refused
 }
 

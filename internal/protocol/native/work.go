@@ -234,18 +234,22 @@ func (w *work) gather(batch []*comandav1.NumberedSettlement) (full, next []*coma
 func (w *work) settleBatch(batch []*comandav1.NumberedSettlement) []*comandav1.NumberedSettleResult {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), settleTimeout)
 	defer cancel()
+	ctx, watched := w.slow.Begin(ctx, "grpc", "Work")
 	in := make([]*comandav1.Settlement, len(batch))
 	for i, n := range batch {
 		in[i] = n.GetSettlement()
 	}
 	results, err := w.settle(ctx, in)
+	code := codeOK
 	if err != nil {
 		results = make([]message.SettleResult, len(batch))
 		refused := w.refusal(ctx, err)
+		code = string(refused.Code)
 		for i := range results {
 			results[i].Err = refused
 		}
 	}
+	watched.End(code)
 	out := make([]*comandav1.NumberedSettleResult, len(batch))
 	slab := make([]comandav1.NumberedSettleResult, len(batch))
 	for i, r := range w.settleResults(ctx, results) {
