@@ -9,6 +9,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/clock"
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/metrics"
 	"github.com/comanda-mq/comanda/internal/queue"
 	"github.com/comanda-mq/comanda/internal/replica"
 	"github.com/comanda-mq/comanda/internal/slowlog"
@@ -26,7 +27,10 @@ type Group struct {
 	// Sender carries what leaves for other groups; it is set before the group is used,
 	// and nil sends nothing.
 	Sender Sender
-	stamps stamps
+	// Metrics counts how long workers take; it is set before the group is used, and nil
+	// counts nothing.
+	Metrics *metrics.Metrics
+	stamps  stamps
 
 	mu       sync.Mutex
 	leading  bool
@@ -300,6 +304,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	case queue.LeaseEnded:
 		g.awaits.wake(key)
 		g.endLease(key, e.Fence)
+		g.count(e)
 		if l != nil && l.active != nil {
 			l.active.seen = g.clock.Now()
 		}
@@ -328,6 +333,21 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 		g.schedule(c, e.Timer, e.At)
 	}
 	return nil
+}
+
+// count counts how long a worker had a message that it settled.
+func (g *Group) count(e *queue.Effect) {
+	switch e.Outcome {
+	case queue.Acked, queue.Nacked, queue.Rejected:
+	default:
+		return // it was not processed, or nobody knows how long
+	}
+	if g.view == nil {
+		return
+	}
+	if q, ok := g.view.QueueNumber(e.Queue); ok {
+		g.Metrics.Queue(q.Name).Processed(e.Held)
+	}
 }
 
 func (g *Group) drop(number uint32) {

@@ -41,6 +41,7 @@ type Metrics struct {
 	delivered *prometheus.CounterVec
 	settled   *prometheus.CounterVec
 	waited    *prometheus.HistogramVec
+	processed *prometheus.HistogramVec
 
 	mu     sync.Mutex
 	queues map[string]*Traffic // those with labels of their own
@@ -65,9 +66,10 @@ func New(clock clock.Clock, report func() Report) *Metrics {
 		delivered: counter("comanda_messages_delivered_total", "Messages that went out to workers through this node, repeats included.", "queue"),
 		settled:   counter("comanda_messages_settled_total", "Leases that were settled through this node, by what the worker said.", "queue", "action"),
 		waited:    histogram("comanda_message_wait_seconds", "Time from a message's sending to its first delivery through this node, delays included.", "queue"),
+		processed: histogram("comanda_message_processing_seconds", "Time from a delivery to its ack, nack or reject, of messages in shards that this node leads.", "queue"),
 		queues:    map[string]*Traffic{},
 	}
-	m.registry.MustRegister(m.requests, m.took, m.sent, m.delivered, m.settled, m.waited, reporter(report),
+	m.registry.MustRegister(m.requests, m.took, m.sent, m.delivered, m.settled, m.waited, m.processed, reporter(report),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -107,6 +109,7 @@ type Traffic struct {
 	sent, delivered prometheus.Counter
 	settled         *prometheus.CounterVec
 	waited          prometheus.Observer
+	processed       prometheus.Observer
 }
 
 // Queue is where a queue's traffic is counted.
@@ -124,6 +127,7 @@ func (m *Metrics) Queue(name string) *Traffic {
 		t = &Traffic{
 			sent: m.sent.WithLabelValues(name), delivered: m.delivered.WithLabelValues(name),
 			settled: m.settled.MustCurryWith(prometheus.Labels{"queue": name}), waited: m.waited.WithLabelValues(name),
+			processed: m.processed.WithLabelValues(name),
 		}
 		if name == other {
 			m.others = t
@@ -160,6 +164,14 @@ func (t *Traffic) Settled(action string) {
 	}
 }
 
+// Processed counts how long a worker had a message that it settled. Leaders' clocks
+// differ, so it may be less than nothing, which is none.
+func (t *Traffic) Processed(d time.Duration) {
+	if t != nil {
+		t.processed.Observe(max(d, 0).Seconds())
+	}
+}
+
 // Forget drops what was counted of a queue that was deleted.
 func (m *Metrics) Forget(queue string) {
 	if m == nil {
@@ -176,4 +188,5 @@ func (m *Metrics) Forget(queue string) {
 	m.delivered.DeletePartialMatch(of)
 	m.settled.DeletePartialMatch(of)
 	m.waited.DeletePartialMatch(of)
+	m.processed.DeletePartialMatch(of)
 }

@@ -42,10 +42,14 @@ func TestTraffic(t *testing.T) {
 	m.Queue("orders").Delivered(2 * time.Second)
 	m.Queue("orders").Delivered(-1)
 	m.Queue("orders").Settled("ack")
+	m.Queue("orders").Processed(3 * time.Second)
+	m.Queue("orders").Processed(-time.Second)
 	m.Begin("rest", "Send").End("QUEUE_NOT_FOUND")
 	want(t, scrape(t, m, "comanda_messages_sent_total"), `comanda_messages_sent_total{queue="orders"} 3`)
 	want(t, scrape(t, m, "comanda_messages_delivered_total"), `comanda_messages_delivered_total{queue="orders"} 2`)
 	want(t, scrape(t, m, "comanda_message_wait_seconds_sum"), `comanda_message_wait_seconds_sum{queue="orders"} 2`)
+	want(t, scrape(t, m, "comanda_message_processing_seconds_sum"), `comanda_message_processing_seconds_sum{queue="orders"} 3`)
+	want(t, scrape(t, m, "comanda_message_processing_seconds_count"), `comanda_message_processing_seconds_count{queue="orders"} 2`)
 	want(t, scrape(t, m, "comanda_messages_settled_total"), `comanda_messages_settled_total{action="ack",queue="orders"} 1`)
 	want(t, scrape(t, m, "comanda_requests_total"), `comanda_requests_total{code="QUEUE_NOT_FOUND",op="Send",protocol="rest"} 1`)
 
@@ -110,5 +114,6 @@ func TestNothingIsCounted(*testing.T) {
 	m.Queue("orders").Sent(1)
 	m.Queue("orders").Delivered(0)
 	m.Queue("orders").Settled("ack")
+	m.Queue("orders").Processed(0)
 	m.Forget("orders")
 }

@@ -91,6 +91,7 @@ func TestMetrics(t *testing.T) {
 		`comanda_messages_delivered_total{queue="orders"} 2`,
 		`comanda_messages_settled_total{action="ack",queue="orders"} 1`,
 		`comanda_message_wait_seconds_count{queue="orders"} 2`,
+		`comanda_message_processing_seconds_count{queue="orders"} 1`,
 		`comanda_requests_total{code="QUEUE_NOT_FOUND",op="GetQueue",protocol="rest"} 1`,
 		`comanda_group_leading{group="1"} 1`,
 		`comanda_nodes{state="alive"} 1`,

@@ -92,6 +92,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	}
 	n.resources = &resources{fs: c.FS, dir: c.DataDir, diskReserve: c.DiskReserve, memoryLimit: c.MemoryLimit}
 	n.resources.look()
+	n.metrics = metrics.New(c.Clock, n.report)
 	ticks, stopTicks := c.Clock.Tick(replica.TickEvery)
 	n.host, err = replica.New(replica.Options{
 		Log:       raftlog.Options{FS: c.FS, Dir: n.dir.file(logDir), StoreID: n.dir.StoreID, SegmentBytes: c.LogSegment, CacheBytes: c.cacheBytes(), Logger: c.Logger},
@@ -103,7 +104,6 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 		return nil, errors.Join(n.explain(err), n.dir.close())
 	}
 	n.boot = newBoot(n.host.Boot())
-	n.metrics = metrics.New(c.Clock, n.report)
 	n.gateway = gateway.New(gateway.Options{
 		Node: c.NodeName, NodeID: func() uint64 { return n.id }, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
 		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Freshen: n.freshen, Status: n.ask, Behind: n.behind,
@@ -148,6 +148,7 @@ func (n *Node) machine(g *replica.Group) replica.StateMachine {
 	}
 	l := leader.New(g, n.config.GroupClock, n.change, n.config.Logger)
 	l.Sender = sender{n}
+	l.Metrics = n.metrics
 	if v := n.view.Load(); v != nil {
 		l.Learn(v, nil)
 	}

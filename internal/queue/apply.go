@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
 )
@@ -49,6 +50,9 @@ type Effect struct {
 	Fence  uint64 // Leased, Ended
 	At     int64  // Leased: deadline, 0 if bound to a session; group time, ms. Due: when, in the time of Timer
 	Timer  TimerKind
+	// LeaseEnded: how, and how long it was by the leaders' time of day.
+	Outcome Outcome
+	Held    time.Duration
 	// LeaseSet: what it is bound to. SessionAttached. SessionEnded: this
 	// incarnation and all before it, whose leases are to be ended now.
 	Session, Incarnation uint64

@@ -109,7 +109,7 @@ func (h *held) cancelling() bool { return h.st != nil && h.st.cancelling }
 // the history.
 func (m *Machine) cancelHeld(h *held, o Outcome, err string) message.State {
 	h.st.remember(m.attempt(h, o, message.ClipError(err)))
-	m.endLease(h)
+	m.endLease(h, o)
 	m.end(h.stored, &finished{fence: h.fence}, Attempt{Outcome: Cancelled, EndedAt: m.wall})
 	return message.Cancelled
 }

@@ -208,7 +208,7 @@ func (m *Machine) held(c *cell, seq, fence uint64) (*held, bool) {
 }
 
 // endLease removes the lease and unlocks the key.
-func (m *Machine) endLease(h *held) {
+func (m *Machine) endLease(h *held, o Outcome) {
 	m.rows.SingleDelete(h.cell.space, m.keys.lease(h.Seq, h.fence))
 	if h.keyed() {
 		m.unlock(h.stored)
@@ -216,7 +216,10 @@ func (m *Machine) endLease(h *held) {
 	delete(h.cell.held, h.Seq)
 	h.cell.counts.Leased--
 	m.touch(h.cell)
-	m.effect(Effect{Kind: LeaseEnded, Queue: h.cell.queue.number, Ref: h.ref(), Fence: h.fence})
+	m.effect(Effect{
+		Kind: LeaseEnded, Queue: h.cell.queue.number, Ref: h.ref(), Fence: h.fence,
+		Outcome: o, Held: time.Duration(m.wall-h.lease.at) * time.Millisecond,
+	})
 }
 
 // stand makes sure that there is a state to write: of a message that is leased

@@ -25,7 +25,7 @@ func (m *Machine) fail(h *held, f failure) message.State {
 	st.remember(m.attempt(h, f.outcome, message.ClipError(f.err)))
 	st.attempts++
 	h.cell.totals.Failed++
-	m.endLease(h)
+	m.endLease(h, f.outcome)
 	if f.final || st.attempts >= h.maxAttempts() {
 		m.die(h.stored)
 		return message.Dead

@@ -203,7 +203,7 @@ func (m *Machine) lose(h *held) {
 	st.remember(m.attempt(h, WorkerLost, ""))
 	st.deaths++
 	h.cell.totals.Failed++
-	m.endLease(h)
+	m.endLease(h, WorkerLost)
 	if st.deaths >= h.cell.queue.settings.MaxWorkerDeaths {
 		m.die(h.stored)
 		return

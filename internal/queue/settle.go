@@ -99,7 +99,7 @@ func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
 func (m *Machine) ack(h *held, followUps []message.ID) {
 	line := m.attempt(h, Acked, "")
 	h.cell.totals.Finished++
-	m.endLease(h)
+	m.endLease(h, Acked)
 	m.end(h.stored, &finished{fence: h.fence, deliveries: 1, followUps: followUps}, line)
 }
 
@@ -135,7 +135,7 @@ func (m *Machine) giveBack(h *held, delay int64, why string) message.State {
 		return m.cancelHeld(h, Released, why)
 	}
 	h.stand().remember(m.attempt(h, Released, why))
-	m.endLease(h)
+	m.endLease(h, Released)
 	return m.back(h.stored, delay)
 }
 
