@@ -30,7 +30,7 @@ type settingsFlags struct {
 	keepFinishedFor, dedupWindow               time.Duration
 	maxMessageBytes, onExpired, onFailure      string
 	deadLetterTo                               string
-	assign, rate                               string
+	assign, rate, ratePerKey                   string
 	maxInFlight                                int32
 }
 
@@ -44,6 +44,7 @@ func (s *settingsFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.maxMessageBytes, "max-message-bytes", "", "largest body (default 1MiB, at most 16MiB)")
 	f.Int32Var(&s.maxInFlight, "max-in-flight", 0, "messages that are leased at a time (default: any number)")
 	f.StringVar(&s.rate, "rate", "", "messages that go out in a span of time, as 100/1s or 30/1m (default: any number)")
+	f.StringVar(&s.ratePerKey, "rate-per-key", "", "messages of each key that go out in a span of time, likewise (default: any number)")
 	f.StringVar(&s.assign, "assign", "", "all workers get messages, or a single one and the others stand by (default all)")
 	f.StringVar(&s.onFailure, "on-failure", "", "what later messages of a key do while one that failed waits: block or skip (default block)")
 	s.dedupWindow = -1
@@ -65,12 +66,15 @@ func (s *settingsFlags) settings() (*client.QueueSettings, error) {
 		q.MaxMessageBytes = int32(n)
 	}
 	q.MaxInFlight = s.maxInFlight
-	if s.rate != "" {
-		r, err := parseRate(s.rate)
+	for _, r := range []struct {
+		flag, given string
+		to          **comandav1.Rate
+	}{{"rate", s.rate, &q.Rate}, {"rate-per-key", s.ratePerKey, &q.RatePerKey}} {
+		rate, err := parseRate(r.given)
 		if err != nil {
-			return nil, usageError(fmt.Errorf("--rate %q: %w", s.rate, err))
+			return nil, usageError(fmt.Errorf("--%s %q: %w", r.flag, r.given, err))
 		}
-		q.Rate = r
+		*r.to = rate
 	}
 	if s.assign != "" {
 		v := comandav1.Assign_value["ASSIGN_"+strings.ToUpper(s.assign)]
@@ -102,8 +106,11 @@ func (s *settingsFlags) settings() (*client.QueueSettings, error) {
 	return q, err
 }
 
-// parseRate reads NUMBER/DURATION.
+// parseRate reads NUMBER/DURATION; nothing is nil.
 func parseRate(s string) (*comandav1.Rate, error) {
+	if s == "" {
+		return nil, nil //nolint:nilnil // nothing was said
+	}
 	count, per, _ := strings.Cut(s, "/")
 	n, err := strconv.ParseInt(count, 10, 32)
 	d, err2 := time.ParseDuration(per)

@@ -69,6 +69,8 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 			return fmt.Sprintf("as many messages of the queue are leased as may be: %d (max_in_flight)", q.Settings.MaxInFlight)
 		case "rate":
 			return fmt.Sprintf("the queue hands out no more than %d messages in %s (rate)", q.Settings.Rate.Count, q.Settings.Rate.Per)
+		case "rate_per_key":
+			return fmt.Sprintf("the queue hands out no more than %d messages of a key in %s (rate_per_key)", q.Settings.RatePerKey.Count, q.Settings.RatePerKey.Per)
 		}
 		if d.InTurn {
 			return inTurn(d)

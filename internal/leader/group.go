@@ -72,7 +72,7 @@ type line struct {
 	peeks   []chan struct{}   // of other nodes: closed when there is something to take
 
 	asked     time.Time        // when a receiver last waited or went; zero: none did
-	limits    message.Settings // of the queue: max_in_flight, rate, assign
+	limits    message.Settings // of the queue: max_in_flight, rate, rate_per_key, assign
 	next      int64            // by its rate: when one more message is due to go out; group time, ns
 	leasing   int              // messages of it in leases that are proposed
 	active    *worker          // assign single: the one that gets them
@@ -94,6 +94,7 @@ func newCell(number uint32, n int) *cell {
 	for kind := range c.timers {
 		c.timers[kind] = timers{cell: c, kind: queue.TimerKind(kind)}
 	}
+	c.timers[queue.TimerPace].far = true // perhaps, by settings of before
 	return c
 }
 
@@ -219,6 +220,11 @@ func (g *Group) configure(info *queue.Info) *line {
 			for n := s.From; n <= s.To; n++ {
 				l.cells = append(l.cells, newCell(info.Number, n))
 			}
+		}
+	}
+	if info.Settings.RatePerKey != l.limits.RatePerKey {
+		for _, c := range l.cells {
+			c.timers[queue.TimerPace].far = true
 		}
 	}
 	l.version, l.paused, l.shards, l.limits = info.Version, info.Paused, info.Shards, info.Settings

@@ -1,6 +1,8 @@
 package leader
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +76,81 @@ func TestRate(t *testing.T) {
 	}
 	if total < 9 || total > 11 {
 		t.Fatalf("%d messages went out in 10 s at 1 a second", total)
+	}
+}
+
+// With a rate_per_key so many messages of each key go out in a span of time, whoever
+// leads; a key whose time has come does not wait for another.
+func TestRatePerKey(t *testing.T) {
+	for _, c := range []struct {
+		rate  message.Rate
+		step  time.Duration
+		steps int // 10 s
+		want  int
+	}{
+		{message.Rate{Count: 1, Per: time.Second}, 250 * time.Millisecond, 40, 10},
+		{message.Rate{Count: 40, Per: time.Second}, Every, 200, 400},
+	} {
+		t.Run(strconv.Itoa(c.rate.Count), func(t *testing.T) {
+			r := newRig(t)
+			r.configure(2, message.Settings{RatePerKey: c.rate})
+			r.sendKeys(450, "a", "b")
+			total := map[string]int{}
+			for i := range c.steps {
+				if i%20 == 19 {
+					r.restart()
+				}
+				call := NewCall(1, message.ReceiveOptions{Max: 100, PerKey: message.MaxPerKey, Lease: time.Minute, Worker: "w"}, 1)
+				r.Wait(call)
+				r.step(c.step)
+				call.close()
+				got, _ := call.Collect(t.Context())
+				for _, x := range got {
+					total[x.Head.Key]++
+				}
+				r.settle(got, message.Ack, 0)
+			}
+			for _, key := range []string{"a", "b"} {
+				if n := total[key]; n < c.want*9/10 || n > c.want+5 {
+					t.Errorf("%d messages of key %s went out in 10 s, want %d", n, key, c.want)
+				}
+			}
+		})
+	}
+}
+
+// A rate that was raised counts at once, and for the keys that wait by the old one as well,
+// also if the leader changes before it could see to them.
+func TestRaisedRate(t *testing.T) {
+	slow, fast := message.Rate{Count: 1, Per: 24 * time.Hour}, message.Rate{Count: 10, Per: time.Second}
+	for name, then := range map[string]message.Settings{
+		"none": {}, "none, another leader": {},
+		"fast": {Rate: fast, RatePerKey: fast}, "fast, another leader": {Rate: fast, RatePerKey: fast},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.configure(2, message.Settings{Rate: slow, RatePerKey: slow})
+			r.sendKeys(3, "a")
+			_, got := r.receiveKeys(1, 1)
+			r.settle(got, message.Ack, 0)
+			call := r.waits("w", 1)
+			r.step(time.Second)
+			if call.has() > 0 {
+				t.Fatal("a message went out before its time")
+			}
+			call.close()
+			r.configure(3, then)
+			if strings.HasSuffix(name, "leader") {
+				r.restart()
+			}
+			call = r.waits("w", 1)
+			for range 4 {
+				r.step(Every)
+			}
+			if call.has() != 1 {
+				t.Fatal("nothing goes out by a rate that has passed by the new one")
+			}
+		})
 	}
 }
 

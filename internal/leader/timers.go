@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"slices"
+	"time"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/queue"
@@ -134,6 +135,8 @@ type timers struct {
 	waking bool
 	// added is the first of those that were set since the rows were read; 0: none.
 	added int64
+	// far: some may be due later than the queue's settings have it now.
+	far bool
 }
 
 func (t *timers) add(at int64) {
@@ -179,16 +182,27 @@ func (g *Group) wakeable(now int64) (wake []wakeJob, counts bool) {
 		} else {
 			counts = true
 		}
-		if t.next <= until && !t.waking {
-			t.waking = true
-			wake = append(wake, wakeJob{t, t.after, until})
+		if t.waking || t.next > until && !t.far {
+			continue
 		}
+		t.waking = true
+		w := wakeJob{timers: t, after: t.after, until: until}
+		if t.far {
+			t.far, w.far = false, g.far(t, now)
+		}
+		wake = append(wake, w)
 	}
 	slices.SortFunc(wake, func(a, b wakeJob) int {
 		x, y := a.timers, b.timers
 		return cmp.Or(cmp.Compare(x.cell.queue, y.cell.queue), cmp.Compare(x.cell.number, y.cell.number), cmp.Compare(x.kind, y.kind))
 	})
 	return wake, counts || len(g.leases.by) > 0
+}
+
+// far is from when on no pace of a key may be due by what the queue's settings say now.
+func (g *Group) far(t *timers, now int64) int64 {
+	latest := g.queues[t.cell.queue].limits.RatePerKey.Latest(time.Duration(now) * time.Millisecond)
+	return latest.Milliseconds() + 2 // timers are rounded up
 }
 
 // Overdue says that the time of a lease or a timer has come and that its end is not
@@ -286,6 +300,7 @@ func (g *Group) expire(ds []*deadline) {
 type wakeJob struct {
 	timers       *timers
 	after, until int64
+	far          int64 // those from there on as well: Apply looks when they are due now; 0: none
 }
 
 // wake reads those timers that are due and proposes to do what they wait for.
@@ -296,15 +311,22 @@ func (g *Group) wake(w wakeJob) {
 		return // the host ends
 	}
 	due := queue.Timers(view, t.cell.queue, t.cell.number, t.kind, &queue.TimerRef{Due: w.after}, sweep+1)
-	view.Close()
 	n := 0
 	for n < len(due) && n < sweep && due[n].Due <= w.until {
 		n++
 	}
+	c := queue.Wake{Queue: t.cell.queue, Timers: due[:n:n]}
+	if w.far > 0 && n < sweep {
+		c.Timers = append(c.Timers, queue.Timers(view, t.cell.queue, t.cell.number, t.kind, &queue.TimerRef{Due: w.far}, sweep-n)...)
+	}
+	view.Close()
 	finish := func(err error) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		t.waking = false
+		if w.far > 0 && (err != nil || n == sweep || len(c.Timers) > n) {
+			t.far = true // there may be more
+		}
 		if err != nil {
 			return // again with the next tick
 		}
@@ -323,10 +345,9 @@ func (g *Group) wake(w wakeJob) {
 			delete(g.timed, t)
 		}
 	}
-	if n == 0 {
+	if len(c.Timers) == 0 {
 		finish(nil)
 		return
 	}
-	c := queue.Wake{Queue: t.cell.queue, Timers: due[:n]}
 	g.raft.Propose(replica.Command(c.Command()), func(_ any, err error) { finish(err) })
 }

@@ -130,19 +130,32 @@ const spread = 100 * time.Millisecond
 // Step is how much later, by the rate, each message is than the one before.
 func (r Rate) Step() time.Duration { return r.Per / time.Duration(r.Count) }
 
+// ahead is how long before a message is due it may go out.
+func (r Rate) ahead() time.Duration { return max(0, spread-r.Step()) }
+
+// Opens is from when on there is room, when the next message is due at a time.
+func (r Rate) Opens(next time.Duration) time.Duration { return next - r.ahead() }
+
 // Room is how many messages may go out now, when the next is due at a time.
 func (r Rate) Room(now, next time.Duration) int {
-	step := r.Step()
-	ahead := max(0, spread-step)
-	if now+ahead < next {
+	if now < r.Opens(next) {
 		return 0
 	}
-	return int((now+ahead-max(next, now))/step) + 1
+	return int((now+r.ahead()-max(next, now))/r.Step()) + 1
 }
 
 // Next is when the one after n more is due, if the next was due at a time.
 func (r Rate) Next(now, next time.Duration, n int) time.Duration {
 	return max(next, now) + time.Duration(n)*r.Step()
+}
+
+// Latest is a time after which no next message is due, whatever went out by this rate
+// until now. What is due later was by another rate, which counts no more.
+func (r Rate) Latest(now time.Duration) time.Duration {
+	if r.Count == 0 {
+		return now
+	}
+	return now + max(spread, r.Step())
 }
 
 // WithDefaults fills in what is not set.
@@ -186,6 +199,7 @@ type Settings struct {
 	OnExpired       ExpiredPolicy // default ExpiredDrop
 	MaxInFlight     int           // messages that are leased at a time; 0: any number
 	Rate            Rate          // of leases
+	RatePerKey      Rate          // of leases of each key's messages
 	Assign          Assign
 	DeadLetterTo    string        // queue that its dead go to; empty: they stay in it
 	DedupWindow     time.Duration // how long a dedup id counts; default 5 min, NoDedup: not at all
@@ -201,7 +215,7 @@ func (s Settings) WithDefaults() Settings {
 	if s.Assign == 0 {
 		s.Assign = AssignAll
 	}
-	s.Rate = s.Rate.WithDefaults()
+	s.Rate, s.RatePerKey = s.Rate.WithDefaults(), s.RatePerKey.WithDefaults()
 	if s.MaxWorkerDeaths == 0 {
 		s.MaxWorkerDeaths = DefaultWorkerDeaths
 	}
@@ -263,6 +277,8 @@ func (s Settings) Check() error {
 		between("max_message_bytes", int64(s.MaxMessageBytes), 0, MaxBody),
 		between("max_in_flight", int64(s.MaxInFlight), 0, MaxInFlightLimit),
 		s.Rate.check("rate"),
+		s.RatePerKey.check("rate_per_key"),
+		s.checkRates(),
 		between("assign", int64(s.Assign), 0, int64(AssignSingle)),
 		between("on_failure", int64(s.OnFailure), 0, int64(SkipKey)),
 		span("keep_finished_for", s.KeepFinishedFor, MaxKeepFor),
@@ -277,6 +293,15 @@ func (s Settings) Check() error {
 	return nil
 }
 
+// checkRates refuses a limit that nothing can reach.
+func (s Settings) checkRates() error {
+	all, key := s.Rate.WithDefaults(), s.RatePerKey.WithDefaults()
+	if all.Count > 0 && key.Count > 0 && key.Step() < all.Step() {
+		return Errorf(InvalidArgument, "rate_per_key is %d in %s, and rate lets only %d in %s of the whole queue out: no key can reach it", key.Count, key.Per, all.Count, all.Per)
+	}
+	return nil
+}
+
 // Equal says whether two settings mean the same.
 func (s Settings) Equal(o Settings) bool {
 	a, b := s.WithDefaults(), o.WithDefaults()
@@ -285,6 +310,6 @@ func (s Settings) Equal(o Settings) bool {
 	return slices.Equal(la, lb) &&
 		a.MaxAttempts == b.MaxAttempts && a.MaxWorkerDeaths == b.MaxWorkerDeaths && a.KeepFinished == b.KeepFinished &&
 		a.KeepFinishedFor == b.KeepFinishedFor && a.MaxMessageBytes == b.MaxMessageBytes && a.OnFailure == b.OnFailure && a.OnExpired == b.OnExpired && a.DedupWindow == b.DedupWindow &&
-		a.DeadLetterTo == b.DeadLetterTo && a.MaxInFlight == b.MaxInFlight && a.Rate == b.Rate && a.Assign == b.Assign &&
+		a.DeadLetterTo == b.DeadLetterTo && a.MaxInFlight == b.MaxInFlight && a.Rate == b.Rate && a.RatePerKey == b.RatePerKey && a.Assign == b.Assign &&
 		a.Backoff.Kind == b.Backoff.Kind && a.Backoff.Initial == b.Backoff.Initial && a.Backoff.Max == b.Backoff.Max
 }

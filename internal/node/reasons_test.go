@@ -133,6 +133,9 @@ func TestReasons(t *testing.T) {
 	r.of("max_in_flight is reached", left(ids, r.take("narrow")))
 	ids = r.queue("slow", message.Settings{Rate: message.Rate{Count: 1, Per: time.Hour}}, message.New{}, message.New{})
 	r.of("the rate is reached", left(ids, r.take("slow")))
+	ids = r.queue("slow-keys", message.Settings{RatePerKey: message.Rate{Count: 1, Per: time.Hour}}, message.New{Key: "table-7"}, message.New{Key: "table-7"})
+	r.w.settle(ctx, r.take("slow-keys"), message.Settlement{Action: message.Ack})
+	r.of("the rate of its key is reached", ids[1])
 	ids = r.queue("single", message.Settings{Assign: message.AssignSingle}, message.New{}, message.New{})
 	r.of("another worker is the one that gets the queue's messages (assign single)", left(ids, r.take("single")))
 

@@ -24,7 +24,7 @@ func (m *Machine) follow(q *queue, c *Lease, l *lease, r *LeaseResult) {
 		at := m.cellOf(q, first.Ref.Cell)
 		for _, seq := range m.behind(at, first.Head.Hash, first.Ref.Seq, min(c.PerKey-1, c.Extra)) {
 			x, ok := m.load(at, seq)
-			if !ok || !m.mayFollow(x, &first.Head) || at.shard.full() {
+			if !ok || !m.mayFollow(x, &first.Head) || at.shard.full() || m.rests(at, x.Hash) {
 				break
 			}
 			if c.MaxBytes -= int(x.answer()); c.MaxBytes < 0 {

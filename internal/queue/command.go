@@ -470,7 +470,8 @@ const (
 	TimerDeliver TimerKind = 1 // a message is ready: wall time
 	TimerExpire  TimerKind = 2 // a message expires: wall time
 	TimerWindow  TimerKind = 3 // a dedup id counts no more: group time
-	TimerKinds             = 4
+	TimerPace    TimerKind = 4 // a key has rested, or its pace counts no more: group time
+	TimerKinds             = 5
 )
 
 // Wall says that timers of the kind go by wall time, not by group time.

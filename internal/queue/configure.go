@@ -83,6 +83,9 @@ func (m *Machine) configure(d *decoder) {
 	m.buf = q.append(m.buf[:0])
 	m.rows.Set(groupSpace, m.keys.queue(c.Queue), m.buf)
 	m.effect(Effect{Kind: Configured, Queue: c.Queue})
+	if latest := int64(q.settings.Rate.Latest(m.now())); q.next > latest {
+		m.setNext(q, latest) // the rate was raised
+	}
 }
 
 // Drop deletes a queue from the group with every message in it.

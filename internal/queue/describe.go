@@ -59,11 +59,16 @@ func describe(space uint64, key, value []byte) string {
 	case rowUnique:
 		d := decoder{b: value}
 		return where + fmt.Sprintf("unique key %x seq=%d", key[9:], d.uint())
-	case rowTimer, rowWindow, rowDeliver, rowExpire:
+	case rowKeyPace:
+		p := decodeKeyPace(value)
+		return where + fmt.Sprintf("pace of key %x: one more message is due at %d ns group time rests=%t", key[1:17], p.next, p.rests)
+	case rowTimer, rowWindow, rowDeliver, rowExpire, rowPaceTime:
 		due := fmt.Sprintf("timer due=%d ms group time", beUint64(key[1:]))
 		switch key[0] {
 		case rowWindow:
 			due = "dedup window" + due[len("timer"):]
+		case rowPaceTime:
+			due = "pace" + due[len("timer"):]
 		case rowDeliver:
 			due = "timer deliver-at=" + wallTime(int64(beUint64(key[1:])))
 		case rowExpire:

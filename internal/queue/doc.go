@@ -24,9 +24,9 @@
 //
 // Unsettled messages of a key stand in a line, by sequence number. Only the head
 // of the line may be handed out, and only while no message of the key is leased
-// (the line's row says both). One invariant carries this: a message has a ready
-// row exactly if it is ready, unkeyed or head of its line, and its key is not
-// locked. Whatever changes a line or a lock restores the invariant in the same
+// (the line's row says both) and the key does not rest (pace.go). One invariant carries
+// this: a message has a ready row exactly if it is ready, unkeyed or head of its line, and
+// its key is not locked and does not rest. Whatever changes one of these restores the invariant in the same
 // entry (offer, advance, withdraw). A lease may take later messages of the line along, to
 // the same holder (batch.go); they are given back before an earlier one of them comes
 // back. Where a queue lets later messages overtake one

@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"encoding/binary"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -30,6 +29,12 @@ func (m *Machine) lease(d *decoder) LeaseResult {
 	for _, ref := range c.Items {
 		x := m.offered(q, ref)
 		if x != nil {
+			if err := m.mayPace(x); err != nil {
+				if len(r.Leased) == 0 {
+					r.Err = err
+				}
+				break
+			}
 			if c.MaxBytes -= int(x.answer()); c.MaxBytes < 0 && len(r.Leased) > 0 {
 				break // a first one goes out whatever its size
 			}
@@ -44,19 +49,6 @@ func (m *Machine) lease(d *decoder) LeaseResult {
 		m.raiseFloor(q, f)
 	}
 	return r
-}
-
-// pace notes by the queue's rate when one more message is due, after n went out.
-// The leader looks before it chooses; here nothing is refused for it.
-func (m *Machine) pace(q *queue, n int) {
-	r := q.settings.Rate
-	if r.Count == 0 || n == 0 {
-		return
-	}
-	q.next = int64(r.Next(time.Duration(m.meta.groupTime)*time.Millisecond, time.Duration(q.next), n))
-	m.buf = binary.BigEndian.AppendUint64(m.buf[:0], uint64(q.next))
-	m.rows.Set(groupSpace, m.keys.pace(q.number), m.buf)
-	m.effect(Effect{Kind: Paced, Queue: q.number, At: q.next})
 }
 
 // offered finds a message that may go out as somebody saw it; nil if it has
@@ -87,6 +79,7 @@ func (m *Machine) leaseOne(x *stored, ref Ref, l *lease) Leased {
 	m.rows.Set(c.space, m.keys.lease(x.Seq, fence), m.buf)
 	if x.keyed() {
 		m.lock(x)
+		m.paceKey(x)
 	}
 	if x.st != nil {
 		x.st.state, x.st.deadline = message.Leased, 0

@@ -159,12 +159,12 @@ func (m *Machine) unlock(x *stored) {
 	m.touchLine(l)
 }
 
-// hasTurn says that no message of x's key is leased, and that x is the first
-// of those that wait. It is what keeps a key's messages in order and with one
-// holder at a time.
+// hasTurn says that no message of x's key is leased, that the key does not rest, and that
+// x is the first of those that wait. It is what keeps a key's messages in order and with
+// one holder at a time.
 func (m *Machine) hasTurn(x *stored) bool {
 	l := m.line(x.cell, x.Hash)
-	return len(l.locked) == 0 && l.first == x.Seq
+	return len(l.locked) == 0 && l.first == x.Seq && !m.rests(x.cell, x.Hash)
 }
 
 // offer makes a message that is ready available, unless it has to wait for
@@ -177,11 +177,11 @@ func (m *Machine) offer(x *stored) {
 }
 
 // advance hands the turn of a key to the head of its line, after a message of
-// the key was unlocked or left the line. A head that is scheduled keeps the
-// others waiting: the line is in send order.
+// the key was unlocked or left the line, or the key has rested. A head that is scheduled
+// keeps the others waiting: the line is in send order.
 func (m *Machine) advance(c *cell, h message.KeyHash) {
 	l := m.line(c, h)
-	if l.count == 0 || len(l.locked) > 0 {
+	if l.count == 0 || len(l.locked) > 0 || m.rests(c, h) {
 		return
 	}
 	if x, ok := m.load(c, l.first); ok && x.state(m.rows, &m.keys) == message.Ready {
@@ -194,8 +194,8 @@ func (m *Machine) advance(c *cell, h message.KeyHash) {
 // unless it is leased.
 func (m *Machine) rejoin(x *stored) {
 	l := m.line(x.cell, x.Hash)
-	if l.count > 0 && len(l.locked) == 0 && x.Seq < l.first {
-		if y, ok := m.load(x.cell, l.first); ok && y.state(m.rows, &m.keys) == message.Ready {
+	if l.count > 0 && x.Seq < l.first {
+		if y, ok := m.load(x.cell, l.first); ok && m.hasTurn(y) && y.state(m.rows, &m.keys) == message.Ready {
 			m.withdraw(y)
 		}
 	}

@@ -57,9 +57,12 @@ const (
 	settingsDeadLetter  // where its dead go follows
 )
 
-// settingsPauses is a flag, too, in the byte behind them, of the backoff's kind: pauses
-// of keys and tenants follow.
-const settingsPauses = 1 << 7
+// Flags, too, in the byte behind them, of the backoff's kind.
+const (
+	settingsPauses     = 1 << 7 // pauses of keys and tenants follow
+	settingsRatePerKey = 1 << 6 // rate_per_key follows
+	settingsMore       = settingsPauses | settingsRatePerKey
+)
 
 func (s *settingsRow) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, s.version)
@@ -90,6 +93,9 @@ func (s *settingsRow) append(b []byte) []byte {
 	if len(s.pauses.list) > 0 {
 		kind |= settingsPauses
 	}
+	if s.settings.RatePerKey.Count > 0 {
+		kind |= settingsRatePerKey
+	}
 	b = append(b, flags, kind)
 	for _, v := range []int64{
 		int64(s.settings.MaxAttempts), int64(s.settings.KeepFinished), int64(s.settings.MaxMessageBytes),
@@ -100,8 +106,7 @@ func (s *settingsRow) append(b []byte) []byte {
 	b = appendDelays(b, s.settings.Backoff.List)
 	b = putInt(b, int64(s.settings.MaxWorkerDeaths))
 	if limited {
-		b = putInt(b, int64(s.settings.MaxInFlight))
-		b = putInt(putInt(b, int64(s.settings.Rate.Count)), millis(s.settings.Rate.Per))
+		b = appendRate(putInt(b, int64(s.settings.MaxInFlight)), s.settings.Rate)
 	}
 	if flags&settingsWindow != 0 {
 		b = putInt(b, millis(max(s.settings.DedupWindow, 0)))
@@ -111,6 +116,9 @@ func (s *settingsRow) append(b []byte) []byte {
 	}
 	if len(s.pauses.list) > 0 {
 		b = s.pauses.append(b)
+	}
+	if s.settings.RatePerKey.Count > 0 {
+		b = appendRate(b, s.settings.RatePerKey)
 	}
 	return b
 }
@@ -133,8 +141,7 @@ func decodeSettings(d *decoder) (s settingsRow) {
 	}
 	b := &s.settings.Backoff
 	kind := d.byte()
-	paused := kind&settingsPauses != 0
-	b.Kind = message.BackoffKind(kind &^ settingsPauses)
+	b.Kind = message.BackoffKind(kind &^ settingsMore)
 	s.settings.MaxAttempts, s.settings.KeepFinished, s.settings.MaxMessageBytes = int(d.int()), int(d.int()), int(d.int())
 	s.settings.KeepFinishedFor, b.Initial, b.Max = d.millis(), d.millis(), d.millis()
 	b.List = decodeDelays(d)
@@ -144,11 +151,7 @@ func decodeSettings(d *decoder) (s settingsRow) {
 	}
 	if flags&settingsLimits != 0 {
 		s.settings.MaxInFlight = int(d.int())
-		r := message.Rate{Count: int(d.int()), Per: d.millis()}
-		if r.Count < 0 || r.Count > message.MaxRate || (r.Count > 0) != (r.Per > 0) {
-			d.fail()
-		}
-		s.settings.Rate = r
+		s.settings.Rate = decodeRate(d)
 	}
 	s.settings.DedupWindow = message.DefaultDedupWindow
 	if flags&settingsWindow != 0 {
@@ -159,8 +162,11 @@ func decodeSettings(d *decoder) (s settingsRow) {
 	if flags&settingsDeadLetter != 0 {
 		s.deadLetter = decodeTarget(d)
 	}
-	if paused {
+	if kind&settingsPauses != 0 {
 		s.pauses = decodePauses(d)
+	}
+	if kind&settingsRatePerKey != 0 {
+		s.settings.RatePerKey = decodeRate(d)
 	}
 	if !knownBackoff(b) {
 		d.fail()
@@ -171,6 +177,18 @@ func decodeSettings(d *decoder) (s settingsRow) {
 // knownBackoff says that backoff can compute with b.
 func knownBackoff(b *message.Backoff) bool {
 	return b.Kind <= message.BackoffList && (b.Kind == message.BackoffList) == (len(b.List) > 0)
+}
+
+func appendRate(b []byte, r message.Rate) []byte {
+	return putInt(putInt(b, int64(r.Count)), millis(r.Per))
+}
+
+func decodeRate(d *decoder) message.Rate {
+	r := message.Rate{Count: int(d.int()), Per: d.millis()}
+	if r.Count < 0 || r.Count > message.MaxRate || (r.Count > 0) != (r.Per > 0) {
+		d.fail()
+	}
+	return r
 }
 
 func appendDelays(b []byte, delays []time.Duration) []byte {
@@ -243,6 +261,7 @@ type cell struct {
 	finishing  []uint64
 	dirty      bool
 	dedups     uint64 // dedup rows
+	paced      uint64 // keys that have a pace
 	totals     message.Totals
 	// Messages that are to leave and their bytes; rows of messages that left, of those
 	// that came, and of cells that they come from.
@@ -275,15 +294,18 @@ func (c *cell) append(b []byte) []byte {
 		}
 	}
 	away, t := c.forwards+c.foreigns+c.inboxes+c.outbox, &c.totals
-	if c.dedups > 0 || away > 0 || *t != (message.Totals{}) {
+	if c.dedups > 0 || away > 0 || c.paced > 0 || *t != (message.Totals{}) {
 		b = binary.AppendUvarint(b, c.dedups)
 		b = binary.AppendUvarint(binary.AppendUvarint(b, t.Sent), t.Delivered)
 		b = binary.AppendUvarint(binary.AppendUvarint(b, t.Finished), t.Failed)
 	}
-	if away > 0 {
+	if away > 0 || c.paced > 0 {
 		for _, v := range []int64{c.outbox, c.outboxBytes, c.forwards, c.foreigns, c.inboxes} {
 			b = putInt(b, v)
 		}
+	}
+	if c.paced > 0 {
+		b = binary.AppendUvarint(b, c.paced)
 	}
 	return b
 }
@@ -307,6 +329,9 @@ func (c *cell) decode(row []byte) {
 	}
 	if len(d.b) > 0 {
 		c.outbox, c.outboxBytes, c.forwards, c.foreigns, c.inboxes = d.int(), d.int(), d.int(), d.int(), d.int()
+	}
+	if len(d.b) > 0 {
+		c.paced = d.uint()
 	}
 	must(d.end("a cell row"))
 }

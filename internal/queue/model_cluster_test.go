@@ -207,6 +207,8 @@ func (w *trial) purge(t *rapid.T) {
 		})
 	}
 	w.order, w.dedups.first, w.away = nil, nil, nil
+	clear(w.paces.next)
+	clear(w.paces.rests)
 	clear(w.current)
 	// How far an operation was is gone as well, and a step of before would begin anew.
 	w.redrives.at, w.redrives.steps, w.redrives.revived = map[int]queue.Progress{}, nil, map[message.ID]bool{}

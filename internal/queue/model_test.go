@@ -87,6 +87,7 @@ type trial struct {
 	skew    int64 // of the wall clock
 	policy  message.ExpiredPolicy
 	dedups  dedups
+	paces   paces
 	pauses  []message.Pause
 	// The model.
 	messages map[message.ID]*known
@@ -165,6 +166,8 @@ func (w *trial) configure(t *rapid.T) {
 	w.policy = rapid.SampledFrom([]message.ExpiredPolicy{message.ExpiredDrop, message.ExpiredDead}).Draw(t, "on expired")
 	w.dedups.window = time.Duration(rapid.IntRange(-1, 6).Draw(t, "window")) * time.Second
 	s := message.Settings{OnExpired: w.policy, DedupWindow: w.dedups.window, MaxAttempts: w.tries, KeepFinished: rapid.IntRange(1, 8).Draw(t, "keep"), MaxWorkerDeaths: w.deaths}
+	w.paces.draw(t)
+	s.RatePerKey = w.paces.rate
 	if w.skip = rapid.Bool().Draw(t, "skip"); w.skip {
 		s.OnFailure = message.SkipKey
 	}
@@ -303,6 +306,7 @@ func (w *trial) leased(t *rapid.T, x queue.Leased, session queue.Session, batch 
 	if message.PauseOf(w.pauses, k.key, k.sent.Tenant) != nil {
 		t.Fatalf("%s was handed out while %+v", k.name, w.pauses)
 	}
+	w.paces.leased(t, k, w.now)
 	if k.state != message.Ready {
 		t.Fatalf("%s was handed out while it was %s", k.name, k.state)
 	}
@@ -447,6 +451,7 @@ func (w *trial) time(t *rapid.T) {
 		}
 		w.apply(t, e.Command(), k.Command())
 	}
+	w.paces.look(w.now)
 	// What became of them is in the rows; that it may be so is checked here.
 	for _, k := range w.order {
 		d, ok := queue.Show(w.rows, k.id)
@@ -549,8 +554,10 @@ func (w *trial) check(t *rapid.T) {
 		if k.sent.Tenant != "" {
 			tenants[at] = hashOf(k.sent.Tenant).Hi
 		}
-		if o := w.before(k); k.state == message.Ready && o == nil {
+		if o := w.before(k); k.state == message.Ready && o == nil && !w.paces.rests[k.key] {
 			want[at] = k.name
+		} else if o == nil && w.paces.rests[k.key] {
+			barred[at] = fmt.Sprintf("%s is offered while its key rests", k.name)
 		} else if o != nil {
 			barred[at] = fmt.Sprintf("%s is offered while %s is %s", k.name, o.name, o.state)
 		} else {

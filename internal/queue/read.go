@@ -356,7 +356,7 @@ type Detail struct {
 	Paused     bool
 	// Pause of its key or tenant keeps a message that waits; nil: none does.
 	Pause *message.Pause
-	Limit string // of the queue, that a ready message waits for: max_in_flight, rate
+	Limit string // of the queue, that a ready message waits for: max_in_flight, rate, rate_per_key
 	// InTurn: others of the message's priority and cell are ready besides its tenant's,
 	// so its tenant has a turn among them.
 	InTurn bool
@@ -474,10 +474,13 @@ func (d *Detail) explain(rows Reader, q *Info, c *cell) {
 	if d.State != message.Ready {
 		return
 	}
+	d.Limit = q.limit(rows)
 	if d.keyed() {
 		d.Blocker = blocker(rows, c, d)
+		if p, _ := readKeyPace(rows, &keys{}, c, d.Hash); p.rests {
+			d.Limit = "rate_per_key"
+		}
 	}
-	d.Limit = q.limit(rows)
 	d.InTurn = othersReady(rows, c, Turn{Priority: d.Priority, Tenant: d.TenantHash})
 }
 

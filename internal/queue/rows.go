@@ -64,6 +64,8 @@ const (
 	rowWindow   = 'v' // | due | seq | counter (4), which is 0 → point (8) | hash (16): the dedup row goes at this group time
 	rowDedup    = 'p' // | point (8) | hash (16) → seq, due: the first message with a dedup id
 	rowUnique   = 'u' // | point (8) | hash (16) → seq: the message that has a unique key
+	rowPaceTime = 'c' // | due | seq | counter (4), which is 0 → key hash (16): its pace is looked at at this group time
+	rowKeyPace  = 'a' // | key hash (16) → by rate_per_key: when one more message of the key is due, and whether it rests
 	rowExpire   = 'e' // | due | seq | counter (4), which is 0: expires at this wall time
 	rowLine     = 'k' // | key hash (16) → first and leased message of the key's line
 	rowBehind   = 'n' // | key hash (16) | seq: in the line behind the first
@@ -129,7 +131,7 @@ func (k *keys) turn(t Turn) []byte {
 }
 
 // timerRows are the kinds of rows of the kinds of timers.
-var timerRows = [TimerKinds]byte{TimerDelay: rowTimer, TimerDeliver: rowDeliver, TimerExpire: rowExpire, TimerWindow: rowWindow}
+var timerRows = [TimerKinds]byte{TimerDelay: rowTimer, TimerDeliver: rowDeliver, TimerExpire: rowExpire, TimerWindow: rowWindow, TimerPace: rowPaceTime}
 
 func (k *keys) timer(kind TimerKind, due int64, seq uint64, counter uint32) []byte {
 	k.b = binary.BigEndian.AppendUint64(k.seq(timerRows[kind], uint64(due)), seq)
@@ -139,6 +141,11 @@ func (k *keys) timer(kind TimerKind, due int64, seq uint64, counter uint32) []by
 
 func (k *keys) line(h message.KeyHash) []byte {
 	k.b = appendHash(k.one(rowLine), h)
+	return k.b
+}
+
+func (k *keys) keyPace(h message.KeyHash) []byte {
+	k.b = appendHash(k.one(rowKeyPace), h)
 	return k.b
 }
 

@@ -58,7 +58,7 @@ type party struct {
 func newParty(t *testing.T) *party {
 	p := &party{world: newWorld(), session: queue.Session{ID: 7, Incarnation: 1, CatalogVersion: 4}}
 	p.now = 5_000
-	settings := message.Settings{Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 10 * time.Second}}.WithDefaults()
+	settings := message.Settings{RatePerKey: message.Rate{Count: 1, Per: time.Hour}, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 10 * time.Second}}.WithDefaults()
 	p.apply((&queue.Configure{Queue: 1, Version: 1, Settings: settings, Shards: []queue.Bounds{{To: 15, Path: "0"}}}).Command())
 	p.apply((&queue.Split{Queue: 1, To: 15, At: 8, Epoch: 1}).Command())
 	for i := range 24 { // three in every other cell

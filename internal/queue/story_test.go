@@ -72,6 +72,8 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		d.MaybeScanArgs(t, "keep-finished", &c.Settings.KeepFinished)
 		d.MaybeScanArgs(t, "max-bytes", &c.Settings.MaxMessageBytes)
 		d.MaybeScanArgs(t, "rate", &c.Settings.Rate.Count)
+		d.MaybeScanArgs(t, "rate-per-key", &c.Settings.RatePerKey.Count)
+		c.Settings.RatePerKey.Per = seconds("per")
 		c.Paused = d.HasArg("paused")
 		var key, tenant string
 		if d.MaybeScanArgs(t, "pause-key", &key); key != "" {
@@ -443,6 +445,9 @@ func (w *world) show(name string) string {
 	}
 	if x.Pause != nil {
 		out.WriteString(" " + x.Pause.String())
+	}
+	if x.Limit != "" {
+		out.WriteString(" limited by " + x.Limit)
 	}
 	if x.InTurn {
 		out.WriteString(" in turn with others")

@@ -44,6 +44,10 @@ func (m *Machine) wake(d *decoder) {
 		if c == nil || !m.rows.Has(c.space, m.keys.timer(t.Kind, t.Due, t.Seq, t.Counter)) {
 			continue
 		}
+		if t.Kind == TimerPace {
+			m.lookAtPace(c, t)
+			continue
+		}
 		now := m.meta.groupTime
 		if t.Kind.Wall() {
 			now = m.wall

@@ -4025,8 +4025,11 @@ type QueueSettings struct {
 	MaxInFlight int32 `protobuf:"varint,21,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
 	// How many messages go out in a span of time, over all shards. Not set: any
 	// number.
-	Rate   *Rate  `protobuf:"bytes,22,opt,name=rate,proto3" json:"rate,omitempty"`
-	Assign Assign `protobuf:"varint,24,opt,name=assign,proto3,enum=comanda.v1.Assign" json:"assign,omitempty"`
+	Rate *Rate `protobuf:"bytes,22,opt,name=rate,proto3" json:"rate,omitempty"`
+	// How many messages of each key go out in a span of time; no more than rate. Not set:
+	// any number.
+	RatePerKey *Rate  `protobuf:"bytes,26,opt,name=rate_per_key,json=ratePerKey,proto3" json:"rate_per_key,omitempty"`
+	Assign     Assign `protobuf:"varint,24,opt,name=assign,proto3,enum=comanda.v1.Assign" json:"assign,omitempty"`
 	// How long a dedup id counts: 0–7 days, default 5 min; 0: not at all.
 	DedupWindow *durationpb.Duration `protobuf:"bytes,8,opt,name=dedup_window,json=dedupWindow,proto3" json:"dedup_window,omitempty"`
 	// Name of the queue that messages go to when they are dead, under their ids. Empty:
@@ -4132,6 +4135,13 @@ func (x *QueueSettings) GetMaxInFlight() int32 {
 func (x *QueueSettings) GetRate() *Rate {
 	if x != nil {
 		return x.Rate
+	}
+	return nil
+}
+
+func (x *QueueSettings) GetRatePerKey() *Rate {
+	if x != nil {
+		return x.RatePerKey
 	}
 	return nil
 }
@@ -7946,7 +7956,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.comanda.v1.BackoffKindR\x04kind\x123\n" +
 	"\ainitial\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x12+\n" +
 	"\x03max\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03max\x12-\n" +
-	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\xeb\x04\n" +
+	"\x04list\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x04list\"\x9f\x05\n" +
 	"\rQueueSettings\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\x05R\vmaxAttempts\x12-\n" +
 	"\abackoff\x18\x02 \x01(\v2\x13.comanda.v1.BackoffR\abackoff\x12#\n" +
@@ -7959,7 +7969,9 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\n" +
 	"on_expired\x18\a \x01(\x0e2\x15.comanda.v1.OnExpiredR\tonExpired\x12\"\n" +
 	"\rmax_in_flight\x18\x15 \x01(\x05R\vmaxInFlight\x12$\n" +
-	"\x04rate\x18\x16 \x01(\v2\x10.comanda.v1.RateR\x04rate\x12*\n" +
+	"\x04rate\x18\x16 \x01(\v2\x10.comanda.v1.RateR\x04rate\x122\n" +
+	"\frate_per_key\x18\x1a \x01(\v2\x10.comanda.v1.RateR\n" +
+	"ratePerKey\x12*\n" +
 	"\x06assign\x18\x18 \x01(\x0e2\x12.comanda.v1.AssignR\x06assign\x12<\n" +
 	"\fdedup_window\x18\b \x01(\v2\x19.google.protobuf.DurationR\vdedupWindow\x12$\n" +
 	"\x0edead_letter_to\x18\x19 \x01(\tR\fdeadLetterTo\"\x84\x01\n" +
@@ -8530,133 +8542,134 @@ var file_comanda_v1_comanda_proto_depIdxs = []int32{
 	6,   // 77: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
 	7,   // 78: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
 	57,  // 79: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
-	5,   // 80: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
-	122, // 81: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
-	59,  // 82: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
-	60,  // 83: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	123, // 84: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	122, // 85: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
-	63,  // 86: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
-	62,  // 87: comanda.v1.Queue.pauses:type_name -> comanda.v1.Pause
-	123, // 88: comanda.v1.Pause.at:type_name -> google.protobuf.Timestamp
-	59,  // 89: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	59,  // 90: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
-	61,  // 91: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
-	61,  // 92: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	122, // 93: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
-	61,  // 94: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
-	40,  // 95: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	122, // 96: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
-	61,  // 97: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
-	40,  // 98: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
-	123, // 99: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	123, // 100: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
-	84,  // 101: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
-	85,  // 102: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
-	86,  // 103: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	122, // 104: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
-	60,  // 105: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
-	88,  // 106: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
-	40,  // 107: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
-	88,  // 108: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	123, // 109: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
-	121, // 110: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
-	92,  // 111: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
-	93,  // 112: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
-	93,  // 113: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	102, // 114: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	14,  // 115: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	123, // 116: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	123, // 117: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	102, // 118: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	102, // 119: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	102, // 120: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	102, // 121: comanda.v1.PauseOperationResponse.operation:type_name -> comanda.v1.Operation
-	102, // 122: comanda.v1.ResumeOperationResponse.operation:type_name -> comanda.v1.Operation
-	115, // 123: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	114, // 124: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	8,   // 125: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 126: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 127: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	11,  // 128: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	12,  // 129: comanda.v1.Messages.Produce:input_type -> comanda.v1.ProduceRequest
-	17,  // 130: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	22,  // 131: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	25,  // 132: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	27,  // 133: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	29,  // 134: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	31,  // 135: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	33,  // 136: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	35,  // 137: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	41,  // 138: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	45,  // 139: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	48,  // 140: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
-	51,  // 141: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	64,  // 142: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	65,  // 143: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	68,  // 144: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	70,  // 145: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	72,  // 146: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	74,  // 147: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	54,  // 148: comanda.v1.Queues.RedriveQueue:input_type -> comanda.v1.RedriveQueueRequest
-	76,  // 149: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	78,  // 150: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	80,  // 151: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	113, // 152: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	82,  // 153: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	87,  // 154: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	90,  // 155: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	100, // 156: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	103, // 157: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	105, // 158: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	107, // 159: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	109, // 160: comanda.v1.Cluster.PauseOperation:input_type -> comanda.v1.PauseOperationRequest
-	111, // 161: comanda.v1.Cluster.ResumeOperation:input_type -> comanda.v1.ResumeOperationRequest
-	94,  // 162: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	96,  // 163: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	98,  // 164: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	16,  // 165: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	13,  // 166: comanda.v1.Messages.Produce:output_type -> comanda.v1.ProduceResponse
-	19,  // 167: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	24,  // 168: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	26,  // 169: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	28,  // 170: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	30,  // 171: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	32,  // 172: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	34,  // 173: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	39,  // 174: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	44,  // 175: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	47,  // 176: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	50,  // 177: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
-	56,  // 178: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	67,  // 179: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	66,  // 180: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	69,  // 181: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	71,  // 182: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	73,  // 183: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	75,  // 184: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	55,  // 185: comanda.v1.Queues.RedriveQueue:output_type -> comanda.v1.RedriveQueueResponse
-	77,  // 186: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	79,  // 187: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	81,  // 188: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	116, // 189: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	83,  // 190: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	89,  // 191: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	91,  // 192: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	101, // 193: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	104, // 194: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	106, // 195: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	108, // 196: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	110, // 197: comanda.v1.Cluster.PauseOperation:output_type -> comanda.v1.PauseOperationResponse
-	112, // 198: comanda.v1.Cluster.ResumeOperation:output_type -> comanda.v1.ResumeOperationResponse
-	95,  // 199: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	97,  // 200: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	99,  // 201: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	165, // [165:202] is the sub-list for method output_type
-	128, // [128:165] is the sub-list for method input_type
-	128, // [128:128] is the sub-list for extension type_name
-	128, // [128:128] is the sub-list for extension extendee
-	0,   // [0:128] is the sub-list for field type_name
+	57,  // 80: comanda.v1.QueueSettings.rate_per_key:type_name -> comanda.v1.Rate
+	5,   // 81: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
+	122, // 82: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
+	59,  // 83: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
+	60,  // 84: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
+	123, // 85: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	122, // 86: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
+	63,  // 87: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
+	62,  // 88: comanda.v1.Queue.pauses:type_name -> comanda.v1.Pause
+	123, // 89: comanda.v1.Pause.at:type_name -> google.protobuf.Timestamp
+	59,  // 90: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	59,  // 91: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
+	61,  // 92: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
+	61,  // 93: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
+	122, // 94: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	61,  // 95: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
+	40,  // 96: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
+	122, // 97: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
+	61,  // 98: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
+	40,  // 99: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
+	123, // 100: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	123, // 101: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	84,  // 102: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
+	85,  // 103: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
+	86,  // 104: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
+	122, // 105: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	60,  // 106: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
+	88,  // 107: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
+	40,  // 108: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
+	88,  // 109: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
+	123, // 110: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
+	121, // 111: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	92,  // 112: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
+	93,  // 113: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
+	93,  // 114: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
+	102, // 115: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	14,  // 116: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	123, // 117: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	123, // 118: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	102, // 119: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	102, // 120: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	102, // 121: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	102, // 122: comanda.v1.PauseOperationResponse.operation:type_name -> comanda.v1.Operation
+	102, // 123: comanda.v1.ResumeOperationResponse.operation:type_name -> comanda.v1.Operation
+	115, // 124: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	114, // 125: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 126: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 127: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 128: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 129: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	12,  // 130: comanda.v1.Messages.Produce:input_type -> comanda.v1.ProduceRequest
+	17,  // 131: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	22,  // 132: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	25,  // 133: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	27,  // 134: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	29,  // 135: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	31,  // 136: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	33,  // 137: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	35,  // 138: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	41,  // 139: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	45,  // 140: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	48,  // 141: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
+	51,  // 142: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	64,  // 143: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	65,  // 144: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	68,  // 145: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	70,  // 146: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	72,  // 147: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	74,  // 148: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	54,  // 149: comanda.v1.Queues.RedriveQueue:input_type -> comanda.v1.RedriveQueueRequest
+	76,  // 150: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	78,  // 151: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	80,  // 152: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	113, // 153: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	82,  // 154: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	87,  // 155: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	90,  // 156: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	100, // 157: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	103, // 158: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	105, // 159: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	107, // 160: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	109, // 161: comanda.v1.Cluster.PauseOperation:input_type -> comanda.v1.PauseOperationRequest
+	111, // 162: comanda.v1.Cluster.ResumeOperation:input_type -> comanda.v1.ResumeOperationRequest
+	94,  // 163: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	96,  // 164: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	98,  // 165: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	16,  // 166: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	13,  // 167: comanda.v1.Messages.Produce:output_type -> comanda.v1.ProduceResponse
+	19,  // 168: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	24,  // 169: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	26,  // 170: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	28,  // 171: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	30,  // 172: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	32,  // 173: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	34,  // 174: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	39,  // 175: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	44,  // 176: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	47,  // 177: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	50,  // 178: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
+	56,  // 179: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	67,  // 180: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	66,  // 181: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	69,  // 182: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	71,  // 183: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	73,  // 184: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	75,  // 185: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	55,  // 186: comanda.v1.Queues.RedriveQueue:output_type -> comanda.v1.RedriveQueueResponse
+	77,  // 187: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	79,  // 188: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	81,  // 189: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	116, // 190: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	83,  // 191: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	89,  // 192: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	91,  // 193: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	101, // 194: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	104, // 195: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	106, // 196: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	108, // 197: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	110, // 198: comanda.v1.Cluster.PauseOperation:output_type -> comanda.v1.PauseOperationResponse
+	112, // 199: comanda.v1.Cluster.ResumeOperation:output_type -> comanda.v1.ResumeOperationResponse
+	95,  // 200: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	97,  // 201: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	99,  // 202: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	166, // [166:203] is the sub-list for method output_type
+	129, // [129:166] is the sub-list for method input_type
+	129, // [129:129] is the sub-list for extension type_name
+	129, // [129:129] is the sub-list for extension extendee
+	0,   // [0:129] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }

@@ -151,15 +151,16 @@ func TestCalls(t *testing.T) {
 		{
 			"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q", Shards: 4, Settings: &comandav1.QueueSettings{
 				MaxAttempts: 3, KeepFinished: 4, KeepFinishedFor: durationpb.New(time.Minute), MaxMessageBytes: 5,
+				RatePerKey: &comandav1.Rate{Count: 6, Per: durationpb.New(time.Minute)},
 				Backoff: &comandav1.Backoff{
 					Kind: comandav1.BackoffKind_BACKOFF_KIND_LIST, Initial: durationpb.New(time.Second), Max: durationpb.New(time.Hour),
 					List: []*durationpb.Duration{durationpb.New(time.Second), durationpb.New(2 * time.Second)},
 				},
 			}},
-			`create q {MaxAttempts:3 MaxWorkerDeaths:0 Backoff:{Kind:3 Initial:1s Max:1h0m0s List:[1s 2s]} KeepFinished:4 KeepFinishedFor:1m0s MaxMessageBytes:5 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0 DeadLetterTo: DedupWindow:0s} shards=4`,
+			`create q {MaxAttempts:3 MaxWorkerDeaths:0 Backoff:{Kind:3 Initial:1s Max:1h0m0s List:[1s 2s]} KeepFinished:4 KeepFinishedFor:1m0s MaxMessageBytes:5 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} RatePerKey:{Count:6 Per:1m0s} Assign:0 DeadLetterTo: DedupWindow:0s} shards=4`,
 			`{"queue":` + queueJSON + `,"shards":2,"version":"9"},"created":true}`,
 		},
-		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 MaxWorkerDeaths:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} Assign:0 DeadLetterTo: DedupWindow:0s} shards=1`, ""},
+		{"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q"}, `create q {MaxAttempts:0 MaxWorkerDeaths:0 Backoff:{Kind:0 Initial:0s Max:0s List:[]} KeepFinished:0 KeepFinishedFor:0s MaxMessageBytes:0 OnFailure:0 OnExpired:0 MaxInFlight:0 Rate:{Count:0 Per:0s} RatePerKey:{Count:0 Per:0s} Assign:0 DeadLetterTo: DedupWindow:0s} shards=1`, ""},
 		{
 			"Queues/UpdateQueue", &comandav1.UpdateQueueRequest{Queue: "q", Settings: &comandav1.QueueSettings{MaxAttempts: 7}, Version: 3, DryRun: true},
 			`update q 7 version=3 dry=true`, `{"queue":` + queueJSON + `,"shards":2,"version":"9"}}`,
@@ -278,6 +279,7 @@ func TestRefusals(t *testing.T) {
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{OnFailure: 258}), "INVALID_ARGUMENT", "on_failure 258"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Assign: -1}), "INVALID_ARGUMENT", "assign -1"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Rate: &comandav1.Rate{Count: 1, Per: broken}}), "INVALID_ARGUMENT", "rate per"},
+		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{RatePerKey: &comandav1.Rate{Count: 1, Per: broken}}), "INVALID_ARGUMENT", "rate_per_key per"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{Backoff: &comandav1.Backoff{Kind: 9}}), "INVALID_ARGUMENT", "backoff kind"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{OnExpired: 258}), "INVALID_ARGUMENT", "on_expired 258"},
 		{"Queues/CreateQueue", settings(&comandav1.QueueSettings{OnExpired: -1}), "INVALID_ARGUMENT", "on_expired -1"},

@@ -179,6 +179,9 @@ func settingsOf(in *comandav1.QueueSettings) (s message.Settings, err error) {
 	if s.Rate, err = rateOf("rate", in.GetRate()); err != nil {
 		return s, err
 	}
+	if s.RatePerKey, err = rateOf("rate_per_key", in.GetRatePerKey()); err != nil {
+		return s, err
+	}
 	switch s.DedupWindow, err = durationOf("dedup_window", in.GetDedupWindow(), 0); {
 	case err != nil:
 		return s, err
@@ -243,6 +246,7 @@ func settingsTo(s message.Settings) *comandav1.QueueSettings {
 		OnExpired:       comandav1.OnExpired(s.OnExpired),
 		MaxInFlight:     int32(s.MaxInFlight),
 		Rate:            rateTo(s.Rate),
+		RatePerKey:      rateTo(s.RatePerKey),
 		Assign:          comandav1.Assign(s.Assign),
 		DeadLetterTo:    s.DeadLetterTo,
 		DedupWindow:     durationpb.New(max(s.DedupWindow, 0)),
