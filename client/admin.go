@@ -305,7 +305,7 @@ func (c *Client) ResumeOperation(ctx context.Context, id uint64) (*comandav1.Ope
 // RedriveQueueOptions choose dead messages of a queue; the zero value chooses all of
 // them.
 type RedriveQueueOptions struct {
-	Type, Key string
+	Type, Key, Tenant string
 	// Reason is how the last attempt ended: nacked, rejected, expired, worker_lost, or
 	// lapsed (the message's own expires); undelivered is a follow-up of an ack that its
 	// queue refused.
@@ -325,7 +325,7 @@ type RedriveQueueOptions struct {
 // nothing to do.
 func (c *Client) RedriveQueue(ctx context.Context, queue string, o RedriveQueueOptions) (count int64, operation *comandav1.Operation, err error) {
 	f := &comandav1.DeadFilter{
-		Type: o.Type, Key: o.Key, Reason: o.Reason, Attributes: o.Attributes, DeadSince: timestamp(o.DeadSince), DeadUntil: timestamp(o.DeadUntil),
+		Type: o.Type, Key: o.Key, Tenant: o.Tenant, Reason: o.Reason, Attributes: o.Attributes, DeadSince: timestamp(o.DeadSince), DeadUntil: timestamp(o.DeadUntil),
 	}
 	r, err := c.queues.RedriveQueue(ctx, &comandav1.RedriveQueueRequest{
 		Queue: queue, Filter: f, Rate: narrow(o.Rate), ResetAttempts: o.ResetAttempts, DryRun: o.DryRun, To: o.To,

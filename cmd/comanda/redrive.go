@@ -38,6 +38,7 @@ func newQueueRedrive(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.Type, "type", "", "those of this type")
 	f.StringVar(&o.Key, "key", "", "those with this key")
+	f.StringVar(&o.Tenant, "tenant", "", "those of this tenant")
 	f.StringVar(&o.Reason, "reason", "", "those that died so: nacked, rejected, expired, worker_lost, lapsed or undelivered (follow-ups of acks)")
 	f.Var((*pastFlag)(&o.DeadSince), "dead-since", "those that died then or later: a time, or how long ago")
 	f.Var((*pastFlag)(&o.DeadUntil), "dead-until", "those that died before: a time, or how long ago")

@@ -45,13 +45,13 @@ func FuzzOpenToken(f *testing.F) {
 // FuzzRedrive: a filter that is taken is the same on another node, and chooses there
 // what it chooses here.
 func FuzzRedrive(f *testing.F) {
-	f.Add("t", "k", "nacked", "a", "v", int64(0), int64(0), 0)
-	f.Add("", "", "lapsed", "", "", int64(1_700_000_000_000), int64(1_800_000_000_000), 50)
-	f.Add("", "", "bored", "", "", int64(-1), int64(0), -1)
-	f.Add("", "\xff", "", "\xff", "", int64(0), int64(0), 0)
-	f.Add("", "", "", "", "", int64(0), int64(1<<50), 0)
-	f.Fuzz(func(t *testing.T, kind, key, reason, name, value string, since, until int64, rate int) {
-		r := Redrive{Filter: DeadFilter{Type: kind, Key: key, Reason: reason}, Rate: rate}
+	f.Add("t", "k", "b", "nacked", "a", "v", int64(0), int64(0), 0)
+	f.Add("", "", "", "lapsed", "", "", int64(1_700_000_000_000), int64(1_800_000_000_000), 50)
+	f.Add("", "", "", "bored", "", "", int64(-1), int64(0), -1)
+	f.Add("", "\xff", "", "", "\xff", "", int64(0), int64(0), 0)
+	f.Add("", "", "", "", "", "", int64(0), int64(1<<50), 0)
+	f.Fuzz(func(t *testing.T, kind, key, tenant, reason, name, value string, since, until int64, rate int) {
+		r := Redrive{Filter: DeadFilter{Type: kind, Key: key, Tenant: tenant, Reason: reason}, Rate: rate}
 		if name != "" {
 			r.Filter.Attributes = map[string]string{name: value}
 		}
@@ -77,7 +77,7 @@ func FuzzRedrive(f *testing.F) {
 		if until != 0 {
 			at = until - 1
 		}
-		if !r.Filter.Matches(kind, key, as, reason, at) {
+		if !r.Filter.Matches(kind, key, tenant, as, reason, at) {
 			t.Errorf("%s does not choose what it names", r.Filter.String())
 		}
 	})

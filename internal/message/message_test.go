@@ -195,6 +195,8 @@ func TestRedriveRefusals(t *testing.T) {
 		"before 1970":          {Redrive{Filter: DeadFilter{Since: time.Unix(-1, 0)}}, InvalidArgument},
 		"long type":            {Redrive{Filter: DeadFilter{Type: strings.Repeat("t", MaxType+1)}}, TooLarge},
 		"long key":             {Redrive{Filter: DeadFilter{Key: strings.Repeat("k", MaxKey+1)}}, TooLarge},
+		"long tenant":          {Redrive{Filter: DeadFilter{Tenant: strings.Repeat("t", MaxTenant+1)}}, TooLarge},
+		"tenant not UTF-8":     {Redrive{Filter: DeadFilter{Tenant: "\xff"}}, InvalidArgument},
 		"key not UTF-8":        {Redrive{Filter: DeadFilter{Key: "\xff"}}, InvalidArgument},
 		"type not UTF-8":       {Redrive{Filter: DeadFilter{Type: "\xff"}}, InvalidArgument},
 		"attribute not UTF-8":  {Redrive{Filter: DeadFilter{Attributes: map[string]string{"a": "\xff"}}}, InvalidArgument},

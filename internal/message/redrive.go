@@ -26,6 +26,7 @@ type Redrive struct {
 type DeadFilter struct {
 	Type   string `json:"type,omitempty"`
 	Key    string `json:"key,omitempty"`
+	Tenant string `json:"tenant,omitempty"`
 	Reason string `json:"reason,omitempty"` // how the last attempt ended: one of DeadReasons
 	// When the message died, wall time: from Since on, and before Until.
 	Since time.Time `json:"since,omitzero"`
@@ -44,7 +45,7 @@ func DeadReasons() []string {
 // String is the filter in words; empty: it chooses all.
 func (f *DeadFilter) String() string {
 	var parts []string
-	for _, p := range []struct{ name, value string }{{"type", f.Type}, {"key", f.Key}, {"reason", f.Reason}} {
+	for _, p := range []struct{ name, value string }{{"type", f.Type}, {"key", f.Key}, {"tenant", f.Tenant}, {"reason", f.Reason}} {
 		if p.value != "" {
 			parts = append(parts, fmt.Sprintf("%s %q", p.name, p.value))
 		}
@@ -67,6 +68,7 @@ func (r *Redrive) Check() error {
 	for _, err := range []error{
 		checkText("type", f.Type, MaxType),
 		CheckKey(f.Key),
+		checkText("tenant", f.Tenant, MaxTenant),
 		checkTime("dead_since", f.Since),
 		checkTime("dead_until", f.Until),
 	} {
@@ -99,7 +101,7 @@ func (r *Redrive) Check() error {
 
 // Matches says whether a dead message is chosen: by what it was sent with, why it
 // died and when, in ms of wall time.
-func (f *DeadFilter) Matches(kind, key string, attributes []Attribute, reason string, at int64) bool {
+func (f *DeadFilter) Matches(kind, key, tenant string, attributes []Attribute, reason string, at int64) bool {
 	since, until := int64(math.MinInt64), int64(math.MaxInt64)
 	if !f.Since.IsZero() {
 		since = f.Since.UnixMilli()
@@ -107,7 +109,7 @@ func (f *DeadFilter) Matches(kind, key string, attributes []Attribute, reason st
 	if !f.Until.IsZero() {
 		until = f.Until.UnixMilli()
 	}
-	if f.Type != "" && f.Type != kind || f.Key != "" && f.Key != key || f.Reason != "" && f.Reason != reason || at < since || at >= until {
+	if f.Type != "" && f.Type != kind || f.Key != "" && f.Key != key || f.Tenant != "" && f.Tenant != tenant || f.Reason != "" && f.Reason != reason || at < since || at >= until {
 		return false
 	}
 	found := 0

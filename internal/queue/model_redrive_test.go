@@ -34,20 +34,21 @@ func (w *trial) redriveSome(t *rapid.T) {
 	cell := rapid.SampledFrom(w.order).Draw(t, "near").id.Point().Cell()
 	ask := queue.DeadQuery{Queue: 1, Cell: cell, Operation: r.operation, Limit: rapid.IntRange(1, 3).Draw(t, "limit")}
 	ask.Filter.Type = rapid.SampledFrom([]string{"", "bake"}).Draw(t, "type")
+	ask.Filter.Tenant = rapid.SampledFrom([]string{"", "", "t"}).Draw(t, "tenant")
 	dead := (&queue.Query{Dead: &ask}).Run(w.rows).Dead
 	if dead.Progress != r.at[cell] {
 		t.Fatalf("operation %d is at %+v in cell %d, want %+v", r.operation, dead.Progress, cell, r.at[cell])
 	}
 	var want []*known
 	for _, k := range w.order {
-		if k.state == message.Dead && k.id.Point().Cell() == cell && k.id.Seq() > dead.Progress.After && (ask.Filter.Type == "" || k.sent.Type == ask.Filter.Type) {
+		if k.state == message.Dead && k.id.Point().Cell() == cell && k.id.Seq() > dead.Progress.After && (ask.Filter.Type == "" || k.sent.Type == ask.Filter.Type) && (ask.Filter.Tenant == "" || k.sent.Tenant == ask.Filter.Tenant) {
 			want = append(want, k)
 		}
 	}
 	slices.SortFunc(want, func(a, b *known) int { return int(a.id.Seq()) - int(b.id.Seq()) })
 	want = want[:min(ask.Limit, len(want))]
 	if !slices.EqualFunc(want, dead.Messages, func(k *known, d queue.DeadRef) bool { return k.id.Seq() == d.Seq }) {
-		t.Fatalf("the dead of cell %d behind %d with type %q are %+v", cell, dead.Progress.After, ask.Filter.Type, dead.Messages)
+		t.Fatalf("the dead of cell %d behind %d with %s are %+v", cell, dead.Progress.After, ask.Filter.String(), dead.Messages)
 	}
 	if dead.Through == 0 {
 		return

@@ -231,5 +231,5 @@ func (x *stored) died(f *message.DeadFilter) bool {
 	for i := len(x.st.history) - 1; i > 0 && last.Outcome == Undelivered; i-- {
 		last = &x.st.history[i-1] // what it died of
 	}
-	return f.Matches(x.Type, x.Key, x.Attributes, last.Outcome.String(), last.EndedAt)
+	return f.Matches(x.Type, x.Key, x.Tenant, x.Attributes, last.Outcome.String(), last.EndedAt)
 }

@@ -3615,6 +3615,7 @@ type DeadFilter struct {
 	DeadUntil *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=dead_until,json=deadUntil,proto3" json:"dead_until,omitempty"`
 	// Attributes that it has, each with this text as its value.
 	Attributes    map[string]string `protobuf:"bytes,6,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Tenant        string            `protobuf:"bytes,7,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3689,6 +3690,13 @@ func (x *DeadFilter) GetAttributes() map[string]string {
 		return x.Attributes
 	}
 	return nil
+}
+
+func (x *DeadFilter) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
 }
 
 type RedriveQueueRequest struct {
@@ -7921,7 +7929,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x0ereset_attempts\x18\x02 \x01(\bR\rresetAttempts\"H\n" +
 	"\rRedriveResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
-	"\x05error\x18\x02 \x01(\v2\x11.comanda.v1.ErrorR\x05error\"\xc7\x02\n" +
+	"\x05error\x18\x02 \x01(\v2\x11.comanda.v1.ErrorR\x05error\"\xdf\x02\n" +
 	"\n" +
 	"DeadFilter\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
@@ -7933,7 +7941,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"dead_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tdeadUntil\x12F\n" +
 	"\n" +
 	"attributes\x18\x06 \x03(\v2&.comanda.v1.DeadFilter.AttributesEntryR\n" +
-	"attributes\x1a=\n" +
+	"attributes\x12\x16\n" +
+	"\x06tenant\x18\a \x01(\tR\x06tenant\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbf\x01\n" +

@@ -139,11 +139,11 @@ func TestCalls(t *testing.T) {
 			"Queues/RedriveQueue", &comandav1.RedriveQueueRequest{
 				Queue: "q", Rate: 5, ResetAttempts: true, To: "other",
 				Filter: &comandav1.DeadFilter{
-					Type: "t", Key: "k", Reason: "nacked", Attributes: map[string]string{"a": "v"},
+					Type: "t", Key: "k", Tenant: "n", Reason: "nacked", Attributes: map[string]string{"a": "v"},
 					DeadSince: timestamppb.New(time.Unix(1, 0)), DeadUntil: timestamppb.New(time.Unix(2, 0)),
 				},
 			},
-			`redrive queue q with type "t", key "k", reason "nacked", a "v", dead since 1970-01-01T00:00:01Z, dead before 1970-01-01T00:00:02Z rate=5 reset=true to=other dry=false`, "",
+			`redrive queue q with type "t", key "k", tenant "n", reason "nacked", a "v", dead since 1970-01-01T00:00:01Z, dead before 1970-01-01T00:00:02Z rate=5 reset=true to=other dry=false`, "",
 		},
 		{"Queues/RedriveQueue", &comandav1.RedriveQueueRequest{Queue: "q", DryRun: true}, `redrive queue q with  rate=0 reset=false to= dry=true`, `{"count":"7"}`},
 		{"Cluster/PauseOperation", &comandav1.PauseOperationRequest{Id: 9}, `pause operation 9 true`, ""},

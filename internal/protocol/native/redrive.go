@@ -46,7 +46,7 @@ func (s messages) RedriveMessages(ctx context.Context, req *comandav1.RedriveMes
 func (s queues) RedriveQueue(ctx context.Context, req *comandav1.RedriveQueueRequest) (_ *comandav1.RedriveQueueResponse, err error) {
 	f := req.GetFilter()
 	r := message.Redrive{
-		Filter: message.DeadFilter{Type: f.GetType(), Key: f.GetKey(), Reason: f.GetReason(), Attributes: f.GetAttributes()},
+		Filter: message.DeadFilter{Type: f.GetType(), Key: f.GetKey(), Tenant: f.GetTenant(), Reason: f.GetReason(), Attributes: f.GetAttributes()},
 		Rate:   int(req.GetRate()), ResetAttempts: req.GetResetAttempts(), To: req.GetTo(),
 	}
 	if r.Filter.Since, err = timeOf("dead_since", f.GetDeadSince()); err != nil {
