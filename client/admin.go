@@ -82,9 +82,9 @@ func (c *Client) Purge(ctx context.Context, queue string) error {
 	return err
 }
 
-// Part names one key or one tenant of a queue.
+// Part names one key or one tenant of a queue, or the queue as a whole.
 type Part struct {
-	Key, Tenant string // one of them
+	Key, Tenant string // one of them; neither: the queue
 	By          string // who pauses it; default: this client's address
 }
 
@@ -98,7 +98,8 @@ func (c *Client) Resume(ctx context.Context, queue string) error {
 	return c.ResumePart(ctx, queue, Part{})
 }
 
-// PausePart stops handing out the messages of a key or a tenant.
+// PausePart stops handing out the messages of a key or a tenant, or of the queue by
+// somebody who is named.
 func (c *Client) PausePart(ctx context.Context, queue string, p Part) error {
 	_, err := c.queues.PauseQueue(ctx, &comandav1.PauseQueueRequest{Queue: queue, Key: p.Key, Tenant: p.Tenant, By: p.By})
 	return err

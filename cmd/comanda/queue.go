@@ -313,7 +313,7 @@ func newQueuePause(a *app) *cobra.Command {
 		return p.one(pausedObject(queue, part, true), "name")
 	})
 	addPart(cmd, &part)
-	cmd.Flags().StringVar(&part.By, "by", part.By, "who pauses a key or a tenant: 'queue show' and 'message show' tell")
+	cmd.Flags().StringVar(&part.By, "by", part.By, "who pauses: 'queue show' and 'message show' tell")
 	return cmd
 }
 

@@ -8,6 +8,26 @@ import (
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
+// A queue is paused by somebody, once; to resume it forgets who did.
+func TestPausedQueue(t *testing.T) {
+	w := towns(3)
+	w.do(Command{CreateQueue: &CreateQueue{Name: "q", Shards: 1}})
+	pause := func(paused bool, of message.Pause) Result {
+		return w.do(Command{PauseQueue: &PauseQueue{Name: "q", Paused: paused, Of: of}})
+	}
+	first := message.Pause{By: "ann", At: 7}
+	pause(true, first)
+	if q := pause(true, message.Pause{By: "eve", At: 9}).Queue; !q.Paused || q.Pause != first {
+		t.Fatalf("it is paused by %+v, want %+v", q.Pause, first)
+	}
+	if q := pause(false, message.Pause{At: 10}).Queue; q.Paused || q.Pause != (message.Pause{}) {
+		t.Fatalf("after it was resumed: %+v", q)
+	}
+	if r := pause(true, message.Pause{By: strings.Repeat("x", message.MaxWorker+1)}); message.CodeOf(r.Err) != message.TooLarge {
+		t.Fatalf("a long name: %v", r.Err)
+	}
+}
+
 // Keys and tenants of a queue are paused by somebody, once, and resumed; a limit keeps
 // them few.
 func TestPausedParts(t *testing.T) {

@@ -15,6 +15,7 @@ type Queue struct {
 	Version  uint64           `json:"version"` // grows with each change of the queue
 	Settings message.Settings `json:"settings"`
 	Paused   bool             `json:"paused,omitempty"`
+	Pause    message.Pause    `json:"pause,omitzero"`   // who paused the queue and when, while it is
 	Pauses   []message.Pause  `json:"pauses,omitempty"` // of keys and tenants, in order
 	Secret   message.Secret   `json:"secret"`           // places keys
 	Shards   []Shard          `json:"shards"`           // by their first cell; they cover all cells
@@ -186,6 +187,9 @@ func (m *Machine) pauseQueue(c *PauseQueue) Result {
 	if !ok {
 		return Result{Err: message.NoQueue(c.Name)}
 	}
+	if err := c.Of.Check(); err != nil {
+		return Result{Err: message.Errorf(message.CodeOf(err), "%v", err)}
+	}
 	if c.Of.Names() {
 		return m.pausePart(q, c)
 	}
@@ -193,14 +197,14 @@ func (m *Machine) pauseQueue(c *PauseQueue) Result {
 		return Result{Queue: q}
 	}
 	n := *q
-	n.Paused = c.Paused
+	n.Paused, n.Pause = c.Paused, message.Pause{}
+	if c.Paused {
+		n.Pause = c.Of
+	}
 	return m.changeQueue(&n)
 }
 
 func (m *Machine) pausePart(q *Queue, c *PauseQueue) Result {
-	if err := c.Of.Check(); err != nil {
-		return Result{Err: message.Errorf(message.CodeOf(err), "%v", err)}
-	}
 	i, found := message.FindPause(q.Pauses, c.Of)
 	if found == c.Paused {
 		return Result{Queue: q}

@@ -54,7 +54,7 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 	case message.Ready:
 		switch {
 		case d.Paused:
-			return "the queue is paused"
+			return q.Pause.String()
 		case d.Pause != nil:
 			return d.Pause.String()
 		case d.Blocker != nil && d.Blocker.State == message.Leased:

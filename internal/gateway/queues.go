@@ -203,9 +203,7 @@ func (g *Gateway) PauseQueue(ctx context.Context, name string, paused bool, of m
 	if err := of.Check(); err != nil {
 		return err
 	}
-	if of.At = g.o.Clock.Now().UnixMilli(); !of.Names() {
-		of = message.Pause{}
-	}
+	of.At = g.o.Clock.Now().UnixMilli()
 	_, err := g.change(ctx, catalog.Command{PauseQueue: &catalog.PauseQueue{Name: name, Paused: paused, Of: of}})
 	return err
 }
@@ -220,7 +218,10 @@ func (g *Gateway) Queue(ctx context.Context, name string, o message.ReadOptions)
 		return message.QueueInfo{}, message.Freshness{}, err
 	}
 	info := queueInfo(q)
-	info.Pauses = q.Pauses
+	if q.Pause != (message.Pause{}) {
+		info.Pauses = append(info.Pauses, q.Pause)
+	}
+	info.Pauses = append(info.Pauses, q.Pauses...)
 	fresh, err := g.readShards(ctx, q, o, func(_ *catalog.Shard, s queue.ShardInfo) {
 		info.Counts.Add(s.Counts)
 		info.Totals.Add(s.Totals)

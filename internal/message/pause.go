@@ -12,11 +12,12 @@ const (
 	MaxPauseBytes = 128 << 10
 )
 
-// Pause is a key or a tenant of a queue whose messages are not handed out.
+// Pause is a key or a tenant of a queue, or the queue as a whole, whose messages are not
+// handed out.
 type Pause struct {
 	Key    string `json:"key,omitempty"` // or
 	Tenant string `json:"tenant,omitempty"`
-	By     string `json:"by"` // who paused it
+	By     string `json:"by"` // who paused it; of a queue empty if that was not noted
 	At     int64  `json:"at"` // and when: wall time, ms
 }
 
@@ -39,11 +40,16 @@ func (p *Pause) Check() error {
 
 // String is who paused what and when, for people.
 func (p *Pause) String() string {
-	what, name := "key", p.Key
-	if p.Tenant != "" {
-		what, name = "tenant", p.Tenant
+	what := "the queue"
+	switch {
+	case p.Key != "":
+		what = "key " + quote(p.Key)
+	case p.Tenant != "":
+		what = "tenant " + quote(p.Tenant)
+	case p.By == "":
+		return "the queue is paused"
 	}
-	return "paused by " + p.By + " since " + time.UnixMilli(p.At).UTC().Format("2006-01-02T15:04:05.000Z") + " (" + what + " " + quote(name) + ")"
+	return "paused by " + p.By + " since " + time.UnixMilli(p.At).UTC().Format("2006-01-02T15:04:05.000Z") + " (" + what + ")"
 }
 
 func quote(s string) string { return `"` + clip(s) + `"` }

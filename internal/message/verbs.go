@@ -272,7 +272,7 @@ type QueueInfo struct {
 	Receivers Receivers
 	Totals    Totals
 	OldestAge time.Duration // of the messages that may go out; 0: none may
-	Pauses    []Pause       // of keys and tenants
+	Pauses    []Pause       // of the queue, as far as that was noted, and of keys and tenants
 }
 
 // Receivers are those who receive from a queue.

@@ -118,7 +118,7 @@ func TestReasons(t *testing.T) {
 	left := func(ids []message.ID, d message.Delivery) message.ID {
 		return ids[1-slices.Index(ids, d.ID)]
 	}
-	r.pause("paused", message.Pause{})
+	r.pause("paused", message.Pause{By: "ann"})
 	r.of("its queue is paused", ids[0])
 	ids = r.queue("parts", message.Settings{}, message.New{Key: "table-7"}, message.New{Tenant: "north"})
 	r.pause("parts", message.Pause{Key: "table-7", By: "ann"})

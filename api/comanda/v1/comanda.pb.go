@@ -4272,7 +4272,7 @@ type Queue struct {
 	OldestAge *durationpb.Duration `protobuf:"bytes,9,opt,name=oldest_age,json=oldestAge,proto3" json:"oldest_age,omitempty"`
 	// Only from GetQueue.
 	Totals *Totals `protobuf:"bytes,10,opt,name=totals,proto3" json:"totals,omitempty"`
-	// Only from GetQueue: of keys and tenants.
+	// Only from GetQueue: of the queue as a whole, keys and tenants.
 	Pauses        []*Pause `protobuf:"bytes,11,rep,name=pauses,proto3" json:"pauses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4385,7 +4385,8 @@ func (x *Queue) GetPauses() []*Pause {
 	return nil
 }
 
-// Pause is a key or a tenant whose messages are not handed out.
+// Pause is a key or a tenant whose messages are not handed out; neither: the queue as a
+// whole.
 type Pause struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Key    string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -5156,7 +5157,7 @@ type PauseQueueRequest struct {
 	// pauses; what is paused already stays as it is.
 	Key    string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// Who pauses a key or a tenant; default: the caller's name or address.
+	// Who pauses; default: the caller's name or address.
 	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
