@@ -61,7 +61,8 @@ func (p *producing) one(req *comandav1.ProduceRequest) (over bool, err error) {
 	if p.over {
 		return true, nil
 	}
-	ctx, resp := p.stream.Context(), &comandav1.ProduceResponse{}
+	ctx, _ := p.slow.Begin(p.stream.Context(), "grpc", "Send")
+	resp := &comandav1.ProduceResponse{}
 	call := p.metrics.Begin("grpc", "Send")
 	err = guard(func() (err error) {
 		resp.Sent, err = p.Send(ctx, req.GetSend())

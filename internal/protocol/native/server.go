@@ -157,7 +157,8 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	return nil
 }
 
-// ended counts a call, ends the watch over it if there is one, and says what its client is told of its error; nil: it has none.
+// ended counts a call, ends the watch over it if there is one, and says what its client
+// is told of its error; nil: it has none.
 func (s *Server) ended(ctx context.Context, call metrics.Call, err error) (refused *message.Error) {
 	code := codeOK
 	if err != nil {
