@@ -109,7 +109,7 @@ func (s *Settlement) checkText() error {
 			err = checkText(f.Queue)
 		}
 		if err == nil {
-			err = f.Message.checkText()
+			err = f.checkText()
 		}
 	}
 	return err
