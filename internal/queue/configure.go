@@ -125,19 +125,27 @@ func (c *Purge) Command() Command {
 	return Command{Head: binary.AppendUvarint([]byte{cmdPurge, laneNone}, uint64(c.Queue))}
 }
 
-// purge costs a range tombstone a cell, whatever is in it.
+// purge costs a range tombstone a cell, whatever is in it. What has come from elsewhere
+// stays known, so that a late copy does not bring it back.
 func (m *Machine) purge(number uint32) {
 	q := m.queues[number]
 	if q == nil {
 		return
 	}
+	came := map[int][]inboxRow{}
 	for _, s := range q.shards {
 		for n := s.from; n <= s.to; n++ {
+			if c := m.cell(number, n); c.inboxes > 0 {
+				came[n] = m.inboxRows(c)
+			}
 			m.rows.Clear(spaceOf(number, n))
 			q.cells[n] = nil
 		}
 	}
 	m.forgetCells(q)
+	for _, n := range slices.Sorted(maps.Keys(came)) {
+		m.setInboxRows(m.cell(number, n), came[n])
+	}
 	m.effect(Effect{Kind: Purged, Queue: number})
 }
 

@@ -173,6 +173,29 @@ func (m *Machine) raiseInbox(at *cell, from Line, old, floor uint64, known bool)
 	m.rows.Set(at.space, m.keys.inbox(from), binary.BigEndian.AppendUint64(nil, floor))
 }
 
+// inboxRow is a row of what came to a cell from elsewhere.
+type inboxRow struct{ key, value []byte }
+
+// inboxRows are those of a cell: some for each cell that messages come from.
+func (m *Machine) inboxRows(c *cell) (all []inboxRow) {
+	m.rows.Scan(c.space, []byte{rowInbox}, []byte{rowArrived + 1}, func(key, value []byte) bool {
+		all = append(all, inboxRow{slices.Clone(key), slices.Clone(value)})
+		return true
+	})
+	return all
+}
+
+// setInboxRows gives them to a cell that has none.
+func (m *Machine) setInboxRows(c *cell, all []inboxRow) {
+	for _, r := range all {
+		m.rows.Set(c.space, r.key, r.value)
+		if r.key[0] == rowInbox {
+			c.inboxes++
+		}
+	}
+	m.touch(c)
+}
+
 // arrive gives a message from elsewhere a place in a cell. A refusal is for good.
 func (m *Machine) arrive(c *cell, p *Parcel) *message.Error {
 	switch {

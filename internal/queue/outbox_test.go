@@ -191,6 +191,39 @@ func TestOutbox(t *testing.T) {
 	})
 }
 
+// What came to a queue, and was purged there, does not come again with a call that is
+// made once more; what is new does.
+func TestPurgeKnowsWhatCame(t *testing.T) {
+	p := newPost(message.Settings{}, true)
+	ready := func() int64 {
+		q, _ := queue.Queue(p.to.rows, 2)
+		return q.Counts().Ready
+	}
+	p.die("a", nil)
+	c := p.next(10)[0]
+	for _, leader := range []bool{false, true} {
+		if results, err := p.arrive(c); err != nil || results[0] != nil {
+			t.Fatalf("%v, %v", results, err)
+		}
+		p.to.apply((&queue.Purge{Queue: 2}).Command())
+		if leader {
+			p.to.m = queue.New()
+		}
+		results, err := p.arrive(c) // the answer was lost
+		if err != nil || results[0] != nil || ready() != 0 {
+			t.Errorf("again after the purge: %v, %v, %d are there", results, err, ready())
+		}
+	}
+	p.answer(c, []*message.Error{nil})
+	p.die("a", nil)
+	if results, err := p.arrive(p.next(10)[0]); err != nil || results[0] != nil || ready() != 1 {
+		t.Errorf("a new one: %v, %v, %d are there", results, err, ready())
+	}
+	if _, err := p.arrive(c); err == nil || err.Code != message.Conflict {
+		t.Errorf("a late copy: %v", err)
+	}
+}
+
 // While a message is on its way it is dead where it died, and can't be revived. What
 // the target refuses for good stays there, with the reason, and can.
 func TestOutboxRefused(t *testing.T) {
