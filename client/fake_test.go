@@ -32,6 +32,7 @@ type fake struct {
 
 	// onSend, if set, is called before a send call is answered.
 	onSend func(ctx context.Context, req *comandav1.SendRequest) error
+	item   string // the code that a stream's first message is refused with
 	// producers are the producers' streams that are open, produced those so far.
 	producers, produced atomic.Int64
 	// onSettle, if set, answers a settlement instead of the fake.
@@ -104,6 +105,9 @@ func (f *fake) Produce(stream grpc.BidiStreamingServer[comandav1.ProduceRequest,
 		}
 		resp := &comandav1.ProduceResponse{}
 		resp.Sent, err = f.Send(stream.Context(), req.GetSend())
+		if f.item != "" {
+			resp.Sent.Results[0] = &comandav1.SendResult{Error: &comandav1.Error{Code: f.item}}
+		}
 		if err != nil {
 			st := status.Convert(err)
 			if len(st.Details()) == 0 {

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -93,8 +94,17 @@ func (p *producing) exchange(ctx context.Context, req encoded) (*comandav1.SendR
 		return nil, callError(err, left)
 	}
 	err = itemError(answer.GetError())
-	p.over = p.over || untouched(err) // another server may be able to
+	p.over = p.over || elsewhere(answer.GetError()) || slices.ContainsFunc(answer.GetSent().GetResults(), func(r *comandav1.SendResult) bool {
+		return elsewhere(r.GetError())
+	})
 	return answer.GetSent(), err
+}
+
+// elsewhere says that another server may be able to do what this one could not: it may
+// be cut off from the others.
+func elsewhere(e *comandav1.Error) bool {
+	err := itemError(e)
+	return untouched(err) || CodeOf(err) == CodeUnknownOutcome
 }
 
 var produce = &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}

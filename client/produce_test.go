@@ -57,6 +57,25 @@ func TestSendsShareAStream(t *testing.T) {
 	})
 }
 
+// A server that answers that it can't reach a message's group, or does not know what
+// became of it, is left for another one.
+func TestStreamLeavesAServerThatCannot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		c := start(t, f)
+		for i, code := range []string{"", "TOO_LARGE", "UNAVAILABLE", "UNKNOWN_OUTCOME", ""} {
+			f.item = code
+			if _, err := c.Send(t.Context(), "q", client.Message{}); string(client.CodeOf(err)) != code {
+				t.Errorf("%s: %v", code, err)
+			}
+			synctest.Wait()
+			if want := int64(1 + max(0, i-2)); f.produced.Load() != want {
+				t.Errorf("after %q: %d streams, want %d", code, f.produced.Load(), want)
+			}
+		}
+	})
+}
+
 // A client keeps a stream each for no more than 64 queues, and sends to all.
 func TestStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

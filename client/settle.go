@@ -77,7 +77,7 @@ func (c *Client) Settle(ctx context.Context, ss []Settlement) (results []SettleR
 	results = make([]SettleResult, len(ss))
 	entries := make([]*settling, len(ss))
 	for i := range ss {
-		if results[i].Err = ss[i].checkText(); results[i].Err != nil {
+		if results[i].Err = ss[i].check(); results[i].Err != nil {
 			continue
 		}
 		e := newEntry[*comandav1.Settlement, SettleResult]()
@@ -100,8 +100,20 @@ func (c *Client) Settle(ctx context.Context, ss []Settlement) (results []SettleR
 	return results, err
 }
 
-// checkText refuses text that can't be encoded.
-func (s *Settlement) checkText() error {
+const (
+	maxFollowUps     = 16
+	maxFollowUpBytes = 1 << 20
+)
+
+// check refuses what can't be encoded, and what the server would not read: others go
+// out with it.
+func (s *Settlement) check() error {
+	if n := len(s.FollowUps); n > maxFollowUps {
+		return &Error{Code: CodeInvalidArgument, Message: fmt.Sprintf("%d follow-ups of one ack, at most %d are allowed", n, maxFollowUps)}
+	}
+	if size := settlementSize(s); len(s.FollowUps) > 0 && size > maxFollowUpBytes {
+		return &Error{Code: CodeTooLarge, Message: fmt.Sprintf("the follow-ups have %d bytes, at most %d are allowed: send large ones before the ack", size, maxFollowUpBytes)}
+	}
 	err := checkText(s.Token)
 	for i := range s.FollowUps {
 		f := &s.FollowUps[i]

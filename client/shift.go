@@ -266,7 +266,7 @@ func (s *shift) finish(j *RawJob, err error) {
 		if st.Action == ActionAck {
 			st.FollowUps = j.followUps
 		}
-		if err := st.checkText(); err != nil { // it would break the stream
+		if err := st.check(); err != nil { // it would break the stream
 			st = settlementOf(j.Token(), err)
 		}
 		s.end(j, st)

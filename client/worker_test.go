@@ -443,6 +443,30 @@ func TestSendOnAck(t *testing.T) {
 	})
 }
 
+// What is too much to send with an ack fails its attempt, and no other settlement.
+func TestTooMuchOnAck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		w := &client.Worker{Client: start(t, f), Concurrency: 3, Handler: func(_ context.Context, j *client.RawJob) error {
+			switch string(j.Body()) {
+			case "large":
+				j.SendOnAck("oven", client.Message{Body: make([]byte, 3<<20)})
+			case "many":
+				j.SendOnAck("oven", make([]client.Message, 17)...)
+			}
+			return nil
+		}}
+		f.put("large", "many", "fine")
+		stop := work(t, w)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := f.actions(); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"t1 NACK", "t2 NACK", "t3 ACK"}) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
 // Acks with much to send go out in requests that the server takes: 2 MiB each.
 func TestLargeFollowUps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -42,7 +42,7 @@ func (s messages) Produce(stream grpc.BidiStreamingServer[comandav1.ProduceReque
 func (p *producing) run() error {
 	for {
 		req, err := p.stream.Recv()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || hungUp(err) { // between two requests
 			return nil
 		}
 		if err != nil {
