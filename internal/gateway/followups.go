@@ -4,12 +4,31 @@ import (
 	"context"
 
 	"github.com/comanda-mq/comanda/internal/auth"
+	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
 )
 
+// lookups finds each queue once in a call, however much goes to it: one that is not
+// there costs a question to the catalog's leader.
+type lookups map[string]lookup
+
+type lookup struct {
+	queue *catalog.Queue
+	err   error
+}
+
+func (l lookups) find(ctx context.Context, g *Gateway, name string) (*catalog.Queue, error) {
+	found, known := l[name]
+	if !known {
+		found.queue, found.err = g.queue(ctx, name)
+		l[name] = found
+	}
+	return found.queue, found.err
+}
+
 // placeFollowUps finds the queues and cells of what is sent with an ack.
-func (g *Gateway) placeFollowUps(ctx context.Context, s *message.Settlement) ([]queue.FollowUp, error) {
+func (g *Gateway) placeFollowUps(ctx context.Context, s *message.Settlement, to lookups) ([]queue.FollowUp, error) {
 	at := s.Token.At()
 	from, err := g.queueNumber(ctx, at.Queue())
 	if err != nil {
@@ -21,7 +40,7 @@ func (g *Gateway) placeFollowUps(ctx context.Context, s *message.Settlement) ([]
 	}
 	placed := make([]queue.FollowUp, len(s.FollowUps))
 	for i := range s.FollowUps {
-		if placed[i], err = g.placeFollowUp(ctx, &s.FollowUps[i], home); err != nil {
+		if placed[i], err = g.placeFollowUp(ctx, &s.FollowUps[i], home, to); err != nil {
 			return nil, message.Errorf(message.CodeOf(err), "follow-up %d of %d: %s", i+1, len(s.FollowUps), text(err))
 		}
 	}
@@ -30,11 +49,11 @@ func (g *Gateway) placeFollowUps(ctx context.Context, s *message.Settlement) ([]
 
 // placeFollowUp finds one's place. What may stand anywhere stands in the group of the
 // message that is acked, if its queue has a shard there: then it is there with the ack.
-func (g *Gateway) placeFollowUp(ctx context.Context, f *message.FollowUp, home uint64) (placed queue.FollowUp, err error) {
+func (g *Gateway) placeFollowUp(ctx context.Context, f *message.FollowUp, home uint64, to lookups) (placed queue.FollowUp, err error) {
 	if err := g.authorize(ctx, auth.Send, f.Queue); err != nil {
 		return placed, err
 	}
-	q, err := g.queue(ctx, f.Queue)
+	q, err := to.find(ctx, g, f.Queue)
 	if err != nil {
 		return placed, err
 	}

@@ -58,12 +58,12 @@ func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message
 		}
 		full = err
 	}
-	followUps := map[int][]queue.FollowUp{}
+	followUps, to := map[int][]queue.FollowUp{}, lookups{}
 	for i := range ss {
 		err := ss[i].Check()
 		if err == nil && len(ss[i].FollowUps) > 0 {
 			if err = full; err == nil {
-				followUps[i], err = g.placeFollowUps(ctx, &ss[i])
+				followUps[i], err = g.placeFollowUps(ctx, &ss[i], to)
 			}
 		}
 		if err != nil {
