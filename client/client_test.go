@@ -196,9 +196,11 @@ func TestUnreachableOrUnknown(t *testing.T) {
 	if _, err := c.Send(t.Context(), "q", client.Message{}); !errors.Is(err, client.ErrUnreachable) {
 		t.Errorf("no server: got %v", err)
 	}
-	f := &fake{onSend: func(context.Context, *comandav1.SendRequest) error { return refuseBare(codes.Unavailable) }}
-	if _, err := start(t, f).Send(t.Context(), "q", client.Message{}); !errors.Is(err, client.ErrUnknownOutcome) {
-		t.Errorf("lost answer: got %v", err)
+	for _, code := range []codes.Code{codes.Unavailable, codes.Internal, codes.Unknown} { // as of a proxy that resets it
+		f := &fake{onSend: func(context.Context, *comandav1.SendRequest) error { return refuseBare(code) }}
+		if _, err := start(t, f).Send(t.Context(), "q", client.Message{}); !errors.Is(err, client.ErrUnknownOutcome) {
+			t.Errorf("lost answer, %s: got %v", code, err)
+		}
 	}
 }
 

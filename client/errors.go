@@ -159,7 +159,10 @@ func callError(err error, mayHaveHappened bool) error {
 		return &Error{Code: CodeUnimplemented, Message: st.Message()}
 	case codes.PermissionDenied:
 		return &Error{Code: CodePermissionDenied, Message: st.Message()}
-	default:
+	default: // not the server's word, but of something on the way
+		if mayHaveHappened {
+			return &Error{Code: CodeUnknownOutcome, Message: fmt.Sprintf("the call failed on its way, so it may have happened: look before you repeat it (%s, %s)", st.Message(), st.Code())}
+		}
 		return &Error{Code: CodeInternal, Message: fmt.Sprintf("%s (%s)", st.Message(), st.Code())}
 	}
 }
