@@ -6,9 +6,8 @@
 // times can't. The race detector adds costs of its own, so the package is empty
 // under it and has a command of its own:
 //
-//	go test ./test/cost            # -update writes the files anew
-//
-// Instructions are counted where valgrind is installed.
+//	go test ./test/cost            # allocations; -update writes the file anew
+//	go test -tags instructions ./test/cost   # and instructions: it wants valgrind
 package cost
 
 import (
