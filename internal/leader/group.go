@@ -79,6 +79,7 @@ type line struct {
 	granting  bool             // somebody proposes leases of it; see dispatch
 	postponed bool             // nothing of it goes out until the next Tick; see postpone
 	beckons   bool             // others are told with the next Tick; see beckonAgain
+	traffic   *metrics.Traffic // where its messages are counted; nil until one is
 }
 
 type cell struct {
@@ -310,7 +311,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	case queue.LeaseEnded:
 		g.awaits.wake(key)
 		g.endLease(key, e.Fence)
-		g.count(e)
+		g.count(l, e)
 		if l != nil && l.active != nil {
 			l.active.seen = g.clock.Now()
 		}
@@ -342,18 +343,23 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 }
 
 // count counts how long a worker had a message that it settled.
-func (g *Group) count(e *queue.Effect) {
+func (g *Group) count(l *line, e *queue.Effect) {
 	switch e.Outcome {
 	case queue.Acked, queue.Nacked, queue.Rejected:
 	default:
 		return // it was not processed, or nobody knows how long
 	}
-	if g.view == nil {
+	if l == nil || g.view == nil {
 		return
 	}
-	if q, ok := g.view.QueueNumber(e.Queue); ok {
-		g.Metrics.Queue(q.Name).Processed(e.Held)
+	if l.traffic == nil {
+		q, ok := g.view.QueueNumber(e.Queue)
+		if !ok {
+			return
+		}
+		l.traffic = g.Metrics.Queue(q.Name)
 	}
+	l.traffic.Processed(e.Held)
 }
 
 func (g *Group) drop(number uint32) {
