@@ -67,12 +67,13 @@ func (w *world) produce(number int) {
 			n++
 			c.payloads = append(c.payloads, fmt.Sprintf("%d.%d", number, n))
 			c.msgs[i] = message.New{Key: key, Body: []byte(c.payloads[i])}
-			if r.IntN(8) == 0 {
-				c.msgs[i].Delay = time.Duration(r.Int64N(int64(2 * time.Second)))
-			}
 		}
-		ws, once := w.wish(r, c.msgs)
-		w.tally.begin(q, c.msgs, ws, c.atomic)
+		ws, once := wishAll(r, c.msgs)
+		call := make([]*sending, len(c.msgs))
+		for i := range call {
+			call[i] = newSending(q, &c.msgs[i], ws[i])
+		}
+		w.tally.begin(call, c.atomic)
 		for tries := 0; !w.send(p, &c, tries, once && tries < 5 && w.ctx.Err() == nil); tries++ {
 			w.pause(w.ctx, 100*time.Millisecond)
 			if other := w.anyNode(r); other != nil {

@@ -20,6 +20,7 @@ type control struct {
 	tearBatch   bool // the messages of an atomic batch are sent as any others
 	dropPause   bool // a pause is confirmed and not made
 	loseLetter  bool // what is to leave a group finds no queue
+	tearAck     bool // what is sent with an ack is sent by itself, before
 }
 
 var controls = map[string]control{
@@ -34,6 +35,25 @@ var controls = map[string]control{
 	"torn-batch":      {tearBatch: true},
 	"dropped-pause":   {dropPause: true},
 	"lost-letter":     {loseLetter: true},
+	"torn-ack":        {tearAck: true},
+}
+
+// tornAck sends what goes with an ack, and then acks.
+func tornAck(ctx context.Context, p *process, s message.Settlement) ([]message.SettleResult, error) {
+	var ids []message.ID
+	for _, f := range s.FollowUps {
+		sent, err := p.gateway.Send(ctx, f.Queue, []message.New{f.New})
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, sent[0].ID)
+	}
+	s.FollowUps = nil
+	results, err := p.gateway.Settle(ctx, []message.Settlement{s})
+	if err == nil {
+		results[0].FollowUps = ids
+	}
+	return results, err
 }
 
 // staleReader reads whatever is here.

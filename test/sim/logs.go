@@ -62,6 +62,7 @@ type stored struct {
 	granted     time.Duration // when that was applied
 	over        int           // its last lease was the how manieth to end
 	came        int           // the same when it came from another queue
+	bound       bool          // it was sent with an ack, and has not been seen in its queue yet
 }
 
 // line is a key of a queue.
@@ -69,6 +70,9 @@ type line struct {
 	stand []*stored // those that have not ended and that are known here, in order
 	first uint64    // the highest place of one that has been leased
 	died  int       // when the last that came from another queue had died (over)
+	// followed are the places at which the last were sent that came from each cell
+	// where something was acked.
+	followed map[queue.Line]uint64
 }
 
 func newLogs(w *world) *logs {
@@ -156,6 +160,12 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 					g.sent(s.ID)
 				}
 			}
+		case []message.SettleResult:
+			for _, s := range r {
+				for _, id := range s.FollowUps {
+					g.sent(id)
+				}
+			}
 		case queue.LeaseResult:
 			for j := range r.Leased {
 				x := &r.Leased[j]
@@ -208,7 +218,7 @@ func (g *groupLog) sent(id message.ID) {
 		g.w.fail("message %s was stored, and is not there", id)
 		return
 	}
-	m := &stored{id: id, payload: string(d.Body), key: d.Key, tenant: d.Tenant}
+	m := &stored{id: id, payload: string(d.Body), key: d.Key, tenant: d.Tenant, bound: d.Leaving}
 	l.stands(m, id)
 	g.w.tally.stored(m.payload, id)
 	g.news = append(g.news, m)
@@ -223,7 +233,7 @@ func (l *logs) show(id message.ID, at queue.Line) (d *queue.Detail, on *queue.Li
 func (l *logs) stands(m *stored, place message.ID) {
 	m.at, m.place, m.fence = lineOf(place), place, 0
 	l.messages[nameOf(place)] = m
-	if m.key == "" {
+	if m.key == "" || m.bound {
 		return
 	}
 	k := l.line(m)
@@ -236,14 +246,15 @@ func (l *logs) line(m *stored) *line {
 	name := fmt.Sprintf("%d/%s", m.place.Queue(), m.key)
 	k := l.lines[name]
 	if k == nil {
-		k = &line{}
+		k = &line{followed: map[queue.Line]uint64{}}
 		l.lines[name] = k
 	}
 	return k
 }
 
-// arrived takes in that a message is leased in another queue for the first time: it has
-// died since it was last seen, and after those of its key that came before.
+// arrived takes in that a message is leased in another queue for the first time: it was
+// sent there with an ack, or has died since it was last seen, and after those of its key
+// that came before.
 func (l *logs) arrived(id, place message.ID) {
 	if l.messages[nameOf(place)] != nil {
 		return
@@ -252,6 +263,9 @@ func (l *logs) arrived(id, place message.ID) {
 	switch {
 	case m == nil:
 		l.w.fail("message %s is leased at %s, and was never sent", id, place)
+		return
+	case m.bound:
+		l.joins(m, place)
 		return
 	case m.leased, m.over == m.came:
 		l.w.fail("message %s is leased at %s, and has not died at %s", id, place, m.place)
@@ -270,6 +284,28 @@ func (l *logs) arrived(id, place message.ID) {
 		k.died = m.over
 	}
 	l.w.tally.count("letters")
+}
+
+// joins takes in that a message which was sent with an ack has come to its queue.
+func (l *logs) joins(m *stored, place message.ID) {
+	m.bound = false
+	l.stands(m, place)
+	if m.key != "" {
+		k, from := l.line(m), lineOf(m.id)
+		if last := k.followed[from]; m.id.Seq() < last {
+			l.w.fail("message %s comes to %s after one of its key that was sent later, at %d, from the same cell", m.id, place, last)
+		}
+		k.followed[from] = m.id.Seq()
+	}
+	l.w.tally.count("follow-ups elsewhere")
+}
+
+// forwards says that the dead of the queue that a message is in go to another one.
+func (l *logs) forwards(m *stored) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q, _ := l.homes[spaceOf(m.at)].queue.Info(m.at.Queue)
+	return q.Settings.DeadLetterTo != ""
 }
 
 // alone checks that no other message has the unique key of one that was stored, now

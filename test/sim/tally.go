@@ -35,13 +35,15 @@ func (c counts) add(o counts) {
 
 // sending is a message on its way.
 type sending struct {
-	queue, key, outcome string // outcome: confirmed, refused, unknown; empty: not known yet
+	payload, queue, key string
+	outcome             string // confirmed, refused, unknown; empty: not known yet
 	id                  message.ID
 	confirmed           time.Duration // when
 	stored              bool
 	wishes
 	forwarded bool       // if it dies it goes to another queue
-	batch     []*sending // it was sent atomically with these; nil: alone
+	batch     []*sending // it was sent in one step with these; nil: alone
+	follows   bool       // it was sent with an ack
 	withdrawn bool       // somebody has cancelled it, or tried
 	forced    bool       // by force
 }
@@ -70,29 +72,30 @@ func newTally(w *world) *tally {
 	}
 }
 
-// begin notes that messages are sent.
-func (t *tally) begin(q queueSpec, msgs []message.New, ws []wishes, atomic bool) {
+func newSending(q queueSpec, m *message.New, ws wishes) *sending {
+	return &sending{payload: string(m.Body), queue: q.name, key: m.Key, wishes: ws, forwarded: q.settings.DeadLetterTo != ""}
+}
+
+// begin notes that messages are sent, in one step or each by itself.
+func (t *tally) begin(call []*sending, together bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	call := make([]*sending, len(msgs))
-	for i := range msgs {
-		call[i] = &sending{queue: q.name, key: msgs[i].Key, wishes: ws[i], forwarded: q.settings.DeadLetterTo != ""}
-		t.sends[string(msgs[i].Body)] = call[i]
-	}
 	for _, s := range call {
-		if atomic {
+		t.sends[s.payload] = s
+		if together {
 			s.batch = call
 		}
 	}
 }
 
-// whole checks of a message that has been stored that all of its batch have.
+// whole checks of a message that has been stored that all that were sent in one step
+// with it have.
 func (t *tally) whole(payload string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.sends[payload].batch {
 		if !s.stored && !s.shared {
-			t.w.fail("message %q of an atomic batch is stored, and another one of it is not", payload)
+			t.w.fail("message %q is stored, and %q, which was sent in one step with it, is not", payload, s.payload)
 		}
 	}
 }
@@ -137,7 +140,7 @@ func (t *tally) outcome(payload string, id message.ID, existing bool, err error)
 			t.w.fail("message %q was stored as %s and confirmed as %s", payload, s.id, id)
 		}
 		s.id = id
-		if line := s.queue + "/" + s.key; s.key != "" {
+		if line := s.queue + "/" + s.key; s.key != "" && !s.follows { // its id may be of another queue
 			if last, ok := t.order[line]; ok && last.Seq() >= id.Seq() {
 				t.w.fail("message %s of key %q was confirmed before %s was sent, and has a later place", last, s.key, id)
 			}
@@ -189,14 +192,15 @@ func (t *tally) hand(k *worker, d *message.Delivery, token message.Token, batch 
 		h.line = fmt.Sprintf("%s/%s", d.Queue, d.Key)
 	}
 	now := t.w.now()
-	if t.acked[d.ID] > 0 && now < until() { // its lease may have ended while the answer was on its way
+	late := now >= until() // its lease may have ended while the answer was on its way
+	if t.acked[d.ID] > 0 && !late {
 		t.w.fail("message %s came to %s after its ack was confirmed", d.ID, k.name)
 	}
 	for _, others := range t.hands {
 		for _, o := range others {
 			inLine := h.line != "" && o.line == h.line
 			mine := o.worker == k && o.batch == batch
-			if (o.token.ID == d.ID || inLine) && !mine && o.trusted(now) {
+			if (o.token.ID == d.ID || inLine) && !mine && !late && o.trusted(now) {
 				t.w.fail("message %s came to %s while %s holds %s until %v", d.ID, k.name, o.worker.name, o.token.ID, o.until())
 			}
 			if inLine && mine && len(o.chain) > len(h.chain) {
@@ -266,6 +270,26 @@ func (t *tally) settled(h *holding, action message.Action, r message.SettleResul
 	}
 }
 
+// followed notes what came of the messages that were sent with an ack.
+func (t *tally) followed(fs []message.FollowUp, r message.SettleResult, repeated bool) {
+	err := errorOf(r.Err)
+	switch {
+	case err != nil && repeated:
+		err = errDied // what is refused now may have been done before
+	case err == nil && len(r.FollowUps) != len(fs):
+		t.w.fail("an ack with %d messages has the answer that %d were sent", len(fs), len(r.FollowUps))
+		return
+	}
+	for i := range fs {
+		id := message.ID{}
+		if err == nil {
+			id = r.FollowUps[i]
+			t.count("follow-ups")
+		}
+		t.outcome(string(fs[i].Body), id, false, err)
+	}
+}
+
 func errorOf(e *message.Error) error {
 	if e == nil {
 		return nil
@@ -292,8 +316,8 @@ func (t *tally) final() {
 			t.w.fail("message %s with %q was confirmed, and no group has ever had it", s.id, payload)
 		case state == message.Dead && m.cancelled:
 			t.w.fail("message %s with %q is dead, and was cancelled", s.id, payload)
-		case state == message.Dead && s.forwarded && m.at.Queue == s.id.Queue():
-			t.w.fail("message %s with %q died, and has not gone to the queue where it should be", s.id, payload)
+		case state == message.Dead && (m.bound || t.w.logs.forwards(m)):
+			t.w.fail("message %s with %q is dead, and has not gone to the queue where it should be", s.id, payload)
 		case state == message.Dead:
 		case state == message.Expired && s.expires, state == message.Cancelled && s.withdrawn:
 			t.counts["withdrawn"]++

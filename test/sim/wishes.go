@@ -18,38 +18,48 @@ type wishes struct {
 	expires bool   // it may end by itself
 }
 
-// wish asks for something, or nothing, for each message of a call, and says what.
+// wishAll asks for something, or nothing, for each message of a call, and says what.
 // With once the call may be repeated: each message has a dedup id.
-func (w *world) wish(r *rand.Rand, msgs []message.New) (ws []wishes, once bool) {
+func wishAll(r *rand.Rand, msgs []message.New) (ws []wishes, once bool) {
 	ws = make([]wishes, len(msgs))
 	once = r.IntN(4) == 0
-	wall := time.Now() // a sender's clock is right
 	for i := range msgs {
 		m := &msgs[i]
-		if once {
+		ws[i] = wish(r, m)
+		switch {
+		case once:
 			m.DedupID = string(m.Body)
-		}
-		if r.IntN(3) == 0 {
-			m.Tenant = someTenant(r)
-		}
-		switch x := r.IntN(40); {
-		case x < 10:
-			m.Priority = r.IntN(message.MaxPriority + 1)
-		case x < 14 && m.Delay == 0:
-			m.DeliverAt = wall.Add(time.Duration(r.Int64N(int64(3 * time.Second))))
-		case x < 18 && m.Delay == 0:
-			m.Expires, ws[i].expires = wall.Add(time.Duration(r.Int64N(int64(6*time.Second)))), true
-		case x < 22:
-			m.Retry = &message.Retry{MaxAttempts: 1 + r.IntN(3)}
-		case x < 30 && m.Key != "" && !once:
+		case m.Key != "" && r.IntN(4) == 0:
 			m.UniqueKey, m.OnConflict = fmt.Sprint("u", r.IntN(2)), message.ConflictReject
-			if x < 26 {
+			if r.IntN(2) == 0 {
 				m.OnConflict, ws[i].shared = message.ConflictExisting, true
 			}
 			ws[i].unique = m.UniqueKey
 		}
 	}
 	return ws, once
+}
+
+// wish asks for something that each message may have, also one that is sent with an ack.
+func wish(r *rand.Rand, m *message.New) (ws wishes) {
+	if r.IntN(8) == 0 {
+		m.Delay = time.Duration(r.Int64N(int64(2 * time.Second)))
+	}
+	if r.IntN(3) == 0 {
+		m.Tenant = someTenant(r)
+	}
+	wall := time.Now() // a sender's clock is right
+	switch x := r.IntN(40); {
+	case x < 10:
+		m.Priority = r.IntN(message.MaxPriority + 1)
+	case x < 14 && m.Delay == 0:
+		m.DeliverAt = wall.Add(time.Duration(r.Int64N(int64(3 * time.Second))))
+	case x < 18 && m.Delay == 0:
+		m.Expires, ws.expires = wall.Add(time.Duration(r.Int64N(int64(6*time.Second)))), true
+	case x < 22:
+		m.Retry = &message.Retry{MaxAttempts: 1 + r.IntN(3)}
+	}
+	return ws
 }
 
 // withdraw cancels a message that its sender knows of. One that is leased goes on

@@ -15,6 +15,7 @@ type worker struct {
 	name        string
 	r           *rand.Rand
 	batch       int
+	sent        int // messages with its acks
 	incarnation uint64
 	session     *session // nil: its leases have deadlines
 }
@@ -147,20 +148,31 @@ func (k *worker) spend(d time.Duration) {
 
 // settle settles one lease, and repeats it while the outcome is not known.
 func (k *worker) settle(h *holding, action message.Action) {
+	s := message.Settlement{Token: h.token, Action: action, Error: "burnt"}
 	if action == message.Ack {
+		s.FollowUps = k.followUps()
 		k.w.tally.tries(h.token.ID)
 	}
+	r := message.SettleResult{Err: message.Errorf(message.Unavailable, "there was no node")}
 	believes := k.w.tally.settles(h)
 	believed := believes()
 	defer k.w.tally.drop(h)
 	repeated := false
+	defer func() {
+		k.w.tally.followed(s.FollowUps, r, repeated)
+		for i := range s.FollowUps {
+			if k.r.IntN(4) == 0 {
+				k.w.look(k.name, k.r, string(s.FollowUps[i].Body), time.Duration(k.r.IntN(2000))*time.Millisecond)
+			}
+		}
+	}()
 	for range 5 {
 		p := k.w.anyNode(k.r)
 		if p == nil {
 			k.spend(100 * time.Millisecond)
 			continue
 		}
-		r := k.try(p, h.token, action)
+		r = k.try(p, s)
 		k.w.note("%s settles %s %d by %d: %v", k.name, h.token.ID, h.token.Fence, action, message.CodeOf(errorOf(r.Err)))
 		k.w.tally.settled(h, action, r, repeated, believed && believes())
 		switch message.CodeOf(errorOf(r.Err)) {
@@ -174,17 +186,41 @@ func (k *worker) settle(h *holding, action message.Action) {
 	}
 }
 
-func (k *worker) try(p *process, t message.Token, action message.Action) message.SettleResult {
+// followUps are messages to send with an ack, at times, while there are clients.
+func (k *worker) followUps() (fs []message.FollowUp) {
+	if k.w.ctx.Err() != nil || k.r.IntN(6) > 0 {
+		return nil
+	}
+	var call []*sending
+	for range 1 + k.r.IntN(2) {
+		k.sent++
+		q := queues[k.r.IntN(len(queues))]
+		f := message.FollowUp{Queue: q.name, New: message.New{Body: fmt.Appendf(nil, "%s.%d", k.name, k.sent)}}
+		if k.r.IntN(3) > 0 {
+			f.Key = someKey(k.r, k.r.IntN(producers))
+		}
+		s := newSending(q, &f.New, wish(k.r, &f.New))
+		s.follows = true
+		fs, call = append(fs, f), append(call, s)
+	}
+	k.w.tally.begin(call, true)
+	return fs
+}
+
+func (k *worker) try(p *process, s message.Settlement) message.SettleResult {
 	w := k.w
-	if w.hook.dropAck && action == message.Ack {
+	if w.hook.dropAck && s.Action == message.Ack && len(s.FollowUps) == 0 {
 		return message.SettleResult{State: message.Finished}
 	}
 	if w.hook.skipFence {
-		newest, _ := w.logs.newest(t.ID)
-		t.Fence, t.Place = newest.Fence, newest.Place
+		newest, _ := w.logs.newest(s.Token.ID)
+		s.Token.Fence, s.Token.Place = newest.Fence, newest.Place
 	}
 	results, _, err := do(p, k.name, sendWithin, func(ctx context.Context) ([]message.SettleResult, error) {
-		return p.gateway.Settle(ctx, []message.Settlement{{Token: t, Action: action, Error: "burnt"}})
+		if w.hook.tearAck {
+			return tornAck(ctx, p, s)
+		}
+		return p.gateway.Settle(ctx, []message.Settlement{s})
 	})
 	if err != nil {
 		return message.SettleResult{Err: message.Errorf(message.CodeOf(err), "%v", err)}
