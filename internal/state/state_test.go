@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -14,7 +15,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	bodies.TargetGarbageRatio, bodies.RewriteMinimumAge = 0.1, 0 // so that files are written anew within a test
+	goleak.VerifyTestMain(m)
+}
 
 // handles are numbers that are never used twice, as the log gives them.
 type handles struct{ next uint64 }
@@ -102,7 +106,7 @@ func apply(r rows, index uint64) string {
 	read := ""
 	for range 12 {
 		space, seq := rng.Uint64N(spaces), rng.Uint64N(seqRange)
-		value := fmt.Append(nil, index)
+		value := bytes.Repeat(fmt.Append(nil, index, "."), 1+int(index)%2*bodies.MinimumSize) // every other one lies beside the tables
 		once, many := key(onceRow, seq), key([]byte{manyRow, topRow}[rng.IntN(2)], seq)
 		switch n := rng.IntN(20); {
 		case n < 5:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -40,6 +41,21 @@ type Store struct {
 	// failure is the first error of what Pebble does by itself. It tries again for
 	// ever, so who waits for it must know.
 	failure error
+}
+
+// bodies has values that are mostly body in files beside the tables: a flush writes
+// them once, and compactions move no more than what points to them. It is Pebble's
+// own means; CockroachDB has it on for the same sizes (cockroachdb/cockroach, pull
+// requests 148857 and 153362). What it saves is in docs/performance.md, rows.
+var bodies = pebble.ValueSeparationPolicy{
+	Enabled:               true,
+	MinimumSize:           256,
+	MaxBlobReferenceDepth: 10,
+	// A file goes when nothing points into it. One of which the half is dead is
+	// written anew, so that a few old messages do not keep the disk full, but not
+	// at once: in a queue that is drained the other half dies soon.
+	TargetGarbageRatio: 0.5,
+	RewriteMinimumAge:  5 * time.Minute,
 }
 
 // Open opens or creates the store in o.Dir.
@@ -84,6 +100,7 @@ func Open(o Options) (*Store, error) {
 			},
 		},
 	}
+	po.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy { return bodies }
 	for i := range po.Levels {
 		// Most lookups of state rows find nothing: the filter answers them.
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
