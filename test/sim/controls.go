@@ -21,6 +21,7 @@ type control struct {
 	dropPause   bool // a pause is confirmed and not made
 	loseLetter  bool // what is to leave a group finds no queue
 	tearAck     bool // what is sent with an ack is sent by itself, before
+	skipRedrive bool // a redrive is done without its steps
 }
 
 var controls = map[string]control{
@@ -36,6 +37,7 @@ var controls = map[string]control{
 	"dropped-pause":   {dropPause: true},
 	"lost-letter":     {loseLetter: true},
 	"torn-ack":        {tearAck: true},
+	"skipped-redrive": {skipRedrive: true},
 }
 
 // tornAck sends what goes with an ack, and then acks.

@@ -27,6 +27,7 @@ type logs struct {
 	singles  map[string]*stored       // by unique key: the newest message
 	paused   map[uint32]message.Pause // by queue, from when that was confirmed until it is taken back
 	ends     int                      // leases that have ended
+	revivals map[uint64]*revival      // by operation
 }
 
 // groupLog is what is known of one group.
@@ -61,6 +62,8 @@ type stored struct {
 	fence       uint64        // of its last lease there; 0: none
 	granted     time.Duration // when that was applied
 	over        int           // its last lease was the how manieth to end
+	died        queue.Outcome // how that ended
+	revived     uint64        // the last redrive that did it
 	came        int           // the same when it came from another queue
 	bound       bool          // it was sent with an ack, and has not been seen in its queue yet
 }
@@ -79,6 +82,7 @@ func newLogs(w *world) *logs {
 	return &logs{
 		w: w, by: map[uint64]*groupLog{}, homes: map[uint64]*groupLog{}, messages: map[cellSeq]*stored{},
 		lines: map[string]*line{}, singles: map[string]*stored{}, paused: map[uint32]message.Pause{},
+		revivals: map[uint64]*revival{},
 	}
 }
 
@@ -141,6 +145,7 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 		if hashOf(entry, g.catalog.Apply(g.rows, index, entry)) != hash {
 			g.w.fail("index %d of the catalog has other results here than on its first replica", index)
 		}
+		g.w.logs.redrives(g.catalog.View())
 		return
 	}
 	results := g.queue.Apply(ownRows{g.rows, g, told}, index, entry)
@@ -152,6 +157,7 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 	}
 	l := g.w.logs
 	batches := map[cellSeq]int{} // of the leases of this entry: the command's place
+	redriven := false
 	for i, r := range results {
 		switch r := r.(type) {
 		case []message.SendResult:
@@ -166,6 +172,8 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 					g.sent(id)
 				}
 			}
+		case queue.Progress:
+			redriven = true
 		case queue.LeaseResult:
 			for j := range r.Leased {
 				x := &r.Leased[j]
@@ -177,20 +185,21 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 	for _, e := range g.queue.Effects() {
 		m := l.messages[cellSeq{e.Queue, e.Ref.Cell, e.Ref.Seq}]
 		switch e.Kind {
-		case queue.Offered:
-			l.house(queue.Line{Queue: e.Queue, Cell: e.Ref.Cell}, g)
-			if m != nil {
-				m.ended = 0 // it may have been dead
-			}
+		case queue.Configured:
+			l.house(g, e.Queue)
 		case queue.LeaseSet:
 			l.leased(m, e.Fence, batches)
 		case queue.LeaseEnded:
 			if m.fence == e.Fence {
 				l.ends++
-				m.leased, m.over = false, l.ends
+				m.leased, m.over, m.died = false, l.ends, e.Outcome
+				l.state(m) // it may be dead
 			}
 		default: // of no interest here
 		}
+	}
+	if redriven {
+		l.revived(g)
 	}
 	for _, m := range g.news {
 		l.alone(m)
@@ -199,10 +208,13 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 	g.news = nil
 }
 
-// house notes who has a cell, unless this entry has given it away already.
-func (l *logs) house(at queue.Line, g *groupLog) {
-	if space := spaceOf(at); l.homes[space] == nil {
-		l.homes[space] = g
+// house notes which cells of a queue a group has. It gets them with the queue.
+func (l *logs) house(g *groupLog, number uint32) {
+	q, _ := g.queue.Info(number)
+	for _, s := range q.Shards {
+		for cell := s.From; cell <= s.To; cell++ {
+			l.homes[spaceOf(queue.Line{Queue: number, Cell: cell})] = g
+		}
 	}
 }
 
@@ -212,7 +224,6 @@ func (g *groupLog) sent(id message.ID) {
 	if l.messages[nameOf(id)] != nil {
 		return
 	}
-	l.house(lineOf(id), g)
 	d, _ := l.show(id, lineOf(id))
 	if d == nil {
 		g.w.fail("message %s was stored, and is not there", id)
@@ -233,12 +244,21 @@ func (l *logs) show(id message.ID, at queue.Line) (d *queue.Detail, on *queue.Li
 func (l *logs) stands(m *stored, place message.ID) {
 	m.at, m.place, m.fence = lineOf(place), place, 0
 	l.messages[nameOf(place)] = m
-	if m.key == "" || m.bound {
+	if !m.bound {
+		l.stand(m)
+	}
+}
+
+// stand puts a message into the line of its key, if it is not there.
+func (l *logs) stand(m *stored) {
+	if m.key == "" {
 		return
 	}
 	k := l.line(m)
-	at, _ := slices.BinarySearchFunc(k.stand, place.Seq(), func(o *stored, seq uint64) int { return cmp.Compare(o.place.Seq(), seq) })
-	k.stand = slices.Insert(k.stand, at, m)
+	at, there := slices.BinarySearchFunc(k.stand, m.place.Seq(), func(o *stored, seq uint64) int { return cmp.Compare(o.place.Seq(), seq) })
+	if !there {
+		k.stand = slices.Insert(k.stand, at, m)
+	}
 }
 
 // line is the line of a message's key, where it was last leased.
@@ -308,16 +328,16 @@ func (l *logs) forwards(m *stored) bool {
 	return q.Settings.DeadLetterTo != ""
 }
 
-// alone checks that no other message has the unique key of one that was stored, now
-// that all of its entry is known.
+// alone checks that no other message has the unique key of one that was stored or
+// revived, now that all of its entry is known. One that was in another queue has none.
 func (l *logs) alone(m *stored) {
 	name := l.w.tally.single(m.payload)
-	if name == "" {
+	if name == "" || m.place != m.id {
 		return
 	}
-	if o := l.singles[name]; o != nil {
+	if o := l.singles[name]; o != nil && o != m {
 		state := l.state(o)
-		if home := o.at == lineOf(o.id); home && !state.Ended() {
+		if home := o.at == lineOf(o.id) && o.place == o.id; home && !state.Ended() {
 			l.w.fail("messages %s and %s have one unique key, and the first is %s", o.id, m.id, state)
 		}
 	}
@@ -370,7 +390,7 @@ func (l *logs) inLine(m *stored, first bool, batches map[cellSeq]int) {
 		before = before && o != m
 		switch gone := state.Ended() || o.at != m.at; {
 		case gone && o != m:
-			continue // a message that is dead comes back to the end, see redrive
+			continue // one that is dead comes back if it is revived
 		case o != m && o.leased && batches[nameOf(o.place)] != batch:
 			l.w.fail("messages %s and %s of one key have two holders", m.id, o.id)
 		case before && batches[nameOf(o.place)] != batch:

@@ -114,6 +114,7 @@ func (w *world) liveThrough(faults func()) (stop func()) {
 	for _, q := range queues {
 		w.spawn(func() { w.operate(q.name) })
 	}
+	w.spawn(func() { w.redrive(queues[0].name) }) // the dead of the other leave it
 	working, endWork := context.WithCancel(context.Background())
 	for i := range workers {
 		w.spawn(func() { w.work(working, i) })
@@ -182,12 +183,12 @@ func (w *world) drain() {
 			return false
 		}
 		next = w.now() + time.Second
-		return !w.tally.waits()
+		return w.operationsEnded() && !w.tally.waits()
 	}, drainWithin)
 	if w.failed() == nil {
 		w.tally.final()
 	}
-	if w.failed() == nil && w.expect("all operations end", w.operationsEnded, 60*time.Second) && w.expect("all groups are as they should be", w.settled, 60*time.Second) && w.expect("all replicas are equally far", w.equallyFar, 20*time.Second) {
+	if w.failed() == nil && w.expect("all operations end", w.operationsEnded, time.Second) && w.expect("all groups are as they should be", w.settled, 60*time.Second) && w.expect("all replicas are equally far", w.equallyFar, 20*time.Second) {
 		for _, o := range w.nodes[0].process().view.Load().Operations() {
 			if o.State == catalog.Done {
 				w.tally.count("moves")
