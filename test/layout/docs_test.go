@@ -30,14 +30,37 @@ func TestDocsNameTestsThatExist(t *testing.T) {
 	}
 	named := regexp.MustCompile(`\b[a-z]+\.Test\w+`)
 	for _, doc := range docs {
-		text, err := os.ReadFile(doc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range named.FindAllString(string(text), -1) {
+		for _, name := range named.FindAllString(textOf(t, doc), -1) {
 			if !known[name] {
 				t.Errorf("%s names %s, which there is not", filepath.Base(doc), name)
 			}
 		}
 	}
+}
+
+// Each setting of a queue and each field of a message has a line in a table of
+// docs/semantics.md.
+func TestSemanticsHaveEverySetting(t *testing.T) {
+	contract := textOf(t, "../../api/comanda/v1/comanda.proto")
+	semantics := textOf(t, "../../docs/semantics.md")
+	for _, name := range []string{"QueueSettings", "NewMessage"} {
+		declared := regexp.MustCompile(`(?s)\nmessage ` + name + ` \{\n(.*?)\n\}`).FindStringSubmatch(contract)
+		if declared == nil {
+			t.Fatalf("the contract has no %s", name)
+		}
+		for _, field := range regexp.MustCompile(`(?m)^ +[\w.<>, ]+ (\w+) = \d+;`).FindAllStringSubmatch(declared[1], -1) {
+			if !regexp.MustCompile("(?m)^\\|[^|]*`" + field[1] + "`").MatchString(semantics) {
+				t.Errorf("docs/semantics.md says nothing of %s.%s", name, field[1])
+			}
+		}
+	}
+}
+
+func textOf(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
