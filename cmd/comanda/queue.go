@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -346,42 +348,44 @@ func pausedObject(queue string, part client.Part, paused bool) object {
 }
 
 func newQueueDelete(a *app) *cobra.Command {
-	var yes bool
-	cmd := a.queueVerb("delete QUEUE", "Delete a queue and every message in it", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
-		if !yes {
-			if err := confirm(cmd, queue, "deletes "+queue+" and"); err != nil {
-				return err
-			}
-		}
-		if err := c.DeleteQueue(cmd.Context(), queue); err != nil {
-			return err
-		}
-		return p.one(object{{"name", queue}, {"deleted", true}}, "name")
-	})
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	return cmd
+	return a.deletion("delete QUEUE", "Delete a queue and every message in it", "deletes %s and every message in it", "deleted", (*client.Client).DeleteQueue)
 }
 
 func newQueuePurge(a *app) *cobra.Command {
-	var yes bool
-	cmd := a.queueVerb("purge QUEUE", "Delete every message of a queue; the queue stays", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
-		if !yes {
-			if err := confirm(cmd, queue, "keeps "+queue+" and deletes"); err != nil {
+	return a.deletion("purge QUEUE", "Delete every message of a queue; the queue stays", "keeps %s and deletes every message in it", "purged", (*client.Client).Purge)
+}
+
+// deletion is a verb that deletes the messages of a queue, once the user has typed
+// its name.
+func (a *app) deletion(use, short, warning, done string, do func(*client.Client, context.Context, string) error) *cobra.Command {
+	var yes, dryRun bool
+	cmd := a.queueVerb(use, short, func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
+		if dryRun || !yes {
+			r, err := c.Queue(cmd.Context(), queue)
+			if err != nil {
+				return err
+			}
+			counts := r.GetQueue().GetCounts()
+			if dryRun {
+				return p.one(object{{"name", queue}, {"counts", objectOf(counts)}}, "name")
+			}
+			if err := confirm(cmd, queue, fmt.Sprintf(warning, queue)+": "+countWords(counts)); err != nil {
 				return err
 			}
 		}
-		if err := c.Purge(cmd.Context(), queue); err != nil {
+		if err := do(c, cmd.Context(), queue); err != nil {
 			return err
 		}
-		return p.one(object{{"name", queue}, {"purged", true}}, "name")
+		return p.one(object{{"name", queue}, {done, true}}, "name")
 	})
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "count only")
 	return cmd
 }
 
 // confirm has the user type the queue's name.
 func confirm(cmd *cobra.Command, queue, what string) error {
-	cmd.PrintErrf("This %s every message in it. Type the queue's name to go on: ", what)
+	cmd.PrintErrf("This %s. Type the queue's name to go on: ", what)
 	typed, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
 	if strings.TrimSpace(typed) == queue {
 		return nil
@@ -390,6 +394,17 @@ func confirm(cmd *cobra.Command, queue, what string) error {
 		return usageError(errors.New("nothing was deleted: nobody typed the name; scripts say --yes"))
 	}
 	return errors.New("nothing was deleted: that is not the queue's name")
+}
+
+// countWords are the states in which a queue has messages, as "3 ready, 1 dead".
+func countWords(n *comandav1.Counts) string {
+	var words []string
+	for _, f := range objectOf(n) {
+		if f.value != int64(0) {
+			words = append(words, fmt.Sprintf("%d %s", f.value, f.name))
+		}
+	}
+	return cmp.Or(strings.Join(words, ", "), "it has none")
 }
 
 func newQueueLocate(a *app) *cobra.Command {

@@ -100,8 +100,8 @@ var refusals = map[string][]struct {
 	},
 	"comanda queue show":   {{"none", exitNotFound, "comanda queue create none"}, {"q --stale -1s", exitUsage, "stale is -1s"}},
 	"comanda queue export": {{"q", exitUsage, "want: comanda queue export"}},
-	"comanda queue delete": {{"q", exitUsage, "nothing was deleted"}, {"none --yes", exitNotFound, "comanda queue create none"}},
-	"comanda queue purge":  {{"q", exitUsage, "nothing was deleted"}, {"none --yes", exitNotFound, "comanda queue create none"}},
+	"comanda queue delete": {{"q", exitUsage, "nothing was deleted"}, {"none --dry-run", exitNotFound, "comanda queue create none"}, {"none --yes", exitNotFound, "comanda queue create none"}},
+	"comanda queue purge":  {{"q", exitUsage, "nothing was deleted"}, {"none --dry-run", exitNotFound, "comanda queue create none"}, {"none --yes", exitNotFound, "comanda queue create none"}},
 	"comanda queue redrive": {
 		{"none", exitNotFound, "comanda queue create none"},
 		{"q --reason bored", exitUsage, "worker_lost"},
