@@ -158,7 +158,7 @@ func (w *world) look(who string, r *rand.Rand, payload string, stale time.Durati
 		x, fresh, err = p.gateway.Show(ctx, s.id, message.ReadOptions{Stale: stale}, 0)
 		return x, err
 	})
-	if !alive {
+	if now, _ := w.tally.known(payload); !alive || now.purged || w.logs.wasPurged(s.id) {
 		return
 	}
 	if fresh.Age > stale {

@@ -22,6 +22,7 @@ type control struct {
 	loseLetter  bool // what is to leave a group finds no queue
 	tearAck     bool // what is sent with an ack is sent by itself, before
 	skipRedrive bool // a redrive is done without its steps
+	dropPurge   bool // a purge is confirmed and not made
 }
 
 var controls = map[string]control{
@@ -38,6 +39,7 @@ var controls = map[string]control{
 	"lost-letter":     {loseLetter: true},
 	"torn-ack":        {tearAck: true},
 	"skipped-redrive": {skipRedrive: true},
+	"dropped-purge":   {dropPurge: true},
 }
 
 // tornAck sends what goes with an ack, and then acks.

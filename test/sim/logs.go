@@ -18,16 +18,17 @@ import (
 // from the first on; every other replica must apply the same one, with the same
 // results.
 type logs struct {
-	w        *world
-	mu       sync.Mutex
-	by       map[uint64]*groupLog
-	homes    map[uint64]*groupLog     // by space: who has the cell by the end of an entry
-	messages map[cellSeq]*stored      // by each place where somebody has held them, and where they were sent to
-	lines    map[string]*line         // by queue and key
-	singles  map[string]*stored       // by unique key: the newest message
-	paused   map[uint32]message.Pause // by queue, from when that was confirmed until it is taken back
-	ends     int                      // leases that have ended
-	revivals map[uint64]*revival      // by operation
+	w         *world
+	mu        sync.Mutex
+	by        map[uint64]*groupLog
+	homes     map[uint64]*groupLog     // by space: who has the cell by the end of an entry
+	messages  map[cellSeq]*stored      // by each place where somebody has held them, and where they were sent to
+	lines     map[string]*line         // by queue and key
+	singles   map[string]*stored       // by unique key: the newest message
+	paused    map[uint32]message.Pause // by queue, from when that was confirmed until it is taken back
+	ends      int                      // leases that have ended
+	revivals  map[uint64]*revival      // by operation
+	cleanings map[uint32]*cleaning     // by queue, from before a purge until it was confirmed
 }
 
 // groupLog is what is known of one group.
@@ -39,7 +40,9 @@ type groupLog struct {
 	rows    rows
 	queue   *queue.Machine
 	catalog *catalog.Machine
-	news    []*stored // that this entry has stored
+	news    []*stored    // that this entry has stored
+	cleared []queue.Line // cells that it has emptied
+	gone    []gone       // that was in them
 }
 
 // cellSeq names a place, where one message stands for ever.
@@ -66,6 +69,8 @@ type stored struct {
 	revived     uint64        // the last redrive that did it
 	came        int           // the same when it came from another queue
 	bound       bool          // it was sent with an ack, and has not been seen in its queue yet
+	purged      bool
+	adrift      bool // purged on its way to another queue: it may be there
 }
 
 // line is a key of a queue.
@@ -82,7 +87,7 @@ func newLogs(w *world) *logs {
 	return &logs{
 		w: w, by: map[uint64]*groupLog{}, homes: map[uint64]*groupLog{}, messages: map[cellSeq]*stored{},
 		lines: map[string]*line{}, singles: map[string]*stored{}, paused: map[uint32]message.Pause{},
-		revivals: map[uint64]*revival{},
+		revivals: map[uint64]*revival{}, cleanings: map[uint32]*cleaning{},
 	}
 }
 
@@ -187,6 +192,8 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 		switch e.Kind {
 		case queue.Configured:
 			l.house(g, e.Queue)
+		case queue.Purged:
+			l.cleared(g)
 		case queue.LeaseSet:
 			l.leased(m, e.Fence, batches)
 		case queue.LeaseEnded:
@@ -205,7 +212,7 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 		l.alone(m)
 		g.w.tally.whole(m.payload)
 	}
-	g.news = nil
+	g.news, g.cleared = nil, nil
 }
 
 // house notes which cells of a queue a group has. It gets them with the queue.
@@ -225,6 +232,10 @@ func (g *groupLog) sent(id message.ID) {
 		return
 	}
 	d, _ := l.show(id, lineOf(id))
+	if d == nil && slices.Contains(g.cleared, lineOf(id)) {
+		l.messages[nameOf(id)] = &stored{id: id, at: lineOf(id), place: id, purged: true}
+		return // who sent it is not known any more
+	}
 	if d == nil {
 		g.w.fail("message %s was stored, and is not there", id)
 		return
@@ -283,6 +294,9 @@ func (l *logs) arrived(id, place message.ID) {
 	switch {
 	case m == nil:
 		l.w.fail("message %s is leased at %s, and was never sent", id, place)
+		return
+	case m.purged && !l.found(m):
+		l.w.fail("message %s is leased at %s, and was purged", id, place)
 		return
 	case m.bound:
 		l.joins(m, place)
@@ -352,6 +366,8 @@ func (l *logs) leased(m *stored, fence uint64, batches map[cellSeq]int) {
 		return // extended
 	case m.leased:
 		l.w.fail("message %s is leased with fence %d while it is with %d", m.id, fence, m.fence)
+	case m.purged:
+		l.w.fail("message %s is leased with fence %d, and was purged", m.id, fence)
 	case m.ended == message.Finished:
 		l.w.fail("message %s is leased with fence %d, and was finished", m.id, fence)
 	case m.cancelled:
@@ -404,6 +420,9 @@ func (l *logs) inLine(m *stored, first bool, batches map[cellSeq]int) {
 // state is what has become of a message, wherever it is; 0: it is not there.
 func (l *logs) state(m *stored) message.State {
 	switch {
+	case m.adrift && l.found(m):
+	case m.purged:
+		return message.Cancelled
 	case m.ended != 0:
 		return m.ended
 	case m.leased:

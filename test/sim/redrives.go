@@ -112,7 +112,7 @@ func (l *logs) redrives(v *catalog.View) {
 func (l *logs) done(id uint64, x *revival) {
 	x.over = true
 	for _, m := range l.messages {
-		if m.ended == message.Dead && m.over <= x.ends && x.chose(m) && l.w.tally.single(m.payload) == "" {
+		if m.ended == message.Dead && !m.purged && m.over <= x.ends && x.chose(m) && l.w.tally.single(m.payload) == "" {
 			l.w.fail("redrive %d is done, and message %s, which it chose, is dead since before", id, m.id)
 		}
 	}
@@ -129,7 +129,7 @@ func (x *revival) chose(m *stored) bool {
 func (l *logs) revived(g *groupLog) {
 	var dead []*stored
 	for at, m := range l.messages {
-		if at == nameOf(m.place) && m.ended == message.Dead && l.homes[spaceOf(m.at)] == g {
+		if at == nameOf(m.place) && m.ended == message.Dead && !m.purged && l.homes[spaceOf(m.at)] == g {
 			dead = append(dead, m)
 		}
 	}

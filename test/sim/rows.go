@@ -78,6 +78,12 @@ type ownRows struct {
 	told []any // results of the entry on its first replica
 }
 
+// Clear empties a space, which only a purge does.
+func (o ownRows) Clear(space uint64) {
+	o.g.w.logs.clearing(o.g, space)
+	o.rows.Clear(space)
+}
+
 // SpinOff gives spaces, with the messages in them, to another group.
 func (o ownRows) SpinOff(group uint64, _ map[uint64]uint64, spaces []uint64) (func(key, value []byte), *message.Error) {
 	for _, r := range o.told {

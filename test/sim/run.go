@@ -113,6 +113,7 @@ func (w *world) liveThrough(faults func()) (stop func()) {
 	}
 	for _, q := range queues {
 		w.spawn(func() { w.operate(q.name) })
+		w.spawn(func() { w.purge(q.name) })
 	}
 	w.spawn(func() { w.redrive(queues[0].name) }) // the dead of the other leave it
 	working, endWork := context.WithCancel(context.Background())

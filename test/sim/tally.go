@@ -46,6 +46,7 @@ type sending struct {
 	follows   bool       // it was sent with an ack
 	withdrawn bool       // somebody has cancelled it, or tried
 	forced    bool       // by force
+	purged    bool       // it, or what leads to where it is
 }
 
 // holding is a worker's belief that it holds a message.
@@ -60,9 +61,9 @@ type holding struct {
 	chain []*sending
 }
 
-// trusted says that nobody else may have what the worker holds.
+// trusted says that nobody else may have what the worker holds, or what is behind it.
 func (h *holding) trusted(now time.Duration) bool {
-	return now < h.until() && !slices.ContainsFunc(h.chain, func(s *sending) bool { return s.forced })
+	return now < h.until() && !slices.ContainsFunc(h.chain, func(s *sending) bool { return s.forced || s.purged })
 }
 
 func newTally(w *world) *tally {
@@ -106,6 +107,13 @@ func (t *tally) withdraws(payload string, force bool) {
 	defer t.mu.Unlock()
 	s := t.sends[payload]
 	s.withdrawn, s.forced = true, s.forced || force
+}
+
+// purged notes that a purge has taken a message, or what leads to where it is.
+func (t *tally) purged(payload string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sends[payload].purged = true
 }
 
 // single is the name, over all queues and keys, that a message alone may have while
@@ -172,7 +180,7 @@ func (t *tally) stored(payload string, id message.ID) {
 	switch {
 	case s == nil:
 		t.w.fail("message %s with %q was never sent", id, payload)
-	case s.stored:
+	case s.stored && !s.purged: // a purge forgets dedup ids
 		t.w.fail("message %q was sent once and stored twice, as %s and %s", payload, s.id, id)
 	case s.outcome == "refused":
 		t.w.fail("message %q was refused, and is stored as %s", payload, id)
@@ -304,7 +312,8 @@ func (t *tally) final() {
 	defer t.mu.Unlock()
 	stored := int64(0)
 	for payload, s := range t.sends {
-		if s.stored {
+		purged := t.w.logs.wasPurged(s.id)
+		if s.stored && !purged {
 			stored++
 		}
 		if s.outcome != "confirmed" {
@@ -312,6 +321,8 @@ func (t *tally) final() {
 		}
 		m, state := t.w.logs.find(s.id)
 		switch {
+		case purged:
+			t.counts["purged"]++
 		case m == nil:
 			t.w.fail("message %s with %q was confirmed, and no group has ever had it", s.id, payload)
 		case state == message.Dead && m.cancelled:
