@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,12 +110,9 @@ func FuzzRow(f *testing.F) {
 	m, every := queue.New(), everyCommand()
 	m.Apply(rows, 1, queue.AppendEntry(nil, 1000, 2, []queue.Command{every["configure"], every["send"], every["lease"]}))
 	m.Apply(rows, 2, queue.AppendEntry(nil, 2000, 3, []queue.Command{every["settle"], every["numbered"], every["deliver"]}))
-	for full, value := range rows.rows { // those that read
-		space, err := strconv.ParseUint(full[:20], 10, 64)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(space == 0, full[20], []byte(full[21:]), value)
+	for place, value := range rows.rows { // those that read
+		key := []byte(place[spaceBytes:])
+		f.Add(strings.HasPrefix(place, full(0, nil)), key[0], key[1:], value)
 	}
 	f.Fuzz(func(t *testing.T, own bool, kind byte, rest, value []byte) {
 		length, ok := rowKinds[own][kind]

@@ -98,7 +98,7 @@ func (w *trial) inOneShard(msgs []queue.Sent) bool {
 func (w *trial) content() map[string]string {
 	rows := map[string]string{}
 	for k, v := range w.rows.rows {
-		if k[:20] != full(0, nil) {
+		if k[:spaceBytes] != full(0, nil) {
 			rows[k] = string(v)
 		}
 	}

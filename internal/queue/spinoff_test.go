@@ -35,13 +35,7 @@ type dividing struct {
 func (d *dividing) SpinOff(_ uint64, replicas map[uint64]uint64, spaces []uint64) (func(key, value []byte), *message.Error) {
 	d.child, d.replicas = newMapRows(), replicas
 	for _, space := range spaces {
-		for k, v := range d.rows {
-			if strings.HasPrefix(k, full(space, nil)) {
-				d.child.rows[k], d.child.set[k] = v, d.set[k]
-				delete(d.rows, k)
-				delete(d.set, k)
-			}
-		}
+		d.give(space, d.child)
 	}
 	return func(k, v []byte) { d.child.Set(0, k, v) }, nil
 }
