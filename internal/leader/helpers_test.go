@@ -51,6 +51,11 @@ func (h *hand) add(d time.Duration) {
 	h.now = h.now.Add(d)
 }
 
+// smallSegment is the size of a file of the log, and of a table of rows in memory. A
+// file of the log is filled with zeros before it is used: in memory, with the race
+// detector, that took most of the time of most tests.
+const smallSegment = 256 << 10
+
 // rig is one group with queue 1, of one cell, on a disk in memory. Time stands
 // unless step is called.
 type rig struct {
@@ -84,8 +89,8 @@ func (r *rig) start() {
 		},
 		Now: r.clock.Now, Logger: slog.New(slog.DiscardHandler),
 	}
-	o.Log.FS, o.Log.Dir, o.Log.StoreID, o.Log.SegmentBytes = r.fs, "log", 1, 4<<20
-	o.State.FS, o.State.Dir, o.State.StoreID, o.State.MemTable = r.fs, "state", 1, 4<<20
+	o.Log.FS, o.Log.Dir, o.Log.StoreID, o.Log.SegmentBytes = r.fs, "log", 1, smallSegment
+	o.State.FS, o.State.Dir, o.State.StoreID, o.State.MemTable = r.fs, "state", 1, smallSegment
 	host, err := replica.New(o)
 	if err != nil {
 		r.t.Fatal(err)

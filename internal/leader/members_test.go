@@ -40,8 +40,8 @@ func ledBy(t *testing.T, conf *raftpb.ConfState) *replica.Group {
 		Now: clock.Now, Logger: slog.New(slog.DiscardHandler),
 	}
 	fs := vfs.NewMem()
-	o.Log.FS, o.Log.Dir, o.Log.StoreID, o.Log.SegmentBytes = fs, "log", 1, 4<<20
-	o.State.FS, o.State.Dir, o.State.StoreID, o.State.MemTable = fs, "state", 1, 4<<20
+	o.Log.FS, o.Log.Dir, o.Log.StoreID, o.Log.SegmentBytes = fs, "log", 1, smallSegment
+	o.State.FS, o.State.Dir, o.State.StoreID, o.State.MemTable = fs, "state", 1, smallSegment
 	host, err := replica.New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -46,11 +46,13 @@ type windowTrial struct {
 
 func newWindowTrial() *windowTrial { return &windowTrial{stale: map[queue.Ref]bool{}} }
 
-// appear is a row that is made, and then offered.
-func (w *windowTrial) appear(r queue.Ref) {
-	i, _ := slices.BinarySearchFunc(w.rows, r, order)
-	w.rows = slices.Insert(w.rows, i, r)
-	w.window.offer(offered(r))
+// appear are rows that are made, with no others between them, and then offered.
+func (w *windowTrial) appear(rs ...queue.Ref) {
+	i, _ := slices.BinarySearchFunc(w.rows, rs[0], order)
+	w.rows = slices.Insert(w.rows, i, rs...)
+	for _, r := range rs {
+		w.window.offer(offered(r))
+	}
 }
 
 // offered is the offer of a row: each has a key of its own.
@@ -58,10 +60,12 @@ func offered(r queue.Ref) queue.Offer { return queue.Offer{Ref: r, Key: r.Seq} }
 
 func (w *windowTrial) send(t *rapid.T, n int) {
 	priority := byte(rapid.IntRange(0, message.MaxPriority).Draw(t, "priority"))
-	for range n {
+	rs := make([]queue.Ref, n)
+	for i := range rs {
 		w.seq++
-		w.appear(queue.Ref{Priority: priority, Seq: w.seq})
+		rs[i] = queue.Ref{Priority: priority, Seq: w.seq}
 	}
+	w.appear(rs...)
 }
 
 func (w *windowTrial) offer(t *rapid.T) { w.send(t, rapid.IntRange(1, 3).Draw(t, "n")) }
@@ -99,17 +103,21 @@ func (w *windowTrial) withdraw(t *rapid.T) {
 }
 
 func (w *windowTrial) take(t *rapid.T) {
+	gone := map[queue.Ref]bool{}
 	for range min(len(w.offers), rapid.SampledFrom([]int{1, 10, 700, 1_000}).Draw(t, "n")) {
-		w.leased(w.pop().Ref)
+		gone[w.pop().Ref] = true
 	}
+	w.leased(gone)
 }
 
-// leased is a lease: the row goes.
-func (w *windowTrial) leased(r queue.Ref) {
-	if i, found := slices.BinarySearchFunc(w.rows, r, order); found && w.rows[i] == r {
-		w.rows = slices.Delete(w.rows, i, i+1)
-		w.taken = append(w.taken, r)
-	}
+// leased is a lease: the rows go.
+func (w *windowTrial) leased(gone map[queue.Ref]bool) {
+	w.rows = slices.DeleteFunc(w.rows, func(r queue.Ref) bool {
+		if gone[r] {
+			w.taken = append(w.taken, r)
+		}
+		return gone[r]
+	})
 }
 
 // ask, read and fill are what the leader does when its window runs low; between
@@ -200,8 +208,11 @@ func firstDifference(want, got []queue.Ref) (at [2]*queue.Ref) {
 // drain takes everything out: in order, and all that is there.
 func (w *windowTrial) drain(t *rapid.T) {
 	var last *queue.Ref
+	gone := map[queue.Ref]bool{}
 	for {
 		if w.filling || w.wantsFill() {
+			w.leased(gone)
+			clear(gone)
 			if !w.filling {
 				w.ask(t)
 			}
@@ -220,8 +231,9 @@ func (w *windowTrial) drain(t *rapid.T) {
 			t.Fatalf("%v came after %v", r, *last)
 		}
 		last = &r
-		w.leased(r)
+		gone[r] = true
 	}
+	w.leased(gone)
 	if len(w.rows) > 0 {
 		t.Fatalf("%d were never handed out, the first is %v", len(w.rows), w.rows[0])
 	}

@@ -46,7 +46,7 @@ func founders(t *testing.T) (ms []*founder, start func(context.Context, *founder
 	}
 	return ms, func(ctx context.Context, m *founder) error {
 		n, err := Start(ctx, Config{
-			FS: m.fs, DataDir: "data", NodeName: m.name, LogSegment: 4 << 20, DiskReserve: 1,
+			FS: m.fs, DataDir: "data", NodeName: m.name, LogSegment: smallSegment, DiskReserve: 1,
 			Listen: "127.0.0.1:0", ClusterListen: m.addr, InitialMembers: m.members,
 		})
 		if err == nil {

@@ -34,7 +34,7 @@ func (m *member) start() {
 		listen = m.ClusterAddr()
 	}
 	c := Config{
-		FS: m.fs, DataDir: "data", NodeName: m.name, Join: m.join, LogSegment: 4 << 20, DiskReserve: 1, Logger: log,
+		FS: m.fs, DataDir: "data", NodeName: m.name, Join: m.join, LogSegment: smallSegment, DiskReserve: 1, Logger: log,
 		Listen: "127.0.0.1:0", ClusterListen: listen,
 	}
 	if m.wire != nil {
@@ -196,7 +196,7 @@ func TestOldCopyOfADirectoryIsRefused(t *testing.T) {
 		return ms[0].transport.peers.Load().Connected(third.id)
 	})
 	third.stop()
-	_, err := Start(t.Context(), Config{FS: old, DataDir: "data", NodeName: "old", Listen: "127.0.0.1:0", ClusterListen: third.ClusterAddr(), LogSegment: 4 << 20, DiskReserve: 1})
+	_, err := Start(t.Context(), Config{FS: old, DataDir: "data", NodeName: "old", Listen: "127.0.0.1:0", ClusterListen: third.ClusterAddr(), LogSegment: smallSegment, DiskReserve: 1})
 	if message.CodeOf(err) != message.Conflict {
 		t.Fatalf("a node on an old copy of its directory: %v", err)
 	}

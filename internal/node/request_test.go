@@ -35,8 +35,8 @@ func FuzzNodeRequest(f *testing.F) {
 	m.Apply(catalogRows{}, 1, catalog.AppendEntry(nil, []replica.Command{{Head: (catalog.Command{Found: &catalog.Found{ClusterID: newID(), Secret: newSecret(), Node: catalog.Node{ID: 1, Name: "a"}, Groups: dataGroups}}).Encode()}}))
 	o := replica.Options{Now: time.Now, Logger: slog.New(slog.DiscardHandler)}
 	fs := vfs.NewMem()
-	o.Log.FS, o.Log.Dir, o.Log.StoreID, o.Log.SegmentBytes = fs, "log", 1, 4<<20
-	o.State.FS, o.State.Dir, o.State.StoreID, o.State.MemTable = fs, "state", 1, 4<<20
+	o.Log.FS, o.Log.Dir, o.Log.StoreID, o.Log.SegmentBytes = fs, "log", 1, smallSegment
+	o.State.FS, o.State.Dir, o.State.StoreID, o.State.MemTable = fs, "state", 1, smallSegment
 	host, err := replica.New(o)
 	if err != nil {
 		f.Fatal(err)

@@ -17,7 +17,7 @@ import (
 // Queues are deleted while their creation is still on its way to the groups; in
 // the end no group has a queue that the catalog does not have.
 func TestDeletedQueueLeavesNothing(t *testing.T) {
-	n, err := Start(t.Context(), Config{FS: vfs.NewMem(), DataDir: "data", Listen: "127.0.0.1:0", DiskReserve: 1, LogSegment: 4 << 20})
+	n, err := Start(t.Context(), Config{FS: vfs.NewMem(), DataDir: "data", Listen: "127.0.0.1:0", DiskReserve: 1, LogSegment: smallSegment})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 // the store is closed when none of them holds it any more.
 func TestStopWaitsForReads(t *testing.T) {
 	for range 3 { // each takes as long as a verb looks for a leader
-		n, err := Start(t.Context(), Config{FS: vfs.NewMem(), DataDir: "data", Listen: "127.0.0.1:0", DiskReserve: 1, LogSegment: 4 << 20})
+		n, err := Start(t.Context(), Config{FS: vfs.NewMem(), DataDir: "data", Listen: "127.0.0.1:0", DiskReserve: 1, LogSegment: smallSegment})
 		if err != nil {
 			t.Fatal(err)
 		}
