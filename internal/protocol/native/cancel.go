@@ -16,19 +16,11 @@ func (s messages) CancelMessages(ctx context.Context, req *comandav1.CancelMessa
 	if err != nil {
 		return nil, err
 	}
-	resp := &comandav1.CancelMessagesResponse{Results: make([]*comandav1.CancelResult, len(req.GetIds()))}
-	ids := make([]message.ID, 0, len(req.GetIds()))
-	asked := make([]*comandav1.CancelResult, 0, len(req.GetIds()))
-	for i, text := range req.GetIds() {
-		r := &comandav1.CancelResult{Id: text}
-		resp.Results[i] = r
-		id, err := idOf(text)
-		if err != nil {
-			r.Error = s.itemError(ctx, s.refusal(ctx, err))
-			continue
-		}
-		ids, asked = append(ids, id), append(asked, r)
+	resp := &comandav1.CancelMessagesResponse{}
+	for _, text := range req.GetIds() {
+		resp.Results = append(resp.Results, &comandav1.CancelResult{Id: text})
 	}
+	ids, at := s.idsOf(ctx, req.GetIds(), func(i int, e *comandav1.Error) { resp.Results[i].Error = e })
 	if len(ids) == 0 {
 		return resp, nil
 	}
@@ -40,7 +32,8 @@ func (s messages) CancelMessages(ctx context.Context, req *comandav1.CancelMessa
 		return nil, err
 	}
 	for i, r := range results {
-		asked[i].Error, asked[i].State = s.itemError(ctx, r.Err), stateTo(r.State)
+		told := resp.Results[at[i]]
+		told.Error, told.State = s.itemError(ctx, r.Err), stateTo(r.State)
 	}
 	return resp, nil
 }

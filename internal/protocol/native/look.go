@@ -75,6 +75,20 @@ func idOf(text string) (message.ID, error) {
 	return id, nil
 }
 
+// idsOf reads the ids of a call and where in it they stand. What is none is refused by
+// itself.
+func (s messages) idsOf(ctx context.Context, texts []string, refuse func(i int, e *comandav1.Error)) (ids []message.ID, at []int) {
+	for i, text := range texts {
+		id, err := idOf(text)
+		if err != nil {
+			refuse(i, s.itemError(ctx, s.refusal(ctx, err)))
+			continue
+		}
+		ids, at = append(ids, id), append(at, i)
+	}
+	return ids, at
+}
+
 func shownTo(m *message.Shown) *comandav1.Message {
 	out := &comandav1.Message{
 		Id:           m.ID.String(),

@@ -12,19 +12,11 @@ func (s messages) RedriveMessages(ctx context.Context, req *comandav1.RedriveMes
 	if err := checkCount("ids", len(req.GetIds())); err != nil {
 		return nil, err
 	}
-	resp := &comandav1.RedriveMessagesResponse{Results: make([]*comandav1.RedriveResult, len(req.GetIds()))}
-	ids := make([]message.ID, 0, len(req.GetIds()))
-	asked := make([]*comandav1.RedriveResult, 0, len(req.GetIds()))
-	for i, text := range req.GetIds() {
-		r := &comandav1.RedriveResult{Id: text}
-		resp.Results[i] = r
-		id, err := idOf(text)
-		if err != nil {
-			r.Error = s.itemError(ctx, s.refusal(ctx, err))
-			continue
-		}
-		ids, asked = append(ids, id), append(asked, r)
+	resp := &comandav1.RedriveMessagesResponse{}
+	for _, text := range req.GetIds() {
+		resp.Results = append(resp.Results, &comandav1.RedriveResult{Id: text})
 	}
+	ids, at := s.idsOf(ctx, req.GetIds(), func(i int, e *comandav1.Error) { resp.Results[i].Error = e })
 	if len(ids) == 0 {
 		return resp, nil
 	}
@@ -36,7 +28,7 @@ func (s messages) RedriveMessages(ctx context.Context, req *comandav1.RedriveMes
 		return nil, err
 	}
 	for i, e := range errs {
-		asked[i].Error = s.itemError(ctx, e)
+		resp.Results[at[i]].Error = s.itemError(ctx, e)
 	}
 	return resp, nil
 }
