@@ -232,6 +232,8 @@ func TestEveryRPCRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	valid := validRequests(held[0], held[0].ID, n.config.NodeName)
+	// A queue without messages: none comes before what is refused does.
+	valid["Work"].(*comandav1.WorkRequest).Open.Queues = []string{"limited"}
 	table := refusals(held[0], held[1].Token, orphan.Token)
 	asked := decided(n.view.Load())
 	before, _, err := w.g.Queue(t.Context(), "q", message.ReadOptions{})
