@@ -203,7 +203,7 @@ func (w *workload) check(fs *vfs.MemFS, what string) {
 // what was confirmed and a prefix of the records after it.
 func TestCrashAtEverySync(t *testing.T) {
 	seeds := uint64(6)
-	if testing.Short() {
+	if racing {
 		seeds = 2
 	}
 	for seed := range seeds {

@@ -129,7 +129,11 @@ func TestTornTail(t *testing.T) {
 	}
 	before, _, _ := strings.Cut(says, " 157/1 ") // the last write had entries 157–160
 	before = strings.Replace(before, "hard 1 1 129", "hard 1 1 128", 1)
-	for off := last; off < end; off++ {
+	step := int64(1)
+	if racing {
+		step = 5
+	}
+	for off := last; off < end; off += step {
 		for _, how := range []string{"cut", "zeroed", "old bytes"} {
 			torn := slices.Clone(whole)
 			switch how {
