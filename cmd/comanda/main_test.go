@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,6 +32,7 @@ func (m leakChecked) Run() int {
 }
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "4") // scripts wait more than they compute
 	testscript.Main(leakChecked{m}, map[string]func(){"comanda": main})
 }
 
@@ -98,7 +100,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			n, err := node.Start(context.Background(), node.Config{
 				DataDir: filepath.Join(env.WorkDir, "data"), Listen: "127.0.0.1:0", NodeName: "one", Version: version,
-				DiskReserve: 1 << 20,
+				DiskReserve: 1 << 20, LogSegment: 1 << 20,
 			})
 			if err != nil {
 				return err

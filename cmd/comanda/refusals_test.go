@@ -210,7 +210,7 @@ const nobody = "00000010-0000-8000-8000-000000000001"
 
 // Each command refuses what can't be meant, with an exit code and in one line.
 func TestEveryCommandRefuses(t *testing.T) {
-	n, err := node.Start(t.Context(), node.Config{FS: vfs.NewMem(), DataDir: "data", Listen: "127.0.0.1:0", NodeName: "one", DiskReserve: 1})
+	n, err := node.Start(t.Context(), node.Config{FS: vfs.NewMem(), DataDir: "data", Listen: "127.0.0.1:0", NodeName: "one", DiskReserve: 1, LogSegment: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
