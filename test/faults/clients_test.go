@@ -28,6 +28,7 @@ const hello = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00
 // A server with 10,000 connections that do nothing serves a new client, costs
 // little, and closes them by itself.
 func TestIdleConnections(t *testing.T) {
+	t.Parallel()
 	const connections, releaseWithin = 10_000, 90 * time.Second
 	raiseFileLimit(t, connections+1000)
 	p := start(t, t.TempDir())
@@ -97,6 +98,7 @@ func raiseFileLimit(t *testing.T, n uint64) {
 // Clients that do not read what they asked for cost the server a bounded amount,
 // hinder nobody, and what they hold comes back.
 func TestClientsThatDoNotRead(t *testing.T) {
+	t.Parallel()
 	const stuck, messages, size = 16, 2000, 100 << 10
 	p := start(t, t.TempDir())
 	c := p.dial(t)

@@ -17,6 +17,7 @@ import (
 // confirmed is lost or doubled, keys keep their order, and sends to the shard go
 // on within seconds.
 func TestKillLeader(t *testing.T) {
+	t.Parallel()
 	s, r, random := startServers(t), &record{}, newRand()
 	c := s.dial(0)
 	createQueue(t, c)
@@ -50,6 +51,7 @@ func TestKillLeader(t *testing.T) {
 // again and again: no worker loses its messages, no handler is cancelled, and the
 // leases are settled by their tokens in the end.
 func TestKillCatalogLeader(t *testing.T) {
+	t.Parallel()
 	s := startServers(t)
 	c := s.dial(0)
 	if _, err := c.CreateQueue(t.Context(), queue, client.QueueOptions{Shards: 4}); err != nil {

@@ -12,6 +12,7 @@ import (
 // Workers whose connections break every 500 ms keep their messages as long as they
 // come back in time. Who does not is fenced: no message has two holders.
 func TestFlappingWorkers(t *testing.T) {
+	t.Parallel()
 	s := startServers(t)
 	c, p := s.dial(0), newProxy(t, s.nodes[1].addr)
 	const held, cuts = 20, 20

@@ -12,6 +12,7 @@ import (
 
 // After kill -9 at any moment everything confirmed is there, in order, once.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	c := crashes{binary: serverBinary, dir: t.TempDir(), args: []string{smallLog}, strike: (*process).kill}
 	r := &record{}
 	if round, wrong := c.run(t, r); round > 0 {
@@ -22,6 +23,7 @@ func TestKill(t *testing.T) {
 
 // After a power cut at any moment everything confirmed is there, in order, once.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	c := onDisk(newDisk(t, 2<<30), serverBinary)
 	r := &record{}
 	if round, wrong := c.run(t, r); round > 0 {

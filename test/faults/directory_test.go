@@ -25,6 +25,7 @@ func TestDirectoryInUse(t *testing.T) {
 // that say what to do. Once the spoilt part is put back it serves what was
 // confirmed: the refused start harmed nothing.
 func TestDirectoryNotWhole(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		what  string
 		part  string

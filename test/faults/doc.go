@@ -9,6 +9,9 @@
 //
 //	go test -race -tags faults ./test/faults/... -rounds 50
 //
+// Tests that compare times or rates, or are over soon, run by themselves. The others
+// mostly wait, and run as many at a time as there are processors, or -parallel says.
+//
 // test/faults takes the seed of its random moments from -seed and prints it.
 // The moments themselves depend on the machine, so a seed narrows a failure
 // down and does not replay it exactly.

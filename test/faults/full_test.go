@@ -42,6 +42,7 @@ func TestDiskReserve(t *testing.T) {
 // On a disk without a byte left the server goes on or ends with clear words; with
 // some space it starts again and has everything that it confirmed.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	d, r := newDisk(t, 1<<30), &record{}
 	p := start(t, d.data(), "--disk-reserve=1", smallLog)
 	createQueue(t, p.dial(t))
@@ -71,6 +72,7 @@ func TestDiskFull(t *testing.T) {
 // catalog or of another, it goes on or ends with clear words; the others go on, and
 // with some space it comes back.
 func TestDiskFullOfOne(t *testing.T) {
+	t.Parallel()
 	s, r := newServers(t, 3).onDisks(), &record{}
 	s.args = append(s.args, "--disk-reserve=1")
 	s.start()

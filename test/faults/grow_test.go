@@ -15,6 +15,7 @@ import (
 // removed and stopped, and comes back refused: nothing confirmed is lost, doubled
 // or out of order, and each group has three voters in the end.
 func TestGrow(t *testing.T) {
+	t.Parallel()
 	s, r := newServers(t, 4), &record{}
 	s.launch(0)
 	s.ready(0)

@@ -38,6 +38,7 @@ func TestJoinWrongCluster(t *testing.T) {
 // A copy of the directory of a server that runs is started: it has forgotten what the
 // original has confirmed since, so it is refused and ends, and the original goes on.
 func TestNodeIDUsedTwice(t *testing.T) {
+	t.Parallel()
 	s, r := startServers(t), &record{}
 	c := s.dial(0)
 	createQueue(t, c)
@@ -62,6 +63,7 @@ func TestNodeIDUsedTwice(t *testing.T) {
 // refused as long as the cluster has it; once it is removed it comes in as a new
 // one, and gets its copies of what is there.
 func TestWipedDiskJoins(t *testing.T) {
+	t.Parallel()
 	s, r := startServers(t), &record{}
 	c := s.dial(0)
 	createQueue(t, c)

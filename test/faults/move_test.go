@@ -19,6 +19,7 @@ import (
 // that leads it. The move ends all the same once the server is back; nothing
 // confirmed is lost or doubled, and keys keep their order.
 func TestMove(t *testing.T) {
+	t.Parallel()
 	s, r, random := startServers(t), &record{}, newRand()
 	s.peers = append(s.peers, freeAddr(t))
 	s.data = append(s.data, filepath.Join(t.TempDir(), nodeName(3)))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,13 +20,18 @@ import (
 // server, and a link from here to the bridge, by which clients reach them. The
 // addresses are of the range for benchmarks (RFC 2544).
 type network struct {
-	t    *testing.T
-	name string
+	t      *testing.T
+	name   string
+	subnet string
 }
+
+// networks counts them: two tests may have one each.
+var networks atomic.Int32
 
 func newNetwork(t *testing.T, nodes int) *network {
 	t.Helper()
-	n := &network{t: t, name: fmt.Sprintf("cmd%d", os.Getpid()%100_000)}
+	number := networks.Add(1)
+	n := &network{t: t, name: fmt.Sprintf("cmd%d-%d", os.Getpid()%100_000, number), subnet: fmt.Sprintf("198.18.%d.", 77+number)}
 	n.run("ip", "netns", "add", n.hub())
 	t.Cleanup(func() { n.try("ip", "netns", "del", n.hub()) })
 	n.in(n.hub(), "ip", "link", "add", "name", "hub", "type", "bridge")
@@ -33,7 +39,7 @@ func newNetwork(t *testing.T, nodes int) *network {
 	n.run("ip", "link", "add", n.name, "type", "veth", "peer", "name", "here", "netns", n.hub())
 	t.Cleanup(func() { n.try("ip", "link", "del", n.name) })
 	n.in(n.hub(), "ip", "link", "set", "here", "master", "hub", "up")
-	n.run("ip", "addr", "add", "198.18.77.254/24", "dev", n.name)
+	n.run("ip", "addr", "add", n.subnet+"254/24", "dev", n.name)
 	n.run("ip", "link", "set", n.name, "up")
 	for i := range nodes {
 		ns := n.of(i)
@@ -42,7 +48,7 @@ func newNetwork(t *testing.T, nodes int) *network {
 		port := fmt.Sprint("to", i)
 		n.in(n.hub(), "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", ns)
 		n.in(n.hub(), "ip", "link", "set", port, "master", "hub", "up")
-		n.in(ns, "ip", "addr", "add", address(i)+"/24", "dev", "eth0")
+		n.in(ns, "ip", "addr", "add", n.address(i)+"/24", "dev", "eth0")
 		n.in(ns, "ip", "link", "set", "eth0", "up")
 		n.in(ns, "ip", "link", "set", "lo", "up")
 	}
@@ -52,7 +58,7 @@ func newNetwork(t *testing.T, nodes int) *network {
 func (n *network) hub() string     { return n.name + "-hub" }
 func (n *network) of(i int) string { return fmt.Sprintf("%s-%d", n.name, i+1) }
 
-func address(i int) string { return fmt.Sprint("198.18.77.", i+1) }
+func (n *network) address(i int) string { return fmt.Sprint(n.subnet, i+1) }
 
 func (n *network) run(args ...string) {
 	n.t.Helper()
@@ -70,16 +76,17 @@ func (n *network) in(ns string, args ...string) {
 
 // cut loses what one server sends to another; the way back stays. heal ends it.
 func (n *network) cut(from, to int) {
-	n.in(n.of(from), "ip", "route", "add", "blackhole", address(to))
+	n.in(n.of(from), "ip", "route", "add", "blackhole", n.address(to))
 }
 
 func (n *network) heal(from, to int) {
-	n.in(n.of(from), "ip", "route", "del", "blackhole", address(to))
+	n.in(n.of(from), "ip", "route", "del", "blackhole", n.address(to))
 }
 
 // While one server can reach no other, and no other it, the two others go on and
 // it confirms nothing; when the network is whole again all of them agree.
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	s, r, random := newServers(t, 3).in(newNetwork(t, 3)).start(), &record{}, newRand()
 	c := s.dial(0)
 	createQueue(t, c)
@@ -109,6 +116,7 @@ func TestPartition(t *testing.T) {
 // While what one server sends to another is lost, and the way back is not, the
 // cluster makes progress and does not elect one leader after the other.
 func TestOneWayPartition(t *testing.T) {
+	t.Parallel()
 	s, r := newServers(t, 3).in(newNetwork(t, 3)).start(), &record{}
 	c := s.dial(0)
 	createQueue(t, c)
@@ -143,6 +151,7 @@ func TestOneWayPartition(t *testing.T) {
 // A leader that is stopped for longer than an election takes, and goes on, is
 // leader no more: what it confirms then is what the others have.
 func TestPausedLeader(t *testing.T) {
+	t.Parallel()
 	s, r, random := startServers(t), &record{}, newRand()
 	c := s.dial(0)
 	createQueue(t, c)

@@ -41,6 +41,7 @@ func (s *servers) cutPower(which ...int) {
 // After a power cut of all three servers at once, at any moment, everything
 // confirmed is there, in order, once.
 func TestPowerCutOfAll(t *testing.T) {
+	t.Parallel()
 	s, r := newServers(t, 3).onDisks(), &record{}
 	if round, wrong := s.cutAll(r); round > 0 {
 		t.Fatalf("after cut %d: %s", round, wrong)
@@ -106,6 +107,7 @@ func (s *servers) launchAll() {
 // both the third confirms nothing. With the first it goes on, and when the other
 // is back, which may have led, all three agree, and nothing confirmed is lost.
 func TestPowerCutOfOne(t *testing.T) {
+	t.Parallel()
 	s, r, random := newServers(t, 3).onDisks().in(newNetwork(t, 3)).start(), &record{}, newRand()
 	c := s.dial(0)
 	createQueue(t, c)

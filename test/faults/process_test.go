@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -70,14 +71,23 @@ func start(t *testing.T, dir string, args ...string) *process {
 	return p
 }
 
+// ports counts those that freeAddr looked at.
+var ports atomic.Int32
+
+// freeAddr is an address that nobody listens on. None is given twice, nor one that the
+// kernel gives to who wants any port: a server that is started again finds its own free.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, count = 10_000, 20_000
+	for range count {
+		addr := fmt.Sprint("127.0.0.1:", first+(64*os.Getpid()+int(ports.Add(1)))%count)
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // ready waits until the server serves.

@@ -45,7 +45,7 @@ func newServers(t *testing.T, n int) *servers {
 func (s *servers) in(n *network) *servers {
 	s.network = n
 	for i := range s.nodes {
-		s.peers[i] = address(i) + ":7401"
+		s.peers[i] = n.address(i) + ":7401"
 	}
 	return s
 }
@@ -111,7 +111,7 @@ func (s *servers) launch(i int) {
 	command := []string{s.binary}
 	switch {
 	case s.network != nil:
-		addr, command = address(i)+":7400", []string{"nsenter", "--net=/run/netns/" + s.network.of(i), s.binary}
+		addr, command = s.network.address(i)+":7400", []string{"nsenter", "--net=/run/netns/" + s.network.of(i), s.binary}
 		args = append(args, "--insecure")
 	case s.nodes[i] != nil:
 		addr = s.nodes[i].addr

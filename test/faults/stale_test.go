@@ -16,6 +16,7 @@ import (
 // A follower answers a read that may be a little old, by itself and says so. Cut
 // off for longer it refuses, and answers again when it is back.
 func TestFollowerReads(t *testing.T) {
+	t.Parallel()
 	s := newServers(t, 3).in(newNetwork(t, 3)).start()
 	c := s.dial(0)
 	if _, err := c.CreateQueue(t.Context(), queue, client.QueueOptions{}); err != nil {

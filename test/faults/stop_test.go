@@ -14,6 +14,7 @@ import (
 // SIGTERM under load ends the server soon and with code 0. What was confirmed is
 // there, leases outlive the stop, and none counts as a failed attempt.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	random, dir, r := newRand(), t.TempDir(), &record{}
 	p := start(t, dir)
 	createQueue(t, p.dial(t))

@@ -88,6 +88,7 @@ func countSyncs(t *testing.T, p *process, do func()) int {
 // The first sync that fails ends the server at once; what it confirmed before is
 // there when it starts again, and nothing was confirmed after.
 func TestFailedSync(t *testing.T) {
+	t.Parallel()
 	// The log's: often.
 	t.Run("fdatasync", func(t *testing.T) { failSyncs(t, "fdatasync", *rounds, 50) })
 	// Of tables and directories, when rows are flushed: seldom, and strace is slow.
@@ -121,6 +122,7 @@ func failSyncs(t *testing.T, call string, rounds, last int) {
 // The first sync that fails ends one of three servers at once; the others go on
 // without it, and it comes back.
 func TestFailedSyncOfOne(t *testing.T) {
+	t.Parallel()
 	s, r, random := startServers(t), &record{}, newRand()
 	c := s.dial(0)
 	createQueue(t, c)

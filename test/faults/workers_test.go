@@ -192,6 +192,7 @@ func wantDeaths(t *testing.T, c *client.Client, id string, deaths int32) {
 // that is back in time keeps them; in between it is the one or the other, as the
 // servers say.
 func TestStoppedWorker(t *testing.T) {
+	t.Parallel()
 	s := startServers(t)
 	const ttl = 5 * time.Second
 	for _, stop := range []struct {
