@@ -26,15 +26,10 @@ func (g *Group) grants(l *line) []grant {
 	}
 	p := pass{line: l, part: share(l.available(), l.workers.calls)}
 	for {
-		from := l.first()
-		if from == nil {
-			break
-		}
-		free := g.free(l)
+		key, free := g.next(l)
 		if free <= 0 {
 			break
 		}
-		key := from.offers[0].Key
 		w, n := p.choose(key)
 		if w == nil {
 			l.beckon(l.available())
@@ -47,6 +42,15 @@ func (g *Group) grants(l *line) []grant {
 	}
 	p.end()
 	return p.grants
+}
+
+// next is the key of a line's next message, and how many may go out now, if any.
+func (g *Group) next(l *line) (key uint64, free int) {
+	from := l.first()
+	if from == nil {
+		return 0, 0
+	}
+	return from.offers[0].Key, g.free(l)
 }
 
 // free is how many more messages of a line may go out now. At a limit that time

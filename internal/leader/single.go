@@ -13,15 +13,11 @@ const standBy = time.Second
 func (g *Group) grantsToOne(l *line) []grant {
 	p := pass{line: l, part: l.available()}
 	for w := l.activate(g.clock.Now()); w != nil && !w.done(); {
-		from := l.first()
-		if from == nil {
-			break
-		}
-		free := g.free(l)
+		key, free := g.next(l)
 		if free <= 0 {
 			break
 		}
-		n := p.give(w, from.offers[0].Key, free)
+		n := p.give(w, key, free)
 		g.leasing += n
 		l.leasing += n
 	}
