@@ -6,3 +6,4 @@ package api
 
 //go:generate go tool -modfile=../tools/buf.mod buf lint
 //go:generate go tool -modfile=../tools/buf.mod buf generate
+//go:generate go run ./words comanda/v1/comanda.swagger.json

@@ -128,7 +128,7 @@ func fieldValue(f protoreflect.FieldDescriptor, v protoreflect.Value) any {
 func plainValue(f protoreflect.FieldDescriptor, v protoreflect.Value) any {
 	switch f.Kind() {
 	case protoreflect.EnumKind:
-		return enumName(f.Enum(), v.Enum())
+		return comandav1.Word(f.Enum(), v.Enum())
 	case protoreflect.BytesKind:
 		return base64.StdEncoding.EncodeToString(v.Bytes())
 	case protoreflect.MessageKind:
@@ -144,16 +144,6 @@ func plainValue(f protoreflect.FieldDescriptor, v protoreflect.Value) any {
 	default:
 		return v.Interface()
 	}
-}
-
-// enumName is the name without the enum's own: ready, not MESSAGE_STATE_READY.
-func enumName(e protoreflect.EnumDescriptor, n protoreflect.EnumNumber) any {
-	v := e.Values().ByNumber(n)
-	if v == nil {
-		return int32(n)
-	}
-	prefix := strings.TrimSuffix(string(e.Values().ByNumber(0).Name()), "UNSPECIFIED")
-	return strings.ToLower(strings.TrimPrefix(string(v.Name()), prefix))
 }
 
 func attributeValue(a *comandav1.Attribute) any {

@@ -42,7 +42,7 @@ func TestObjectsAsJSON(t *testing.T) {
 			`{"body":"aGk=","key":"","type":"","attributes":{"b":{"bytes":"/w=="},"n":12.50,"odd":"1_0","s":"x"},"tenant":"","priority":0,"dedup_id":"","unique_key":"","on_conflict":"unspecified"}`,
 		},
 		{[]proto.Message{&comandav1.SettleResult{State: comandav1.MessageState_MESSAGE_STATE_DEAD}}, `{"already_done":false,"state":"dead","follow_up_ids":[]}`},
-		{[]proto.Message{&comandav1.SettleResult{State: 99}}, `{"already_done":false,"state":99,"follow_up_ids":[]}`},
+		{[]proto.Message{&comandav1.SettleResult{State: 99}}, `{"already_done":false,"state":"99","follow_up_ids":[]}`},
 	} {
 		got, err := json.Marshal(objectOf(c.of...))
 		if err != nil || string(got) != c.want {

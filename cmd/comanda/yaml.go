@@ -10,6 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 )
 
 // readMessage fills a message from YAML as objectOf shows it: fields under their
@@ -128,21 +130,17 @@ func intValue(text string, f protoreflect.FieldDescriptor) (v protoreflect.Value
 	return protoreflect.ValueOfInt64(n), err
 }
 
-// enumValue is the inverse of enumName.
-func enumValue(e protoreflect.EnumDescriptor, name string) (protoreflect.Value, error) {
-	var names []string
-	for i := range e.Values().Len() {
+func enumValue(e protoreflect.EnumDescriptor, word string) (protoreflect.Value, error) {
+	var words []string
+	for i := 1; i < e.Values().Len(); i++ { // 0 is unspecified
 		n := e.Values().Get(i).Number()
-		known, ok := enumName(e, n).(string)
-		if n == 0 || !ok {
-			continue
-		}
-		if known == name {
+		known := comandav1.Word(e, n)
+		if known == word {
 			return protoreflect.ValueOfEnum(n), nil
 		}
-		names = append(names, known)
+		words = append(words, known)
 	}
-	return protoreflect.Value{}, fmt.Errorf("want %s", strings.Join(names, ", "))
+	return protoreflect.Value{}, fmt.Errorf("want %s", strings.Join(words, ", "))
 }
 
 // yamlNode is a value of an object in YAML; zeros are left out.

@@ -58,7 +58,7 @@ func (q *Queue) key() []byte { return binary.BigEndian.AppendUint32([]byte{rowQu
 func (m *Machine) createQueue(c *CreateQueue) Result {
 	if q, ok := m.view.Queue(c.Name); ok {
 		if !q.Settings.Equal(c.Settings) || len(q.Shards) != c.Shards {
-			return Result{Queue: q, Err: message.Errorf(message.QueueExists, "queue %q exists with other settings: see them with 'comanda queue show %s'", c.Name, c.Name)}
+			return Result{Queue: q, Err: message.Errorf(message.QueueExists, "queue %q exists with other settings: see them with 'comanda queue show %s', change them with 'comanda queue update %s' (PUT /v1/queues/%s/settings)", c.Name, c.Name, c.Name, c.Name)}
 		}
 		return Result{Queue: q}
 	}

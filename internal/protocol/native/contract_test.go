@@ -183,6 +183,34 @@ func TestEveryOpenAPIPathAsksAVerb(t *testing.T) {
 	}
 }
 
+// The OpenAPI file has the words of enums that REST has.
+func TestOpenAPIHasTheWords(t *testing.T) {
+	text, err := os.ReadFile("../../../api/comanda/v1/comanda.swagger.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Definitions map[string]struct{ Enum []string }
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	enums := comandav1.File_comanda_v1_comanda_proto.Enums()
+	found := 0
+	for i := range enums.Len() {
+		e := enums.Get(i)
+		for j, word := range doc.Definitions["v1"+string(e.Name())].Enum {
+			if want := comandav1.Word(e, e.Values().Get(j).Number()); word != want {
+				t.Errorf("%s: the file has %s, REST %s", e.Name(), word, want)
+			}
+			found++
+		}
+	}
+	if found == 0 {
+		t.Error("the file has no words")
+	}
+}
+
 // restForm puts a request's fields into the path, and leaves the rest as JSON.
 func restForm(t testing.TB, path string, req proto.Message) (target, body string) {
 	t.Helper()

@@ -115,6 +115,12 @@ func writeError(w http.ResponseWriter, e *message.Error) {
 }
 
 func writeErrorStatus(w http.ResponseWriter, httpStatus int, e *message.Error) {
+	writeErrorBefore(w, httpStatus, e, nil)
+}
+
+// writeErrorBefore answers with a refusal and, in the same JSON object, with what answer
+// has, which is one with fields; nil: with nothing else.
+func writeErrorBefore(w http.ResponseWriter, httpStatus int, e *message.Error, answer []byte) {
 	type refusal struct {
 		Code    message.Code `json:"code"`
 		Message string       `json:"message"`
@@ -122,6 +128,8 @@ func writeErrorStatus(w http.ResponseWriter, httpStatus int, e *message.Error) {
 	text, err := json.Marshal(map[string]refusal{"error": {e.Code, e.Text}})
 	if err != nil {
 		httpStatus, text = http.StatusInternalServerError, nil
+	} else if answer != nil {
+		text = append(append(text[:len(text)-1], ','), answer[1:]...)
 	}
 	if c, ok := w.(*counted); ok {
 		c.code = string(e.Code)

@@ -46,6 +46,7 @@ type fake struct {
 	released      []message.ID
 	out           int // handed out
 	itemErr       *message.Error
+	sent          []message.SendResult // nil: all are stored, or have itemErr
 	// late makes Receive ignore the end of its context until it is closed, and
 	// hand out all the same.
 	late    chan struct{}
@@ -117,6 +118,9 @@ func (f *fake) sends(verb, queue string, msgs []message.New) ([]message.SendResu
 		if f.itemErr != nil {
 			out[i] = message.SendResult{Err: f.itemErr}
 		}
+	}
+	if f.sent != nil {
+		out = f.sent
 	}
 	return out, f.called("%s %s %s", verb, queue, strings.Join(texts, " "))
 }

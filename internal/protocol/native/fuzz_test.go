@@ -112,7 +112,7 @@ func FuzzREST(f *testing.F) {
 			Header: http.Header{"Content-Type": {kind}, workerHeader: {header}},
 		}
 		if name == http.MethodPost+" "+sendPath {
-			r.Header = http.Header{"Content-Type": {kind}, keyHeader: {header}, attributesHeader: {header}, deliverAtHeader: {header}, priorityHeader: {second}}
+			r.Header = http.Header{"Content-Type": {kind}, "Comanda-Key": {header}, "Comanda-Attributes": {header}, "Comanda-Deliver-At": {header}, "Comanda-Priority": {second}}
 		}
 		w := httptest.NewRecorder()
 		s.Handler().ServeHTTP(w, r.WithContext(t.Context()))

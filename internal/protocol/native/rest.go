@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/textproto"
@@ -13,7 +12,6 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -34,7 +32,7 @@ const (
 // recover are around it, and checkRequest does what the gateway would ignore.
 func (s *Server) newREST() http.Handler {
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, jsonMarshaler()),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &marshaler{}),
 		runtime.WithErrorHandler(s.restError),
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
@@ -94,14 +92,15 @@ func routingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w
 		"%s %.200q is not served here: %s", r.Method, r.URL.Path, strings.ToLower(http.StatusText(httpStatus))))
 }
 
-// marshaler is JSON under the names of the .proto, where unknown fields and
-// anything behind the value are refused.
-type marshaler struct{ *runtime.JSONPb }
+// marshaler has the gateway speak our JSON.
+type marshaler struct{ runtime.JSONPb }
 
-func jsonMarshaler() marshaler {
-	return marshaler{&runtime.JSONPb{
-		MarshalOptions: protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true},
-	}}
+func (marshaler) Marshal(v any) ([]byte, error) {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return nil, errors.New("not a message of the contract")
+	}
+	return encodeJSON(m)
 }
 
 // requestBody is a body that was read, and what the path says: the gateway
@@ -129,20 +128,25 @@ func (marshaler) NewDecoder(r io.Reader) runtime.Decoder {
 		case len(bytes.TrimSpace(body.text)) == 0:
 			return io.EOF
 		}
-		return decodeJSON(body.text, m, body.path)
+		err := decodeBody(body.text, m, body.path)
+		var refused *message.Error
+		if errors.As(err, &refused) { // restError gives it its code again
+			return errors.New(refused.Text)
+		}
+		return err
 	})
 }
 
-// decodeJSON reads m and refuses a field that says something else than the path.
-func decodeJSON(text []byte, m proto.Message, path map[string]string) error {
-	if err := protojson.Unmarshal(text, m); err != nil {
+// decodeBody reads m and refuses a field that says something else than the path.
+func decodeBody(text []byte, m proto.Message, path map[string]string) error {
+	if err := decodeJSON(text, m); err != nil {
 		return err
 	}
 	fields := m.ProtoReflect().Descriptor().Fields()
 	for name, want := range path {
 		got := m.ProtoReflect().Get(fields.ByName(protoreflect.Name(name))).String()
 		if got != "" && got != want {
-			return fmt.Errorf("the body says %s %.100q, the path %.100q", name, got, want)
+			return message.Errorf(message.InvalidArgument, "the body says %s %.100q, the path %.100q", name, got, want)
 		}
 	}
 	return nil

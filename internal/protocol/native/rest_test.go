@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -77,6 +78,41 @@ func TestEnvelopeSend(t *testing.T) {
 	}
 }
 
+// A send that stores nothing is refused as a whole, for clients that look at the status
+// only, and still says why for each message; one that stores something is not.
+func TestSendThatStoresNothing(t *testing.T) {
+	refused := func(c message.Code) message.SendResult { return message.SendResult{Err: message.Errorf(c, "words")} }
+	stored := message.SendResult{ID: idAt(1)}
+	for _, c := range []struct {
+		body    string
+		results []message.SendResult
+		status  int
+		code    message.Code
+	}{
+		{`{"messages":[{}]}`, []message.SendResult{refused(message.TooLarge)}, 413, message.TooLarge},
+		{`{"messages":[{},{}],"atomic":true}`, []message.SendResult{refused(message.BatchRefused), refused(message.Conflict)}, 409, message.Conflict},
+		{`{"messages":[{},{}],"atomic":true}`, []message.SendResult{refused(message.InvalidArgument), refused(message.BatchRefused)}, 400, message.InvalidArgument},
+		{`{"messages":[{},{}]}`, []message.SendResult{refused(message.TooLarge), refused(message.Conflict)}, 413, message.TooLarge},
+		{`{"messages":[{},{}]}`, []message.SendResult{refused(message.TooLarge), stored}, 200, ""},
+	} {
+		f := newFake()
+		f.sent = c.results
+		status, text := do(t, f, "POST", "/v1/queues/q/messages", c.body, "Content-Type", "application/json")
+		var answer struct {
+			Error   struct{ Code message.Code }
+			Results []struct{ Error *struct{ Code message.Code } }
+		}
+		if err := json.Unmarshal([]byte(text), &answer); err != nil || status != c.status || answer.Error.Code != c.code || len(answer.Results) != len(c.results) {
+			t.Fatalf("%s: %d %s, %v", c.body, status, text, err)
+		}
+		for i, r := range answer.Results {
+			if want := c.results[i].Err; (r.Error == nil) != (want == nil) || want != nil && r.Error.Code != want.Code {
+				t.Errorf("%s: result %d: %s", c.body, i, text)
+			}
+		}
+	}
+}
+
 // What a route does not know is refused, and no verb is asked.
 func TestRESTRefusals(t *testing.T) {
 	asJSON := []string{"Content-Type", "application/json"}
@@ -98,38 +134,40 @@ func TestRESTRefusals(t *testing.T) {
 		{send, "b", []string{"Comanda-Delay", "soon"}, 400, "Comanda-Delay soon"},
 		{send, "b", []string{"Comanda-Delay", "1h3"}, 400, "Comanda-Delay 1h3"},
 		{send, "b", []string{"Comanda-Delay", "inf"}, 400, "Comanda-Delay inf"},
-		{send, "b", []string{"Comanda-Attributes", "x"}, 400, "Comanda-Attributes object"},
+		{send, "b", []string{"Comanda-Attributes", "x"}, 400, "Comanda-Attributes JSON"},
 		{send, "b", []string{"Comanda-Attributes", `["a"]`}, 400, "Comanda-Attributes object"},
-		{send, "b", []string{"Comanda-Attributes", `{"a":{}}`}, 400, "Comanda-Attributes a neither"},
-		{send, "b", []string{"Comanda-Attributes", `{"a":true}`}, 400, "Comanda-Attributes a neither"},
+		{send, "b", []string{"Comanda-Attributes", `{"a":{}}`}, 400, "Comanda-Attributes.a text number bytes"},
+		{send, "b", []string{"Comanda-Attributes", `{"a":true}`}, 400, "Comanda-Attributes.a true text number bytes"},
 		{send, "b", []string{"Comanda-Attributes", `{"a":1,"a":2}`}, 400, "Comanda-Attributes twice"},
-		{send, "b", []string{"Comanda-Attributes", `{"a":1`}, 400, "Comanda-Attributes object"},
-		{send, "b", []string{"Comanda-Attributes", `{"a":1} {}`}, 400, "Comanda-Attributes object"},
+		{send, "b", []string{"Comanda-Attributes", `{"a":1`}, 400, "Comanda-Attributes ends early"},
+		{send, "b", []string{"Comanda-Attributes", `{"a":1} {}`}, 400, "Comanda-Attributes behind"},
 		{send, "b", []string{"Content-Type", "application/json;;"}, 400, "Content-Type"},
 		{send + "?max=1", "b", nil, 400, "max"},
 		{send, `{"messages":[{"colour":1}]}`, asJSON, 400, "colour"},
-		{send, `{"messages":[{}]} {}`, asJSON, 400, "unexpected"},
-		{send, ``, asJSON, 400, "unexpected"},
+		{send, `{"messages":[{}]} {}`, asJSON, 400, "body behind"},
+		{send, ``, asJSON, 400, "body empty"},
 		{send, `{"messages":[{}],"queue":"other"}`, asJSON, 400, "other"},
 		{send, `{"messages":[{}]}`, append([]string{"Comanda-Key", "k"}, asJSON...), 400, "Comanda-Key"},
 		{send, strings.Repeat("x", maxRequestBody+1), nil, 413, "TOO_LARGE"},
 		{"POST /v1/queues/q/receive?maximum=1", "", nil, 400, "maximum max, wait, lease, worker"},
 		{"POST /v1/queues/q/receive?queue=other", "", nil, 400, "queue"},
 		{"POST /v1/queues/q/receive?max=1&max=2", "", nil, 400, "max"},
-		{"POST /v1/queues/q/receive?max=many", "", nil, 400, "max"},
+		{"POST /v1/queues/q/receive?max=many", "", nil, 400, "max many whole number 2147483647"},
+		{"POST /v1/queues/q/receive?wait=long", "", nil, 400, "wait long duration"},
+		{"GET /v1/queues/q/messages?since=1h", "", nil, 400, "since 1h time 2026-01-31T18:00:00Z"},
 		{"POST /v1/queues/q/receive?max=%zz", "", nil, 400, "query"},
 		{"POST /v1/queues/q/receive", `{"max":1}`, nil, 400, "body max"},
 		{"POST /v1/queues/q/receive", "", []string{"Comanda-Key", "k"}, 400, "Comanda-Key"},
 		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{"errors":"e"}`, nil, 400, "errors"},
-		{"POST /v1/leases/" + tokenAt(1) + "/nack?delay=3s", "", nil, 400, "delay"},
+		{"POST /v1/leases/" + tokenAt(1) + "/nack?delay=3s", "", nil, 400, "delay body"},
 		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{"token":"other"}`, nil, 400, "token other"},
-		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{} {}`, nil, 400, "unexpected"},
+		{"POST /v1/leases/" + tokenAt(1) + "/nack", `{} {}`, nil, 400, "body behind"},
 		{"POST /v1/queues/q/receive", strings.Repeat(" ", maxEmptyBody+1), nil, 413, "TOO_LARGE"},
 		{"DELETE /v1/leases/x", "", nil, 400, "token"},
 		{"GET /v1/queues/%ff", "", nil, 400, "INVALID_ARGUMENT queue UTF-8"},
 		{"GET /v1/queues/q/locate?key=%ff", "", nil, 400, "INVALID_ARGUMENT key UTF-8"},
 		{"GET /v1/queues/q%2Fr/locate", "", nil, 404, "not found"},
-		{"GET /v1/operations/x", "", nil, 400, "INVALID_ARGUMENT id"},
+		{"GET /v1/operations/x", "", nil, 400, "INVALID_ARGUMENT id x whole number"},
 		{"GET /v1/operations/99999999999999999999", "", nil, 400, "INVALID_ARGUMENT id"},
 		{"POST /v1/queues/q/polish", "", nil, 404, "not found"},
 		{"PATCH /v1/queues/q", "", nil, 405, "method not allowed"},
@@ -355,12 +393,12 @@ func FuzzSendRequest(f *testing.F) {
 	f.Add("application/json;;", "", "1e9", `{"a":`, []byte(nil))
 	f.Fuzz(func(t *testing.T, kind, key, delay, attributes string, body []byte) {
 		h := http.Header{}
-		for name, v := range map[string]string{"Content-Type": kind, keyHeader: key, delayHeader: delay, attributesHeader: attributes} {
+		for name, v := range map[string]string{"Content-Type": kind, "Comanda-Key": key, "Comanda-Delay": delay, "Comanda-Attributes": attributes} {
 			if v != "" {
 				h.Set(name, v)
 			}
 		}
-		req, raw, err := sendRequest(h, body, map[string]string{"queue": "q"})
+		req, err := sendRequest(h, body, map[string]string{"queue": "q"})
 		if err != nil {
 			if message.CodeOf(err) == message.Internal {
 				t.Errorf("an error without a code: %v", err)
@@ -370,7 +408,7 @@ func FuzzSendRequest(f *testing.F) {
 		if req.GetQueue() != "q" {
 			t.Errorf("the queue became %q", req.GetQueue())
 		}
-		if !raw {
+		if kind, _, _ := mime.ParseMediaType(kind); kind == jsonType {
 			return
 		}
 		if m := req.GetMessages()[0]; len(req.GetMessages()) != 1 || !bytes.Equal(m.GetBody(), body) || m.GetKey() != key {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 	"github.com/comanda-mq/comanda/internal/message"
@@ -23,9 +24,10 @@ const sendPath = "/v1/queues/{queue}/messages"
 
 // route is what one route of the contract takes.
 type route struct {
-	op    string   // the RPC
-	query []string // parameters
-	body  bool
+	op     string // the RPC
+	fields protoreflect.FieldDescriptors
+	query  []string // those that are parameters
+	body   bool
 }
 
 // restRoutes reads from the contract what each "METHOD /path" takes.
@@ -41,7 +43,7 @@ func restRoutes() map[string]route {
 				continue // Work: a stream has no REST form
 			}
 			method, path := methodAndPath(rule)
-			routes[method+" "+path] = route{op: string(m.Name()), query: queryOf(m, rule, path), body: rule.GetBody() != ""}
+			routes[method+" "+path] = route{op: string(m.Name()), fields: m.Input().Fields(), query: queryOf(m, rule, path), body: rule.GetBody() != ""}
 		}
 	}
 	return routes
@@ -109,12 +111,12 @@ func (s *Server) checkRequest(routes map[string]route) runtime.Middleware {
 // takeBody puts the checked body of a request in its place; done gives back the
 // room that it takes.
 func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, name string, takes route, path map[string]string) (done func(), err error) {
-	for field, value := range path {
-		if err := checkText(field, value); err != nil {
+	for name, value := range path {
+		if _, err := takes.textOf(name, name, value); err != nil {
 			return nil, err
 		}
 	}
-	if err := checkQuery(r.URL.RawQuery, takes.query); err != nil {
+	if r.URL.RawQuery, err = takes.checkQuery(r.URL.RawQuery); err != nil {
 		return nil, err
 	}
 	if name != http.MethodPost+" "+sendPath { // which looks at headers itself
@@ -148,30 +150,40 @@ func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, name string, t
 	return done, nil
 }
 
-func checkQuery(raw string, known []string) error {
+// checkQuery refuses what is no parameter, or no value for it, and puts the others as
+// the gateway reads them.
+func (takes route) checkQuery(raw string) (string, error) {
 	query, err := url.ParseQuery(raw)
 	if err != nil {
-		return message.Errorf(message.InvalidArgument, "query: %s", err)
+		return "", message.Errorf(message.InvalidArgument, "query: %s", err)
 	}
 	for name, values := range query {
-		if !slices.Contains(known, name) {
-			return message.Errorf(message.InvalidArgument, "query parameter %.100q is not known here%s", name, among(", only", known))
+		switch {
+		case takes.body && takes.fields.ByTextName(name) != nil:
+			return "", message.Errorf(message.InvalidArgument, "query parameter %s is not known here: it goes into the body, as {%q: …}", name, name)
+		case !slices.Contains(takes.query, name):
+			return "", message.Errorf(message.InvalidArgument, "query parameter %.100q is not known here%s", name, among(", only", takes.query))
+		case len(values) > 1:
+			return "", message.Errorf(message.InvalidArgument, "query parameter %s stands twice", name)
 		}
-		for _, v := range values {
-			if err := checkText(name, v); err != nil {
-				return err
-			}
+		v, err := takes.textOf("query parameter "+name, name, values[0])
+		if err != nil {
+			return "", err
+		}
+		if takes.fields.ByTextName(name).Message() == durationType { // it knows no seconds
+			query.Set(name, v.Message().Interface().(*durationpb.Duration).AsDuration().String())
 		}
 	}
-	return nil
+	return query.Encode(), nil
 }
 
-// checkText refuses what gRPC and JSON refuse by themselves.
-func checkText(field, value string) error {
-	if !utf8.ValidString(value) {
-		return message.Errorf(message.InvalidArgument, "%s is not valid UTF-8", field)
+// textOf reads the value of a field that stands in a path or query, and refuses what
+// gRPC and JSON refuse by themselves.
+func (takes route) textOf(at, name, text string) (protoreflect.Value, error) {
+	if !utf8.ValidString(text) {
+		return protoreflect.Value{}, message.Errorf(message.InvalidArgument, "%s is not valid UTF-8", at)
 	}
-	return nil
+	return valueOf(takes.fields.ByTextName(name), at, text)
 }
 
 // checkHeaders refuses headers of ours that are not known.
