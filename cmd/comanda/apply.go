@@ -71,8 +71,9 @@ is changed.`,
 
 // change is what becomes of a queue.
 type change struct {
-	now  *comandav1.Queue // nil: it does not exist
-	then *comandav1.Queue
+	now    *comandav1.Queue // nil: it does not exist
+	then   *comandav1.Queue
+	shards int32 // that the file names; 0: none
 }
 
 func (c *change) action() string {
@@ -90,15 +91,25 @@ func (c *change) action() string {
 // tell all of them, before and after.
 func (c *change) differences() (lines []string) {
 	now := map[string]string{}
-	for _, f := range flat("", objectOf(c.now.GetSettings())) {
+	for _, f := range flat("", inWords(c.now.GetSettings())) {
 		now[f.name] = fmt.Sprint(f.value)
 	}
-	for _, f := range flat("", objectOf(c.then.GetSettings())) {
+	for _, f := range flat("", inWords(c.then.GetSettings())) {
 		if was, then := now[f.name], fmt.Sprint(f.value); was != then {
 			lines = append(lines, fmt.Sprintf("%s: %s → %s", f.name, was, then))
 		}
 	}
 	return lines
+}
+
+// note says what the file wants of a queue that there is and does not get; empty:
+// nothing.
+func (c *change) note() string {
+	if c.now == nil || c.shards == 0 || c.shards == c.now.GetShards() {
+		return ""
+	}
+	return fmt.Sprintf("it has %d %s, not %d: apply does not change them, 'comanda shard split' makes more",
+		c.now.GetShards(), plural("shard", int(c.now.GetShards())), c.shards)
 }
 
 // flat names inner values by their path, as backoff.kind.
@@ -129,7 +140,7 @@ func planQueues(cmd *cobra.Command, c *client.Client, specs []*comandav1.Queue) 
 		if err != nil {
 			return nil, fmt.Errorf("queue %s: %w", want.GetName(), err)
 		}
-		plan = append(plan, change{now: now.GetQueue(), then: then})
+		plan = append(plan, change{now: now.GetQueue(), then: then, shards: want.GetShards()})
 	}
 	return plan, nil
 }
@@ -172,6 +183,9 @@ func sayPlan(w io.Writer, plan []change, dryRun bool) (err error) {
 				line("    %s", d)
 			}
 		}
+		if note := x.note(); note != "" {
+			line("! queue %s: %s", x.then.GetName(), note)
+		}
 	}
 	summary := "%d created, %d changed, %d as they were"
 	if dryRun {
@@ -194,6 +208,9 @@ func planObjects(plan []change) (out []object) {
 		o := object{{"name", x.then.GetName()}, {"action", x.action()}}
 		if x.action() == "update" {
 			o = append(o, field{"changes", x.differences()})
+		}
+		if note := x.note(); note != "" {
+			o = append(o, field{"note", note})
 		}
 		out = append(out, o)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -288,7 +289,7 @@ func newQueueShow(a *app) *cobra.Command {
 		}
 		o := objectOf(r.GetQueue(), r.GetFreshness())
 		if p.format == "table" {
-			sayDefaults(o)
+			o.set("settings", inWords(r.GetQueue().GetSettings()))
 		}
 		return p.one(o, "name")
 	})
@@ -296,14 +297,28 @@ func newQueueShow(a *app) *cobra.Command {
 	return cmd
 }
 
-// sayDefaults tells a person what 0 attempts mean.
-func sayDefaults(queue object) {
-	settings, _ := queue.at("settings").(object)
-	for i := range settings {
-		if settings[i].name == "max_attempts" && settings[i].value == int32(0) {
-			settings[i].value = "20, with a key 5"
-		}
+// inWords are a queue's settings for a person: all of them, and what it means where
+// one is not set.
+func inWords(settings *client.QueueSettings) object {
+	o := slices.DeleteFunc(objectOf(settings), func(f field) bool { return f.name == "rate" || f.name == "rate_per_key" })
+	o = append(o, field{"rate", rateText(settings.GetRate())}, field{"rate_per_key", rateText(settings.GetRatePerKey())})
+	if settings.GetMaxAttempts() == 0 {
+		o.set("max_attempts", "20, with a key 5")
 	}
+	if settings.GetMaxInFlight() == 0 {
+		o.set("max_in_flight", anyNumber)
+	}
+	return o
+}
+
+const anyNumber = "any number"
+
+// rateText is a rate as its flag has it.
+func rateText(r *comandav1.Rate) string {
+	if r == nil {
+		return anyNumber
+	}
+	return fmt.Sprintf("%d/%s", r.GetCount(), r.GetPer().AsDuration())
 }
 
 func newQueuePause(a *app) *cobra.Command {
