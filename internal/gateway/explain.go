@@ -47,6 +47,8 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 			return "sent with an ack, and on its way to its queue: it goes on when the group of that one can be reached"
 		case len(d.History) == 0 && d.At > 0:
 			return fmt.Sprintf("to be delivered at %s", stamp(d.At))
+		case d.Last() == queue.Released:
+			why = "given back by its worker"
 		case d.Attempts > 0:
 			why = fmt.Sprintf("waits after failed attempt %d", d.Attempts)
 		}
@@ -83,17 +85,16 @@ func reason(q *catalog.Queue, d *queue.Detail) string {
 		if d.Leaving {
 			return "dead, and on its way to another queue: it goes on when the group of that one can be reached"
 		}
-		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Rejected {
+		switch d.Last() {
+		case queue.Rejected:
 			return "rejected by its worker"
-		}
-		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.WorkerLost {
+		case queue.WorkerLost:
 			return fmt.Sprintf("worker_lost: dead after %d of its workers died", d.Deaths)
-		}
-		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Lapsed {
+		case queue.Lapsed:
 			return fmt.Sprintf("it expired at %s", stamp(d.Expires))
-		}
-		if n := len(d.History); n > 0 && d.History[n-1].Outcome == queue.Undelivered {
-			return "dead: it was to go to another queue, and stays (" + d.History[n-1].Error + ")"
+		case queue.Undelivered:
+			return "dead: it was to go to another queue, and stays (" + d.History[len(d.History)-1].Error + ")"
+		default:
 		}
 		return fmt.Sprintf("dead after %d failed attempts", d.Attempts)
 	case message.Leased:

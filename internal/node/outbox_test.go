@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,6 +94,7 @@ func TestDeadLettersCrossGroups(t *testing.T) {
 	}
 	last := map[string]int{}
 	seen := map[message.ID]bool{}
+	var settled message.Token
 	for len(seen) < len(ids) {
 		got, err := gw.Receive(ctx, to, message.ReceiveOptions{Max: 100, Wait: 20 * time.Second, Lease: 5 * time.Minute, Worker: "w"})
 		if err != nil || len(got) == 0 {
@@ -109,7 +111,10 @@ func TestDeadLettersCrossGroups(t *testing.T) {
 				t.Fatal(err)
 			}
 			action := message.Ack
-			if n == 7 {
+			switch n {
+			case 3:
+				settled = token
+			case 7:
 				action = message.Reject
 			}
 			if rs, err := gw.Settle(ctx, []message.Settlement{{Token: token, Action: action}}); err != nil || rs[0].Err != nil {
@@ -119,6 +124,15 @@ func TestDeadLettersCrossGroups(t *testing.T) {
 	}
 	if errs, err := gw.Redrive(ctx, []message.ID{ids[7]}, true); err != nil || errs[0] != nil {
 		t.Errorf("redriven where it is: %v, %v", errs, err)
+	}
+	// What is refused is called by the id that the caller knows.
+	for _, id := range []message.ID{ids[7], ids[3]} { // ready, finished
+		if errs, err := gw.Redrive(ctx, []message.ID{id}, false); err != nil || errs[0] == nil || errs[0].Code != message.NotDead || !strings.Contains(errs[0].Text, id.String()) {
+			t.Errorf("redriven though it is not dead: %v, %v, want NOT_DEAD of %s", errs, err, id)
+		}
+	}
+	if rs, err := gw.Settle(ctx, []message.Settlement{{Token: settled, Action: message.Nack}}); err != nil || rs[0].Err == nil || !strings.Contains(rs[0].Err.Text, ids[3].String()) {
+		t.Errorf("settled again: %+v, %v, want a refusal that names %s", rs, err, ids[3])
 	}
 	if rs, err := gw.Cancel(ctx, []message.ID{ids[7]}, message.CancelOptions{}); err != nil || rs[0].Err != nil || rs[0].State != message.Cancelled {
 		t.Errorf("cancelled where it is: %+v, %v", rs, err)

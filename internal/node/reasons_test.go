@@ -114,6 +114,11 @@ func TestReasons(t *testing.T) {
 	r.of("its last attempt failed", ids[0])
 	r.of("an earlier message of its key waits for its next attempt", ids[1])
 
+	ids = r.queue("returned", message.Settings{}, message.New{})
+	r.w.settle(ctx, r.take("returned"), message.Settlement{Action: message.Nack, HasDelay: true})
+	r.w.settle(ctx, r.take("returned"), message.Settlement{Action: message.Release, HasDelay: true, Delay: time.Hour})
+	r.of("its worker released it with a delay", ids[0])
+
 	ids = r.queue("paused", message.Settings{}, message.New{})
 	left := func(ids []message.ID, d message.Delivery) message.ID {
 		return ids[1-slices.Index(ids, d.ID)]

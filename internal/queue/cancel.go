@@ -60,7 +60,7 @@ func (m *Machine) cancelOne(id message.ID, c *Cancel) message.SettleResult {
 	switch state := x.state(m.rows, &m.keys); state {
 	case message.Ready, message.Scheduled:
 		if x.st != nil && x.st.leaving {
-			return message.SettleResult{State: state, Err: message.Errorf(message.Conflict, "message %s is on its way to its queue: cancel it when it is there", id)}
+			return message.SettleResult{State: state, Err: message.Errorf(message.Conflict, "message %s is on its way to its queue: cancel it when it is there", x.id())}
 		}
 		m.withhold(x)
 		m.end(x, &finished{}, Attempt{Outcome: Cancelled, EndedAt: m.wall})
@@ -69,21 +69,24 @@ func (m *Machine) cancelOne(id message.ID, c *Cancel) message.SettleResult {
 		m.askToCancel(x, c)
 		return message.SettleResult{State: message.Leased}
 	default:
-		return message.SettleResult{State: state, Err: message.Errorf(message.Ended, "message %s is %s: there is nothing to cancel", id, state)}
+		return message.SettleResult{State: state, Err: nothingToCancel(x.id(), state)}
 	}
 }
 
 func (m *Machine) cancelledBefore(c *cell, id message.ID) message.SettleResult {
-	row, ok := m.rows.Get(c.space, m.keys.seq(rowFinished, id.Seq()))
+	f, ok := m.ended(c, id.Seq())
 	if !ok {
 		return message.SettleResult{Err: message.Errorf(message.MessageNotFound, "message %s is not known here, or ended too long ago", id)}
 	}
-	f := decodeFinished(row)
 	state := f.state()
 	if state == message.Cancelled {
 		return message.SettleResult{AlreadyDone: true, State: state}
 	}
-	return message.SettleResult{State: state, Err: message.Errorf(message.Ended, "message %s is %s: there is nothing to cancel", id, state)}
+	return message.SettleResult{State: state, Err: nothingToCancel(f.id(id), state)}
+}
+
+func nothingToCancel(id message.ID, s message.State) *message.Error {
+	return message.Errorf(message.Ended, "message %s is %s: there is nothing to cancel", id, s)
 }
 
 // askToCancel notes that a leased message is to end with its lease.
@@ -109,7 +112,13 @@ func (h *held) cancelling() bool { return h.st != nil && h.st.cancelling }
 // the history.
 func (m *Machine) cancelHeld(h *held, o Outcome, err string) message.State {
 	h.st.remember(m.attempt(h, o, message.ClipError(err)))
-	m.endLease(h, o)
-	m.end(h.stored, &finished{fence: h.fence}, Attempt{Outcome: Cancelled, EndedAt: m.wall})
+	m.endCancelled(h, o, Attempt{Outcome: Cancelled, EndedAt: m.wall})
 	return message.Cancelled
+}
+
+// endCancelled ends a message with its lease, which ended so; last is the last line of
+// its history.
+func (m *Machine) endCancelled(h *held, o Outcome, last Attempt) {
+	m.endLease(h, o)
+	m.end(h.stored, &finished{fence: h.fence}, last)
 }

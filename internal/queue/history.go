@@ -58,7 +58,7 @@ type standing struct {
 	counter    uint32 // grows with every change of the row
 	state      message.State
 	due        int64 // scheduled: group time at which it is ready
-	dueWall    int64
+	dueWall    int64 // about due by wall time; it stays when the message is ready
 	deadline   int64 // leased: an extended deadline, group time; 0: the lease's own
 	attempts   int
 	deliveries int
@@ -226,6 +226,14 @@ func (f *finished) state() message.State {
 		}
 	}
 	return message.Finished
+}
+
+// id is what the message that ended at place is called.
+func (f *finished) id(place message.ID) message.ID {
+	if f.foreign != (message.ID{}) {
+		return f.foreign
+	}
+	return place
 }
 
 func (f *finished) append(b []byte) []byte {

@@ -140,7 +140,10 @@ func (m *Machine) expireLeases(d *decoder) {
 		switch {
 		case m.lost(h):
 			m.lose(h)
-		case m.overdue(h): // of a session, too, if it was to be cancelled
+		case m.overdue(h) && h.cancelling(): // also of a session, by force
+			m.giveBackLater(h)
+			m.endCancelled(h, Cancelled, m.attempt(h, Cancelled, ""))
+		case m.overdue(h):
 			m.fail(h, failure{outcome: Expired, err: "lease expired", hasDelay: true})
 		}
 	})

@@ -142,7 +142,7 @@ func (c *cell) oldestReady(rows Reader) (at int64) {
 			break
 		}
 		if x, ok := load(rows, &k, c, seq); ok {
-			at = earlier(at, max(x.SentAt, x.DueWall))
+			at = earlier(at, x.waitsSince())
 		}
 	}
 	lo := []byte{rowTurn}
@@ -156,10 +156,24 @@ func (c *cell) oldestReady(rows Reader) (at int64) {
 			break
 		}
 		if x, ok := load(rows, &k, c, seq); ok {
-			at = earlier(at, max(x.SentAt, x.DueWall))
+			at = earlier(at, x.waitsSince())
 		}
 	}
 	return at
+}
+
+// waitsSince is since when a message that is ready waits to go out: it was sent, its
+// time came, or it was given back or revived. What it waited for in the line of its key
+// counts.
+func (x *stored) waitsSince() int64 {
+	since := max(x.SentAt, x.DueWall)
+	if x.st == nil {
+		return since
+	}
+	if n := len(x.st.history); n > 0 {
+		since = max(since, x.st.history[n-1].EndedAt)
+	}
+	return max(since, x.st.dueWall)
 }
 
 // maxTurnsAged is of how many tenants of a cell the oldest message is looked for.
@@ -363,6 +377,14 @@ type Detail struct {
 	// Blocker is why a ready message with a key may not go out: the key's
 	// message that goes first.
 	Blocker *Blocker
+}
+
+// Last is the last that befell the message since it was sent; 0: nothing did.
+func (d *Detail) Last() Outcome {
+	if len(d.History) == 0 {
+		return 0
+	}
+	return d.History[len(d.History)-1].Outcome
 }
 
 // Blocker is the message that has the turn of a key.

@@ -125,12 +125,20 @@ func (m *Machine) redriveOne(id message.ID, reset bool) *message.Error {
 	}
 	x, ok := m.load(c, id.Seq())
 	if !ok || x.place() != id {
-		return message.Errorf(message.MessageNotFound, "message %s is not known here, or is finished", id)
+		f, ok := m.ended(c, id.Seq())
+		if !ok {
+			return message.Errorf(message.MessageNotFound, "message %s is not known here, or ended too long ago", id)
+		}
+		return notDead(f.id(id), f.state())
 	}
 	if x.st == nil || x.st.state != message.Dead {
-		return message.Errorf(message.NotDead, "message %s is %s: only dead messages are redriven", id, x.state(m.rows, &m.keys))
+		return notDead(x.id(), x.state(m.rows, &m.keys))
 	}
 	return m.revive(x, reset)
+}
+
+func notDead(id message.ID, s message.State) *message.Error {
+	return message.Errorf(message.NotDead, "message %s is %s: only dead messages are redriven", id, s)
 }
 
 // revive makes a dead message ready, in its old place in the line of its key. A
@@ -152,6 +160,7 @@ func (m *Machine) revive(x *stored, reset bool) *message.Error {
 	m.rows.SingleDelete(c.space, m.keys.seq(rowDead, x.Seq))
 	c.counts.Dead--
 	x.st.unexpiring = x.Expires > 0 // whoever revives it wants it done
+	x.st.dueWall = 0                // it may have died before its time
 	if reset {
 		x.st.attempts, x.st.deaths = 0, 0
 	}

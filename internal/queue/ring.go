@@ -20,6 +20,15 @@ func (m *Machine) finish(x *stored, f *finished) {
 	x.cell.finishing = append(x.cell.finishing, x.Seq)
 }
 
+// ended finds a message that has ended, as long as the ring has it.
+func (m *Machine) ended(c *cell, seq uint64) (f finished, ok bool) {
+	row, ok := m.rows.Get(c.space, m.keys.seq(rowFinished, seq))
+	if ok {
+		f = decodeFinished(row)
+	}
+	return f, ok
+}
+
 // turnRing writes the entry's chunk and trims the shard's ring by count and
 // age, oldest first over all cells of the shard.
 func (m *Machine) turnRing(c *cell) {

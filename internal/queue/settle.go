@@ -33,7 +33,7 @@ func (m *Machine) settleOne(s *settlement) message.SettleResult {
 		return m.refuse(c, s)
 	}
 	if s.session != 0 && !m.live(&h.lease) {
-		return message.SettleResult{State: message.Leased, Err: message.Errorf(message.Fenced, "the session that held message %s has ended: stop working on it", s.at)}
+		return message.SettleResult{State: message.Leased, Err: message.Errorf(message.Fenced, "the session that held message %s has ended: stop working on it", h.id())}
 	}
 	switch s.action {
 	case message.Ack:
@@ -54,7 +54,7 @@ func (m *Machine) settleOne(s *settlement) message.SettleResult {
 			return message.SettleResult{State: message.Leased} // it has no deadline
 		}
 		if h.cancelling() {
-			return message.SettleResult{State: message.Leased, Err: message.Errorf(message.CancelRequested, "message %s is to be cancelled: stop working on it and give it back", s.at)}
+			return message.SettleResult{State: message.Leased, Err: message.Errorf(message.CancelRequested, "message %s is to be cancelled: stop working on it and give it back", h.id())}
 		}
 		m.extend(h, m.meta.groupTime+s.lease)
 		for _, x := range m.later(h) {
@@ -76,23 +76,22 @@ func (m *Machine) extend(h *held, deadline int64) {
 
 // refuse says why a token no longer settles anything.
 func (m *Machine) refuse(c *cell, s *settlement) message.SettleResult {
-	if row, ok := m.rows.Get(c.space, m.keys.seq(rowFinished, s.at.Seq())); ok {
-		f := decodeFinished(row)
+	if f, ok := m.ended(c, s.at.Seq()); ok {
 		if s.action == message.Ack && f.fence == s.fence && f.state() == message.Finished {
 			if n := len(s.followUps); n > 0 && n != len(f.followUps) {
-				return message.SettleResult{State: message.Finished, Err: message.Errorf(message.Fenced, "message %s was acked before with %d follow-ups: these %d are not sent", s.at, len(f.followUps), n)}
+				return message.SettleResult{State: message.Finished, Err: message.Errorf(message.Fenced, "message %s was acked before with %d follow-ups: these %d are not sent", f.id(s.at), len(f.followUps), n)}
 			}
 			return message.SettleResult{AlreadyDone: true, State: message.Finished, FollowUps: f.followUps}
 		}
 		state := f.state()
-		return message.SettleResult{State: state, Err: message.Errorf(message.Fenced, "message %s is %s", s.at, state)}
+		return message.SettleResult{State: state, Err: message.Errorf(message.Fenced, "message %s is %s", f.id(s.at), state)}
 	}
 	x, ok := m.load(c, s.at.Seq())
 	if !ok {
 		return message.SettleResult{Err: message.Errorf(message.Gone, "message %s was settled too long ago to say how", s.at)}
 	}
 	state := x.state(m.rows, &m.keys)
-	return message.SettleResult{State: state, Err: message.Errorf(message.Fenced, "the lease on message %s has ended and the message is %s: stop working on it", s.at, state)}
+	return message.SettleResult{State: state, Err: message.Errorf(message.Fenced, "the lease on message %s has ended and the message is %s: stop working on it", x.id(), state)}
 }
 
 // ack finishes a message, with which others were sent.
@@ -168,7 +167,7 @@ func (m *Machine) back(x *stored, delay int64) message.State {
 
 // becomeReady writes the state. A keyed message is offered by advance or offer.
 func (m *Machine) becomeReady(x *stored) {
-	x.st.state, x.st.due, x.st.dueWall = message.Ready, 0, 0
+	x.st.state, x.st.due = message.Ready, 0
 	m.save(x)
 	x.cell.counts.Ready++
 	if !x.keyed() {
