@@ -29,8 +29,8 @@ func (g *Gateway) MoveShard(ctx context.Context, name, path, node string) (messa
 	if err != nil {
 		return message.OperationInfo{}, err
 	}
-	if why := q.Settings.Together(); why != "" && len(q.Shards) > 1 {
-		return message.OperationInfo{}, message.Errorf(message.InvalidArgument, "queue %s: its %s counts over all its messages, so its shards stay in one group", q.Name, why)
+	if bound := operation.Bound(q); bound != nil {
+		return message.OperationInfo{}, bound
 	}
 	if unfit := operation.Unfit(to); unfit != nil {
 		return message.OperationInfo{}, unfit

@@ -52,6 +52,14 @@ type reached struct {
 	Group uint64 `json:"group"`
 }
 
+// Bound says why no shard of a queue can get a group of its own; nil: one can.
+func Bound(q *catalog.Queue) *message.Error {
+	if why := q.Settings.Together(); why != "" && len(q.Shards) > 1 {
+		return message.Errorf(message.InvalidArgument, "queue %s: its %s counts over all its messages, so its shards stay in one group", q.Name, why)
+	}
+	return nil
+}
+
 // Unfit says why a node can't get a shard; nil: it can.
 func Unfit(n *catalog.Node) *message.Error {
 	switch {
@@ -113,6 +121,8 @@ func (m *Move) spinOff(ctx context.Context, c Cluster, q *catalog.Queue, s *cata
 		return outcome{next: seat, data: data}
 	case m.leads(ctx, c, g):
 		return outcome{state: catalog.Done}
+	case Bound(q) != nil: // it was split, or got the setting, since the move was begun
+		return failed(Bound(q))
 	case !placement.Settled(g):
 		return waits("for the replicas of group %d, which are being changed", g.ID)
 	}

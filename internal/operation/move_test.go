@@ -194,6 +194,24 @@ func TestMoveTellsWhy(t *testing.T) {
 	}
 }
 
+// A queue gets a limit that counts over all its messages while one of its shards is about
+// to move out of their group: the move ends, in words.
+func TestMoveOfABoundShard(t *testing.T) {
+	w := newWorld(t)
+	w.split("0")
+	w.tell()
+	to := w.node(false)
+	m := Move{Queue: w.queue, Name: "orders", Path: "0.1", Node: to.ID, NodeName: to.Name}
+	id := w.do(catalog.Command{BeginOperation: m.Begin("k")}).Operation.ID
+	w.do(catalog.Command{UpdateQueue: &catalog.UpdateQueue{Name: "orders", Settings: message.Settings{MaxInFlight: 1}}})
+	if err := runner(w).Step(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if o := w.operation(id); o.State != catalog.Failed || o.Error == nil || o.Error.Code != message.InvalidArgument || !strings.Contains(o.Error.Text, "max_in_flight") {
+		t.Errorf("%s at step %q, waits %q: %v", o.State, o.Step, o.Waits, o.Error)
+	}
+}
+
 // Cancelled when the node has its seat but does not lead yet, a move takes back that
 // placement is to leave the seat there; the shard keeps its group.
 func TestCancelledMoveStands(t *testing.T) {
