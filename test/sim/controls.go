@@ -23,6 +23,7 @@ type control struct {
 	tearAck     bool // what is sent with an ack is sent by itself, before
 	skipRedrive bool // a redrive is done without its steps
 	dropPurge   bool // a purge is confirmed and not made
+	dropLimit   bool // a limit is confirmed and not made
 }
 
 var controls = map[string]control{
@@ -40,6 +41,7 @@ var controls = map[string]control{
 	"torn-ack":        {tearAck: true},
 	"skipped-redrive": {skipRedrive: true},
 	"dropped-purge":   {dropPurge: true},
+	"dropped-limit":   {dropLimit: true},
 }
 
 // tornAck sends what goes with an ack, and then acks.

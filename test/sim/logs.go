@@ -28,6 +28,7 @@ type logs struct {
 	paused    map[uint32]message.Pause // by queue, from when that was confirmed until it is taken back
 	ends      int                      // leases that have ended
 	revivals  map[uint64]*revival      // by operation
+	limits    map[uint32]int           // by queue: how many messages are leased at a time, at the most
 	cleanings map[uint32]*cleaning     // by queue, from before a purge until it was confirmed
 }
 
@@ -87,7 +88,7 @@ func newLogs(w *world) *logs {
 	return &logs{
 		w: w, by: map[uint64]*groupLog{}, homes: map[uint64]*groupLog{}, messages: map[cellSeq]*stored{},
 		lines: map[string]*line{}, singles: map[string]*stored{}, paused: map[uint32]message.Pause{},
-		revivals: map[uint64]*revival{}, cleanings: map[uint32]*cleaning{},
+		revivals: map[uint64]*revival{}, cleanings: map[uint32]*cleaning{}, limits: map[uint32]int{},
 	}
 }
 
@@ -379,6 +380,7 @@ func (l *logs) leased(m *stored, fence uint64, batches map[cellSeq]int) {
 	}
 	first := m.fence == 0
 	m.leased, m.fence, m.granted = true, fence, l.w.now()
+	l.within(m.place)
 	if m.key != "" {
 		l.inLine(m, first, batches)
 	}

@@ -30,7 +30,7 @@ func main() {
 	seeds := flag.Int("seeds", 100, "how many seeds to run, from -first on")
 	first := flag.Uint64("first", 1, "the first of them")
 	seed := flag.Uint64("seed", 0, "run this one, twice, and compare")
-	ctl := flag.String("control", "", "put a bug in: no-sync, doubled-lease, skipped-fencing, reordered-key, dropped-ack, stale-read, hidden-age, torn-batch, dropped-pause, lost-letter, torn-ack, skipped-redrive, dropped-purge")
+	ctl := flag.String("control", "", "put a bug in: no-sync, doubled-lease, skipped-fencing, reordered-key, dropped-ack, stale-read, hidden-age, torn-batch, dropped-pause, lost-letter, torn-ack, skipped-redrive, dropped-purge, dropped-limit")
 	duration := flag.Duration("duration", 30*time.Second, "simulated time with faults")
 	pace := flag.Duration("pace", 250*time.Millisecond, "the longest pause of a sender")
 	twice := flag.Bool("twice", false, "run each seed twice, and compare")

@@ -15,15 +15,7 @@ func (w *world) purge(name string) {
 	who := "purger of " + name
 	r := w.rand(who)
 	for sure := r.IntN(3) == 0; sure && w.pause(w.ctx, time.Second+time.Duration(r.Int64N(int64(10*time.Second)))); {
-		p := w.anyNode(r)
-		if p == nil {
-			continue
-		}
-		q, ok := p.view.Load().Queue(name)
-		if !ok {
-			continue
-		}
-		w.logs.purging(q.Number)
+		w.logs.purging(name)
 		tries := 0
 		err := w.insist(who, r, func(ctx context.Context, p *process) error {
 			if tries++; w.hook.dropPurge {
@@ -32,7 +24,7 @@ func (w *world) purge(name string) {
 			return p.gateway.PurgeQueue(ctx, name)
 		})
 		if sure = err == nil && tries == 1; sure {
-			w.logs.purged(q.Number)
+			w.logs.purged(name)
 		}
 	}
 }
@@ -44,9 +36,10 @@ type cleaning struct {
 
 // purging is told that a queue will be purged, purged that this was confirmed: by then
 // what was in the queue is gone or has left it.
-func (l *logs) purging(number uint32) {
+func (l *logs) purging(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	number := l.number(name)
 	c := &cleaning{before: map[*stored]int{}}
 	for _, m := range l.messages {
 		if l.state(m) != 0 && m.at.Queue == number && !m.purged {
@@ -56,9 +49,10 @@ func (l *logs) purging(number uint32) {
 	l.cleanings[number] = c
 }
 
-func (l *logs) purged(number uint32) {
+func (l *logs) purged(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	number := l.number(name)
 	for m, over := range l.cleanings[number].before {
 		if state := l.state(m); !m.purged && m.at.Queue == number && m.over == over {
 			l.w.fail("queue %d was confirmed to be purged, and message %s, which was there before, is %s", number, m.id, state)

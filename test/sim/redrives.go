@@ -19,7 +19,7 @@ import (
 func (w *world) redrive(name string) {
 	who := "redriver of " + name
 	r := w.rand(who)
-	for w.pause(w.ctx, time.Duration(r.Int64N(int64(4*time.Second)))) {
+	for w.pause(w.ctx, time.Duration(r.Int64N(int64(2*time.Second)))) {
 		p := w.anyNode(r)
 		if p == nil {
 			continue

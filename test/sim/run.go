@@ -114,6 +114,9 @@ func (w *world) liveThrough(faults func()) (stop func()) {
 	for _, q := range queues {
 		w.spawn(func() { w.operate(q.name) })
 		w.spawn(func() { w.purge(q.name) })
+		if q.settings.MaxInFlight > 0 {
+			w.spawn(func() { w.limit(q) })
+		}
 	}
 	w.spawn(func() { w.redrive(queues[0].name) }) // the dead of the other leave it
 	working, endWork := context.WithCancel(context.Background())
