@@ -184,6 +184,13 @@ func (c *Client) RemoveNode(ctx context.Context, name string, acceptOneDisk bool
 	return err
 }
 
+// Workers lists the sessions of workers, the newest first, those that have ended for
+// 10 minutes more: up to limit (default 100, at most 1,000), from the page that the
+// answer before named as its next; "" is the first.
+func (c *Client) Workers(ctx context.Context, limit int, page string) (*comandav1.ListWorkersResponse, error) {
+	return c.cluster.ListWorkers(ctx, &comandav1.ListWorkersRequest{Max: narrow(limit), Page: page})
+}
+
 // Server tells what the server is and how it fares.
 func (c *Client) Server(ctx context.Context) (*comandav1.GetServerResponse, error) {
 	return c.cluster.GetServer(ctx, &comandav1.GetServerRequest{})

@@ -92,6 +92,7 @@ func (s *shift) openSession(req *comandav1.WorkRequest, hangUp func(error)) {
 	x.farewell, x.dismissed = false, false
 	req.Open.Incarnation, req.Open.Attachment = x.incarnation, x.attachment
 	req.Open.Ttl, req.Open.OnDisconnect = optional(s.w.TTL), s.w.OnDisconnect
+	req.Open.Slots = uint32(s.w.Concurrency)
 	s.addBeat(req)
 }
 

@@ -29,9 +29,12 @@ type Session struct {
 	TTL         time.Duration `json:"ttl"`
 	// Wait is on_disconnect: a broken connection alone does not end the session
 	// before its TTL.
-	Wait  bool   `json:"wait,omitempty"`
-	Ended uint64 `json:"ended,omitempty"` // version at which it ended; 0: it is live
-	Why   string `json:"why,omitempty"`   // it ended
+	Wait bool `json:"wait,omitempty"`
+	// What it told of itself, for people.
+	Queues []string `json:"queues,omitempty"`
+	Slots  int      `json:"slots,omitempty"`
+	Ended  uint64   `json:"ended,omitempty"` // version at which it ended; 0: it is live
+	Why    string   `json:"why,omitempty"`   // it ended
 }
 
 // Live says whether the session may hold leases.
@@ -47,7 +50,9 @@ type OpenSession struct {
 	TTL         time.Duration `json:"ttl"` // 0: DefaultTTL
 	Wait        bool          `json:"wait,omitempty"`
 	// Replace ends the worker's lower incarnations: it knows that they are dead.
-	Replace bool `json:"replace,omitempty"`
+	Replace bool     `json:"replace,omitempty"`
+	Queues  []string `json:"queues,omitempty"`
+	Slots   int      `json:"slots,omitempty"`
 }
 
 // EndSession ends a session. One that has ended or is forgotten stays as it is.
@@ -95,6 +100,7 @@ func (m *Machine) openSession(c *OpenSession) Result {
 	cluster := m.view.Cluster
 	s := &Session{
 		ID: max(cluster.NextSession, 1), Worker: c.Worker, Incarnation: c.Incarnation, Node: c.Node, TTL: ttl, Wait: c.Wait,
+		Queues: c.Queues, Slots: c.Slots,
 	}
 	cluster.NextSession = s.ID + 1
 	m.set(cluster)

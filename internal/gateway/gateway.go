@@ -15,6 +15,7 @@ import (
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/clock"
 	"github.com/comanda-mq/comanda/internal/leader"
+	"github.com/comanda-mq/comanda/internal/liveness"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/metrics"
 	"github.com/comanda-mq/comanda/internal/queue"
@@ -36,6 +37,8 @@ type Options struct {
 	Reader func(id uint64) (Reader, error)
 	// Change proposes a change of the catalog to its leader, once.
 	Change func(context.Context, catalog.Command) (catalog.Result, error)
+	// Heard asks the leader of the catalog when sessions were heard, once.
+	Heard func(ctx context.Context, sessions []uint64) (map[uint64]liveness.Heard, error)
 	// Refresh brings the catalog here up to what was confirmed before the call.
 	Refresh func(context.Context) error
 	// Freshen is Refresh or, with within > 0, lets the catalog here be no older than
@@ -70,6 +73,8 @@ type Group interface {
 	Receivers(ctx context.Context, number uint32) (message.Receivers, error)
 	// Owners tells which workers the keys of a queue prefer.
 	Owners(ctx context.Context, number uint32) ([]message.Preferred, error)
+	// Holds counts the messages that sessions hold.
+	Holds(ctx context.Context, sessions []uint64) (map[uint64]int, error)
 }
 
 // Reader is a replica to read from.

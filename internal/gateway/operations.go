@@ -1,12 +1,8 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
-	"math"
-	"slices"
-	"strconv"
 
 	"github.com/comanda-mq/comanda/internal/auth"
 	"github.com/comanda-mq/comanda/internal/catalog"
@@ -84,9 +80,6 @@ func (g *Gateway) Operation(ctx context.Context, id uint64) (message.OperationIn
 	return operationInfo(o), nil
 }
 
-// newest is the first page of a list of operations.
-var newest = strconv.FormatUint(math.MaxUint64, 10)
-
 // Operations lists the operations that are under way and the last that have ended,
 // the newest first: up to limit from page on, and the next page.
 func (g *Gateway) Operations(ctx context.Context, limit int, page string) ([]message.OperationInfo, string, error) {
@@ -96,24 +89,19 @@ func (g *Gateway) Operations(ctx context.Context, limit int, page string) ([]mes
 	if err := checkLimit(limit); err != nil {
 		return nil, "", err
 	}
-	below, err := strconv.ParseUint(cmp.Or(page, newest), 10, 64)
+	below, err := pageBelow(page)
 	if err != nil {
-		return nil, "", errPage
+		return nil, "", err
 	}
 	fresh, cancel := context.WithTimeout(ctx, freshWithin)
 	defer cancel()
 	_ = g.o.Refresh(fresh) // a node that is cut off lists what it knew last
-	var out []message.OperationInfo
-	for _, o := range slices.Backward(g.newest.Load().Operations()) {
-		switch {
-		case o.ID >= below:
-		case len(out) == limit:
-			return out, strconv.FormatUint(out[limit-1].ID, 10), nil
-		default:
-			out = append(out, operationInfo(o))
-		}
+	os, next := newestBelow(g.newest.Load().Operations(), below, limit, func(o *catalog.Operation) uint64 { return o.ID })
+	out := make([]message.OperationInfo, len(os))
+	for i, o := range os {
+		out[i] = operationInfo(o)
 	}
-	return out, "", nil
+	return out, next, nil
 }
 
 func operationInfo(o *catalog.Operation) message.OperationInfo {

@@ -94,6 +94,7 @@ func (g *Gateway) session(ctx context.Context, o message.SessionOptions) (*catal
 	}
 	r, err := g.propagate(ctx, catalog.Command{OpenSession: &catalog.OpenSession{
 		Worker: o.Worker, Incarnation: o.Incarnation, Node: g.o.NodeID(), TTL: o.TTL, Wait: o.Wait,
+		Queues: o.Queues, Slots: o.Slots,
 	}})
 	if err != nil {
 		return nil, err

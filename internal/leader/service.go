@@ -80,6 +80,8 @@ func (s *Service) answer(ctx context.Context, kind byte, id uint64, fields []byt
 		return s.await(ctx, g, fields)
 	case askOwners:
 		return s.owners(ctx, g, fields)
+	case askHolds:
+		return aboutSessions(ctx, fields, g.Holds)
 	}
 	return nil, errWire
 }
@@ -95,6 +97,8 @@ func (s *Service) answerMeta(ctx context.Context, kind byte, fields []byte) ([]b
 		return s.beat(ctx, m, fields)
 	case askCatalog:
 		return s.change(ctx, m, fields)
+	case askHeard:
+		return aboutSessions(ctx, fields, m.Heard)
 	case askStatus:
 		return appendJSON([]byte{answered}, m.raft.Status())
 	}

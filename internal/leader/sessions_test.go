@@ -37,6 +37,32 @@ func TestSessionOfANewerCatalogLives(t *testing.T) {
 	r.want("with a catalog in which it is not", 1, 0, 0)
 }
 
+// A leader counts what sessions hold, and the next one as well; what they have settled
+// is not held.
+func TestHolds(t *testing.T) {
+	r := newRig(t)
+	r.send(3, 0)
+	c := NewCall(1, message.ReceiveOptions{Max: 3, Worker: "w"}, 1)
+	c.Lease.Session = queue.Session{ID: 7, Incarnation: 9, CatalogVersion: 5}
+	r.Wait(c)
+	got, refusal := c.Collect(t.Context())
+	if refusal != nil || len(got) != 3 {
+		t.Fatalf("%d leased, %v", len(got), refusal)
+	}
+	want := func(what string, n int) {
+		t.Helper()
+		if holds, err := r.Holds(t.Context(), []uint64{6, 7}); err != nil || len(holds) != 1 || holds[7] != n {
+			t.Errorf("%s: %v, %v", what, holds, err)
+		}
+	}
+	want("leased", 3)
+	ack := message.Settlement{Token: message.Token{ID: got[0].ID, Fence: got[0].Fence, Session: 7}, Action: message.Ack}
+	r.propose((&queue.Settle{Settlements: []message.Settlement{ack}}).Command())
+	want("one is acked", 2)
+	r.restart()
+	want("at the next leader", 2)
+}
+
 // A leader forgets sessions that have ended, whether they still held something or
 // not: workers come and go for as long as it leads.
 func TestEndedSessionsAreForgotten(t *testing.T) {

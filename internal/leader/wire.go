@@ -30,6 +30,8 @@ const (
 	askClaim     = 9  // what a session knows to hold → what of it is to be given back
 	askOwners    = 10 // a queue → the workers that its keys prefer
 	askAwait     = 11 // a message → nothing, as soon as it has ended
+	askHolds     = 12 // sessions → how much they hold
+	askHeard     = 13 // sessions → when they were heard
 )
 
 const (

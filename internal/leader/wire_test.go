@@ -8,7 +8,7 @@ import (
 
 // FuzzWire: whatever another node asks or answers, it is read or refused.
 func FuzzWire(f *testing.F) {
-	for kind := range byte(askOwners + 2) {
+	for kind := range byte(askHeard + 1) {
 		f.Add(append(appendRequest(nil, kind, 1), `{"room":1}`...))
 		f.Add(appendRequest(nil, kind, 2))
 	}

@@ -102,6 +102,7 @@ type node struct {
 type session struct {
 	incarnation uint64
 	attachment  uint64 // newest known
+	node        uint64 // whose gateway told of it last; 0: none has since the watch began
 	ttl         time.Duration
 	wait        bool
 	seen        time.Duration // its last beat, or when the watch began
@@ -196,15 +197,15 @@ func (m *Monitor) Beat(b Bundle, now time.Time) (heard []Report) {
 	}
 	n.seen, n.heard = m.now, true
 	for _, r := range b.Reports {
-		if m.report(r) {
+		if m.report(b.Node, r) {
 			heard = append(heard, r)
 		}
 	}
 	return heard
 }
 
-// report takes one report in, and says whether it is a beat that counts.
-func (m *Monitor) report(r Report) bool {
+// report takes one report of a node in, and says whether it is a beat that counts.
+func (m *Monitor) report(node uint64, r Report) bool {
 	s, ok := m.sessions[r.Session]
 	if !ok || s.incarnation != r.Incarnation || r.Attachment < s.attachment {
 		return false
@@ -212,6 +213,7 @@ func (m *Monitor) report(r Report) bool {
 	if r.Attachment > s.attachment {
 		s.attachment, s.broken = r.Attachment, false
 	}
+	s.node = node
 	switch r.Event {
 	case Beat:
 		s.seen = m.now
@@ -224,6 +226,25 @@ func (m *Monitor) report(r Report) bool {
 		s.dead = cmp.Or(s.dead, "goodbye")
 	}
 	return false
+}
+
+// Heard is what the monitor knows of a session.
+type Heard struct {
+	Node   uint64        `json:"node,omitempty"` // to whose gateway it is connected; 0: not known yet
+	Silent time.Duration `json:"silent"`         // since its last beat, or since the watch began
+	Lost   bool          `json:"lost,omitempty"` // its connection is broken
+}
+
+// Heard tells of those of the sessions that are watched.
+func (m *Monitor) Heard(sessions []uint64, now time.Time) map[uint64]Heard {
+	m.advance(now)
+	out := make(map[uint64]Heard, len(sessions))
+	for _, id := range sessions {
+		if s, ok := m.sessions[id]; ok {
+			out[id] = Heard{Node: s.node, Silent: m.now - s.seen, Lost: s.broken}
+		}
+	}
+	return out
 }
 
 // Answer says which of the beats that Beat returned may be answered now. view

@@ -30,6 +30,38 @@ func beats(from, to time.Duration, attachment uint64) (all []heard) {
 	return all
 }
 
+// The monitor tells to whom a worker is connected and when it was heard: of a beat
+// that comes again, of a connection that is lost, and nothing of who has ended.
+func TestHeard(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.open(10*s, true), w.open(10*s, true)
+	tell := func(node, attachment uint64, e Event) {
+		w.monitor.Beat(Bundle{Node: node, Boot: 9, Reports: []Report{{Session: a.ID, Incarnation: a.Incarnation, Attachment: attachment, Event: e}}}, epoch(w.now))
+	}
+	want := func(what string, of Heard) {
+		t.Helper()
+		if got := w.monitor.Heard([]uint64{a.ID, 99}, epoch(w.now)); len(got) != 1 || got[a.ID] != of {
+			t.Errorf("%s: %+v, want %+v", what, got, of)
+		}
+	}
+	w.pass(3*s, 1, 2)
+	want("before it was heard", Heard{Silent: 3 * s})
+	tell(1, 1, Beat)
+	w.pass(1*s, 1, 2)
+	want("it has beaten", Heard{Node: 1, Silent: s})
+	tell(1, 1, Lost)
+	w.pass(1*s, 1, 2)
+	want("its connection is lost", Heard{Node: 1, Silent: 2 * s, Lost: true})
+	tell(2, 2, Beat)
+	want("it is back, elsewhere", Heard{Node: 2})
+	tell(1, 1, Beat)
+	want("a beat of its older connection", Heard{Node: 2})
+	w.pass(10*s, 1, 2)
+	if got := w.monitor.Heard([]uint64{a.ID, b.ID}, epoch(w.now)); len(got) > 0 {
+		t.Errorf("after their ends: %+v", got)
+	}
+}
+
 // When a worker is dead: the table of the design, row by row. The watch began 10
 // s before what is heard, except where a case says otherwise.
 func TestWorkerIsDead(t *testing.T) {

@@ -16,6 +16,8 @@ const (
 	MaxAttributeName  = 128      // bytes
 	MaxAttributeBytes = 64 << 10 // names and values of one message together
 	MaxErrorText      = 1 << 10  // bytes of an attempt's error; longer ones are cut
+	MaxWorkQueues     = 16       // of one worker
+	MaxSlots          = 10_000   // messages that a worker handles at a time
 	MaxBatch          = 1_000    // messages or settlements in one call
 	MaxPerKey         = 100      // messages of one key in one lease
 	MaxFollowUps      = 16       // messages that are sent with one ack

@@ -67,6 +67,9 @@ type SessionOptions struct {
 	TTL         time.Duration // MinTTL to MaxTTL
 	// Wait: a broken connection alone does not end the session before its TTL.
 	Wait bool
+	// What the worker tells of itself, for people.
+	Queues []string // up to MaxWorkQueues
+	Slots  int      // up to MaxSlots; 0: not told
 }
 
 // Check refuses options out of bounds.
@@ -78,6 +81,15 @@ func (o *SessionOptions) Check() error {
 		return Errorf(InvalidArgument, "incarnation %d, attachment %d: a session's both count from 1", o.Incarnation, o.Attachment)
 	case o.TTL < MinTTL || o.TTL > MaxTTL:
 		return Errorf(InvalidArgument, "ttl is %s: want %s to %s", o.TTL, MinTTL, MaxTTL)
+	case o.Slots < 0 || o.Slots > MaxSlots:
+		return Errorf(InvalidArgument, "slots is %d: want 0 to %d", o.Slots, MaxSlots)
+	case len(o.Queues) > MaxWorkQueues:
+		return Errorf(InvalidArgument, "%d queues: want up to %d", len(o.Queues), MaxWorkQueues)
+	}
+	for _, q := range o.Queues {
+		if err := CheckQueueName(q); err != nil {
+			return err
+		}
 	}
 	return CheckWorkerName(o.Worker)
 }
@@ -325,6 +337,20 @@ type GroupInfo struct {
 	// are alive; WantedVoters are to be. While the voters change, AliveVoters counts
 	// the old ones or the new ones, whichever fewer are alive.
 	Voters, Learners, WantedVoters, AliveVoters int
+}
+
+// WorkerInfo is a worker's session as its users see it.
+type WorkerInfo struct {
+	Worker  string
+	Session uint64
+	State   string        // alive, suspect or dead
+	Reason  string        // why it is not alive
+	Silent  time.Duration // since it was heard last, or has been watched; 0: it is dead
+	Holds   int           // messages that are leased to it
+	Queues  []string
+	Slots   int
+	Node    string // to which it is connected
+	TTL     time.Duration
 }
 
 // Behind is a replica that has lacked much of its group's log for a while, or was

@@ -136,6 +136,7 @@ func validRequests(leased message.Delivery, dead message.ID, node string) map[pr
 		"ListNodes":       &comandav1.ListNodesRequest{},
 		"DrainNode":       &comandav1.DrainNodeRequest{Node: node},
 		"RemoveNode":      &comandav1.RemoveNodeRequest{Node: node},
+		"ListWorkers":     &comandav1.ListWorkersRequest{},
 	}
 }
 

@@ -106,7 +106,7 @@ func Start(ctx context.Context, c Config) (_ *Node, err error) {
 	n.boot = newBoot(n.host.Boot())
 	n.gateway = gateway.New(gateway.Options{
 		Node: c.NodeName, NodeID: func() uint64 { return n.id }, Boot: n.host.Boot(), Auth: c.Auth, Clock: c.Clock, Logger: c.Logger,
-		Leader: n.leads, Reader: n.reads, Change: n.change, Refresh: n.refresh, Freshen: n.freshen, Status: n.ask, Behind: n.behind,
+		Leader: n.leads, Reader: n.reads, Change: n.change, Heard: n.heard, Refresh: n.refresh, Freshen: n.freshen, Status: n.ask, Behind: n.behind,
 		Admit: n.admitSend, Server: n.info, Metrics: n.metrics,
 	})
 	// From here on everything ends with the host.

@@ -202,6 +202,17 @@ func (n *Node) membersOf(g *replica.Group) *leader.Members {
 	return m
 }
 
+// heard asks the leader of the catalog when sessions were heard.
+func (n *Node) heard(ctx context.Context, sessions []uint64) (map[uint64]liveness.Heard, error) {
+	if m := n.meta.Load(); m != nil {
+		heard, err := m.Heard(ctx, sessions)
+		if message.CodeOf(err) != message.NotLeader {
+			return heard, err
+		}
+	}
+	return n.elsewhere.Group(catalog.MetaGroup).Heard(ctx, sessions)
+}
+
 // beat carries what the gateway has heard from its workers to the leader of the
 // catalog, with this node's own beat.
 func (n *Node) beat(ctx context.Context, reports []liveness.Report) ([]liveness.Report, error) {

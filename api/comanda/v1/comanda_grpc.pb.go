@@ -1192,6 +1192,7 @@ const (
 	Cluster_ListNodes_FullMethodName       = "/comanda.v1.Cluster/ListNodes"
 	Cluster_DrainNode_FullMethodName       = "/comanda.v1.Cluster/DrainNode"
 	Cluster_RemoveNode_FullMethodName      = "/comanda.v1.Cluster/RemoveNode"
+	Cluster_ListWorkers_FullMethodName     = "/comanda.v1.Cluster/ListWorkers"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -1229,6 +1230,9 @@ type ClusterClient interface {
 	// RemoveNode takes a node out of the cluster for good. It is refused with
 	// CONFLICT where a group would be left without a majority.
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error)
+	// ListWorkers lists the sessions of workers, the newest first; one that has ended
+	// for 10 minutes more.
+	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
 }
 
 type clusterClient struct {
@@ -1359,6 +1363,16 @@ func (c *clusterClient) RemoveNode(ctx context.Context, in *RemoveNodeRequest, o
 	return out, nil
 }
 
+func (c *clusterClient) ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListWorkersResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListWorkers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -1394,6 +1408,9 @@ type ClusterServer interface {
 	// RemoveNode takes a node out of the cluster for good. It is refused with
 	// CONFLICT where a group would be left without a majority.
 	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error)
+	// ListWorkers lists the sessions of workers, the newest first; one that has ended
+	// for 10 minutes more.
+	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -1439,6 +1456,9 @@ func (UnimplementedClusterServer) DrainNode(context.Context, *DrainNodeRequest) 
 }
 func (UnimplementedClusterServer) RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveNode not implemented")
+}
+func (UnimplementedClusterServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -1677,6 +1697,24 @@ func _Cluster_RemoveNode_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_ListWorkers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListWorkersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListWorkers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListWorkers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListWorkers(ctx, req.(*ListWorkersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1731,6 +1769,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveNode",
 			Handler:    _Cluster_RemoveNode_Handler,
+		},
+		{
+			MethodName: "ListWorkers",
+			Handler:    _Cluster_ListWorkers_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

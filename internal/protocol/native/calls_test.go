@@ -196,6 +196,11 @@ func TestCalls(t *testing.T) {
 		},
 		{"Cluster/ListShards", &comandav1.ListShardsRequest{}, `shards  max=100 page=`, ""},
 		{
+			"Cluster/ListWorkers", &comandav1.ListWorkersRequest{Max: 2, Page: "p"}, `workers max=2 page=p`,
+			`{"workers":[{"id":"w","state":"suspect","last_beat_ms":6000,"holds":2,"queues":["q"],"slots":8,"node":"n1","session":"5","reason":"silent","ttl":"10s"}],"next_page":"next"}`,
+		},
+		{"Cluster/ListWorkers", &comandav1.ListWorkersRequest{}, `workers max=100 page=`, ""},
+		{
 			"Cluster/SplitShard", &comandav1.SplitShardRequest{Queue: "q", Shard: "0"}, `split q 0`,
 			`{"shards":[{"id":"q/0.0","queue":"q","from":"0000000000000000","to":"0000000000000007","group":3,"leader":"n1","followers":["n2"],"counts":{}}]}`,
 		},

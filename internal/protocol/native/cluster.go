@@ -3,6 +3,8 @@ package native
 import (
 	"context"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 	"github.com/comanda-mq/comanda/internal/message"
 )
@@ -91,6 +93,22 @@ func (s cluster) RemoveNode(ctx context.Context, req *comandav1.RemoveNodeReques
 		return nil, err
 	}
 	return &comandav1.RemoveNodeResponse{}, nil
+}
+
+// ListWorkers lists the sessions of workers, page by page.
+func (s cluster) ListWorkers(ctx context.Context, req *comandav1.ListWorkersRequest) (*comandav1.ListWorkersResponse, error) {
+	workers, next, err := s.verbs.Workers(ctx, orDefault(req.GetMax(), defaultPage), req.GetPage())
+	if err != nil {
+		return nil, err
+	}
+	resp := &comandav1.ListWorkersResponse{Workers: make([]*comandav1.Worker, len(workers)), NextPage: next}
+	for i, w := range workers {
+		resp.Workers[i] = &comandav1.Worker{
+			Id: w.Worker, State: w.State, LastBeatMs: int32(w.Silent.Milliseconds()), Holds: int32(w.Holds), Queues: w.Queues, Slots: uint32(w.Slots),
+			Node: w.Node, Session: w.Session, Reason: w.Reason, Ttl: durationpb.New(w.TTL),
+		}
+	}
+	return resp, nil
 }
 
 func shardsTo(shards []message.ShardInfo) []*comandav1.Shard {

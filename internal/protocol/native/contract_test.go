@@ -67,6 +67,7 @@ var requests = map[protoreflect.FullName]proto.Message{
 	"comanda.v1.Cluster.ListNodes":        &comandav1.ListNodesRequest{},
 	"comanda.v1.Cluster.DrainNode":        &comandav1.DrainNodeRequest{Node: "n"},
 	"comanda.v1.Cluster.RemoveNode":       &comandav1.RemoveNodeRequest{Node: "n"},
+	"comanda.v1.Cluster.ListWorkers":      &comandav1.ListWorkersRequest{},
 }
 
 // requestOf is the valid request of the RPC with that short name.

@@ -29,6 +29,7 @@ func (w *work) openSession(open *comandav1.WorkOpen) error {
 	o := message.SessionOptions{
 		Worker: open.GetWorker(), Incarnation: open.GetIncarnation(), Attachment: open.GetAttachment(),
 		TTL: ttl, Wait: open.GetOnDisconnect() == comandav1.OnDisconnect_ON_DISCONNECT_WAIT,
+		Queues: open.GetQueues(), Slots: int(open.GetSlots()),
 	}
 	if err := o.Check(); err != nil {
 		return err

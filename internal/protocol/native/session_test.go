@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -96,6 +97,7 @@ func openSession(ctx context.Context, t *testing.T, s *sessions, credits uint32)
 	first := openRequest(credits, "q")
 	first.Open.Incarnation, first.Open.Attachment = 9, 2
 	first.Open.Ttl, first.Open.OnDisconnect = durationpb.New(7*time.Second), comandav1.OnDisconnect_ON_DISCONNECT_WAIT
+	first.Open.Slots = 3
 	first.Beat = 1
 	if err := stream.Send(first); err != nil {
 		t.Fatal(err)
@@ -125,8 +127,8 @@ func TestSessionOpensFirst(t *testing.T) {
 		if d := next(t, stream).GetDeliveries()[0]; d.GetLease() != nil {
 			t.Errorf("a lease of the session has the length %s", d.GetLease())
 		}
-		want := message.SessionOptions{Worker: "w", Incarnation: 9, Attachment: 2, TTL: 7 * time.Second, Wait: true}
-		if !slices.Equal(s.opened, []message.SessionOptions{want}) {
+		want := message.SessionOptions{Worker: "w", Incarnation: 9, Attachment: 2, TTL: 7 * time.Second, Wait: true, Queues: []string{"q"}, Slots: 3}
+		if !reflect.DeepEqual(s.opened, []message.SessionOptions{want}) {
 			t.Errorf("opened %+v", s.opened)
 		}
 		if o := s.received[0]; o.Session != s.Session() || o.Lease != 0 {
@@ -290,6 +292,8 @@ func TestSessionRefuses(t *testing.T) {
 		"no attachment":      {[]*comandav1.WorkRequest{open(func(o *comandav1.WorkOpen) { o.Attachment = 0 })}, "INVALID_ARGUMENT"},
 		"short ttl":          {[]*comandav1.WorkRequest{open(func(o *comandav1.WorkOpen) { o.Ttl = durationpb.New(4 * time.Second) })}, "INVALID_ARGUMENT"},
 		"long ttl":           {[]*comandav1.WorkRequest{open(func(o *comandav1.WorkOpen) { o.Ttl = durationpb.New(6 * time.Minute) })}, "INVALID_ARGUMENT"},
+		"many slots":         {[]*comandav1.WorkRequest{open(func(o *comandav1.WorkOpen) { o.Slots = 10_001 })}, "INVALID_ARGUMENT"},
+		"no queue's name":    {[]*comandav1.WorkRequest{open(func(o *comandav1.WorkOpen) { o.Queues = []string{"or/ders"} })}, "INVALID_ARGUMENT"},
 		"holds and no beat":  {[]*comandav1.WorkRequest{fine, {Holds: []string{tokenAt(1)}}}, "INVALID_ARGUMENT"},
 		"holds and odd beat": {[]*comandav1.WorkRequest{fine, {Beat: 1, Holds: []string{tokenAt(1)}}}, "INVALID_ARGUMENT"},
 		"foreign token":      {[]*comandav1.WorkRequest{fine, {Beat: 2, Holds: []string{"x"}}}, "INVALID_ARGUMENT"},

@@ -65,4 +65,8 @@ type Verbs interface {
 	Nodes(ctx context.Context) ([]message.NodeInfo, error)
 	DrainNode(ctx context.Context, name string, undo bool) (message.NodeInfo, error)
 	RemoveNode(ctx context.Context, name string, acceptOneDisk bool) error
+
+	// Workers answers with at most n sessions of workers from page on, the newest
+	// first, and the next page.
+	Workers(ctx context.Context, n int, page string) ([]message.WorkerInfo, string, error)
 }

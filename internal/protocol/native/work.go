@@ -16,8 +16,7 @@ import (
 )
 
 const (
-	maxWorkQueues = 16
-	maxCredits    = 10_000 // that a worker may have open
+	maxCredits = 10_000 // that a worker may have open
 	// maxSettleBytes limits the settlements of one request: a thousand with the
 	// longest error fit, or one with the largest follow-ups. Requests that wait to be settled are few
 	// (settleAhead), so a stream's memory is bounded.
@@ -102,8 +101,8 @@ func (s *Server) openWork(stream workStream, open *comandav1.WorkOpen) (*work, e
 	if open == nil {
 		return nil, errNoOpen
 	}
-	if n := len(open.GetQueues()); n < 1 || n > maxWorkQueues {
-		return nil, message.Errorf(message.InvalidArgument, "%d queues: want 1 to %d", n, maxWorkQueues)
+	if n := len(open.GetQueues()); n < 1 || n > message.MaxWorkQueues {
+		return nil, message.Errorf(message.InvalidArgument, "%d queues: want 1 to %d", n, message.MaxWorkQueues)
 	}
 	lease, err := durationOf("lease", open.GetLease(), message.DefaultLease)
 	if err != nil {
