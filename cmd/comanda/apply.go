@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -14,9 +12,6 @@ import (
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 	"github.com/comanda-mq/comanda/client"
 )
-
-// maxFile is how many bytes a file of queues may have.
-const maxFile = 16 << 20
 
 func newApply(a *app) *cobra.Command {
 	var file string
@@ -219,23 +214,11 @@ func planObjects(plan []change) (out []object) {
 
 // readSpecs reads a file of queues.
 func readSpecs(stdin io.Reader, file string) ([]*comandav1.Queue, error) {
-	in := stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close() //nolint:errcheck // it was only read
-		in = f
+	var specs []*comandav1.Queue
+	text, err := readText(stdin, file)
+	if err == nil {
+		specs, err = parseSpecs(text)
 	}
-	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("read %s: %w", file, err)
-	case len(text) > maxFile:
-		return nil, fmt.Errorf("%s has more than %d bytes: divide it", file, maxFile)
-	}
-	specs, err := parseSpecs(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -249,16 +232,7 @@ func parseSpecs(text []byte) ([]*comandav1.Queue, error) {
 	var file struct {
 		Queues []yaml.Node `yaml:"queues"`
 	}
-	d := yaml.NewDecoder(strings.NewReader(string(text)))
-	d.KnownFields(true)
-	if err := d.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	var more yaml.Node
-	switch err := d.Decode(&more); {
-	case err == nil:
-		return nil, fmt.Errorf("line %d: a second document begins: want one list of queues", more.Line)
-	case !errors.Is(err, io.EOF):
+	if err := parseYAML(text, &file); err != nil {
 		return nil, err
 	}
 	if len(file.Queues) == 0 {

@@ -3,9 +3,31 @@ package main
 import (
 	"errors"
 	"math"
+	"math/bits"
 	"strconv"
 	"strings"
 )
+
+// bytesFlag is a size in a flag; 0 has a default of its own.
+type bytesFlag uint64
+
+func (n *bytesFlag) Set(text string) error {
+	v, err := parseBytes(text)
+	if err == nil {
+		*n = bytesFlag(v)
+	}
+	return err
+}
+
+func (n *bytesFlag) String() string {
+	if *n == 0 {
+		return ""
+	}
+	shift := min(bits.TrailingZeros64(uint64(*n))/10, 4)
+	return strconv.FormatUint(uint64(*n)>>(10*shift), 10) + [...]string{"B", "KiB", "MiB", "GiB", "TiB"}[shift]
+}
+
+func (*bytesFlag) Type() string { return "bytes" }
 
 // parseBytes reads a size: a number with an optional unit, KiB, MiB, GiB or TiB.
 func parseBytes(s string) (uint64, error) {

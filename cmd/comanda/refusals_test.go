@@ -192,6 +192,7 @@ var refusals = map[string][]struct {
 	},
 	"comanda serve": {
 		{"more", exitUsage, "want: comanda serve"},
+		{"--config missing", exitUsage, "missing"},
 		{"--log-level loud", exitUsage, "want debug, info, warn or error"},
 		{"--log-format xml", exitUsage, "want text or json"},
 		{"--disk-reserve lots", exitUsage, "as 512MiB"},
@@ -200,6 +201,15 @@ var refusals = map[string][]struct {
 		{"--listen 0.0.0.0:0 --data-dir /dev/null/data", exitFailed, "--insecure"},
 		{"--listen nowhere --data-dir /dev/null/data", exitFailed, "nowhere"},
 	},
+	"comanda config check": {
+		{"more", exitUsage, "want: comanda config check"},
+		{"--config missing", exitUsage, "missing"},
+		{"--log-level loud", exitUsage, "want debug"},
+		{"--listen 0.0.0.0:0", exitFailed, "--insecure"},
+		{"--join nowhere", exitFailed, "nowhere"},
+	},
+	"comanda config print": {{"more", exitUsage, "want: comanda config print"}, {"--config missing", exitUsage, "missing"}},
+	"comanda config docs":  {{"more", exitUsage, "want: comanda config docs"}},
 	"comanda demo":         {{"--for 1s", exitUsage, "want 10s to 1h"}},
 	"comanda demo kitchen": {{"", exitUsage, "a part of 'comanda demo'"}},
 	"comanda data inspect": {{"", exitUsage, "want: comanda data inspect DIR"}, {"/dev/null/data", exitFailed, "/dev/null/data"}},

@@ -39,7 +39,7 @@ func newRoot() *cobra.Command {
 		f.StringVarP(&a.output, "output", "o", "table", "table, json, jsonl or name")
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(newServe(), newDemo(), newData(), newVersion())
+	root.AddCommand(newServe(), newConfig(), newDemo(), newData(), newVersion())
 	return root
 }
 

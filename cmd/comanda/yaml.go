@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,24 +23,72 @@ import (
 // letters, and numbers of bytes also as 1MiB. Only the named fields are taken;
 // nil: all.
 func readMessage(node *yaml.Node, m protoreflect.Message, only []string) error {
-	if node.Kind != yaml.MappingNode {
-		return fmt.Errorf("line %d: want fields and values", node.Line)
-	}
 	fields := m.Descriptor().Fields()
-	seen := map[string]bool{}
-	for i := 0; i < len(node.Content); i += 2 {
-		name, value := node.Content[i], node.Content[i+1]
+	return eachField(node, func(name, value *yaml.Node) error {
 		f := fields.ByTextName(name.Value)
 		if f == nil || (only != nil && !slices.Contains(only, name.Value)) {
 			return fmt.Errorf("line %d: there is no %q here: want %s", name.Line, name.Value, strings.Join(fieldNames(fields, only), ", "))
 		}
+		return readField(value, m, f)
+	})
+}
+
+// eachField visits the fields of a mapping, each of which stands there once.
+func eachField(node *yaml.Node, visit func(name, value *yaml.Node) error) error {
+	if node.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: want fields and values", node.Line)
+	}
+	seen := map[string]bool{}
+	for i := 0; i < len(node.Content); i += 2 {
+		name := node.Content[i]
 		if seen[name.Value] {
 			return fmt.Errorf("line %d: %s stands here twice", name.Line, name.Value)
 		}
 		seen[name.Value] = true
-		if err := readField(value, m, f); err != nil {
+		if err := visit(name, node.Content[i+1]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// maxFile is how many bytes a file may have.
+const maxFile = 16 << 20
+
+// readText reads a file; - is standard input.
+func readText(stdin io.Reader, file string) ([]byte, error) {
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close() //nolint:errcheck // it was only read
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read it: %w", err)
+	case len(text) > maxFile:
+		return nil, fmt.Errorf("it has more than %d bytes: divide it", maxFile)
+	}
+	return text, nil
+}
+
+// parseYAML reads one document; nothing leaves it as it is.
+func parseYAML(text []byte, document any) error {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(document); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	var more yaml.Node
+	switch err := d.Decode(&more); {
+	case err == nil:
+		return fmt.Errorf("line %d: a second document begins: want one", more.Line)
+	case !errors.Is(err, io.EOF):
+		return err
 	}
 	return nil
 }

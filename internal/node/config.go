@@ -161,6 +161,12 @@ func hostName() string {
 	return h
 }
 
+// Check refuses what can't work. It opens nothing.
+func (c Config) Check() error {
+	c = c.withDefaults()
+	return c.check()
+}
+
 // check refuses what can't work, before anything is opened.
 func (c *Config) check() error {
 	if err := message.CheckQueueName(c.NodeName); err != nil {
