@@ -23,7 +23,5 @@ func newData() *cobra.Command {
 	}
 	inspect.Flags().BoolVar(&o.Records, "records", false, "show each record of the log")
 	inspect.Flags().BoolVar(&o.Rows, "rows", false, "show each row")
-	cmd := &cobra.Command{Use: "data", Short: "Look into data directories"}
-	cmd.AddCommand(inspect)
-	return cmd
+	return noun("data", "Look into data directories", inspect)
 }

@@ -11,7 +11,7 @@ import (
 var version = "dev"
 
 func main() {
-	cmd, err := newRoot().ExecuteContextC(context.Background())
+	cmd, err := execute(context.Background(), newRoot())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "comanda: "+errorLine(cmd, err))
 	}

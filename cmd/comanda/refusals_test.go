@@ -249,6 +249,29 @@ func TestEveryCommandRefuses(t *testing.T) {
 	}
 }
 
+// Nothing explains a command that there is not.
+func TestHelpOfNoCommand(t *testing.T) {
+	for args, says := range map[string]string{
+		"dance --help":        `unknown command "dance" for "comanda"`,
+		"queue dance --help":  `unknown command "dance" for "comanda queue"`,
+		"--help queue dance":  `unknown command "dance" for "comanda queue"`,
+		"data dance -h":       `unknown command "dance" for "comanda data"`,
+		"--help queue":        "",
+		"queue show --help":   "",
+		"queue --help":        "",
+		"help queue":          "",
+		"queue show q --help": "",
+	} {
+		want := exitUsage
+		if says == "" {
+			want = exitDone
+		}
+		if line, code := runCommand(t, strings.Fields(args)); code != want || !strings.Contains(line, says) {
+			t.Errorf("%s: exit %d, %q; want %d and %q", args, code, line, want, says)
+		}
+	}
+}
+
 // leaves are the paths of the commands that do something.
 func leaves(cmd *cobra.Command) (paths []string) {
 	subs := cmd.Commands()
@@ -271,7 +294,7 @@ func runCommand(t *testing.T, args []string) (line string, code int) {
 	root.SetIn(strings.NewReader(""))
 	root.SetOut(&bytes.Buffer{})
 	root.SetErr(&bytes.Buffer{})
-	cmd, err := root.ExecuteContextC(ctx)
+	cmd, err := execute(ctx, root)
 	if err == nil {
 		return "", exitDone
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 
@@ -41,6 +42,26 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(newServe(), newConfig(), newDemo(), newData(), newVersion())
 	return root
+}
+
+// execute runs the command that the arguments name, and returns it. It explains no
+// command that there is not, as cobra would.
+func execute(ctx context.Context, root *cobra.Command) (cmd *cobra.Command, err error) {
+	root.InitDefaultHelpFlag() // else what follows --help is taken for its value
+	var unknown error
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, given []string) {
+		if cmd.HasSubCommands() {
+			unknown = cmd.ValidateArgs(cmd.Flags().Args())
+		}
+		if unknown == nil {
+			help(cmd, given)
+		}
+	})
+	if cmd, err = root.ExecuteContextC(ctx); err == nil {
+		err = unknown
+	}
+	return cmd, err
 }
 
 // noun is a command that only has verbs.

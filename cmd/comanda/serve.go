@@ -120,6 +120,8 @@ func serve(ctx context.Context, c node.Config, out io.Writer) error {
     %[5]s queue create orders%[6]s
     curl -d 'one margherita' http://%[4]s/v1/queues/orders/messages
     %[5]s work orders --exec 'cat; echo'%[6]s
+  or in Go, with github.com/comanda-mq/comanda/client:
+    c, err := client.New("%[4]s")
 `, c.Version, n.ClusterID(), c.DataDir, addr, os.Args[0], server, n.ClusterAddr())
 	select {
 	case <-ctx.Done():
