@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/comanda-mq/comanda/client"
 )
@@ -109,7 +110,7 @@ func newMessageWait(a *app) *cobra.Command {
 					ctx = short
 				}
 				m, err := c.Wait(ctx, given[0])
-				if ctx.Err() != nil && cmd.Context().Err() == nil {
+				if errors.Is(err, context.DeadlineExceeded) && cmd.Context().Err() == nil {
 					return fmt.Errorf("message %s has not ended within %s: see why with 'comanda message show %s'", given[0], timeout, given[0])
 				}
 				if err != nil {
@@ -165,6 +166,11 @@ func newMessageList(a *app) *cobra.Command {
 					return err
 				}
 				sayAge(cmd, p, o.Stale, r.GetFreshness())
+				if !every && p.format == "table" && o.State == "" && o.Key == "" {
+					if err := sayOthers(cmd, c, queue, o.Stale); err != nil {
+						return err
+					}
+				}
 				if r.GetNextPage() != "" {
 					cmd.PrintErrf("%d rows were looked at, %d of them are meant. There is more: --page %s\n", r.GetPlan().GetRows(), len(r.GetMessages()), r.GetNextPage())
 				}
@@ -185,6 +191,20 @@ func newMessageList(a *app) *cobra.Command {
 	f.IntVar(&o.Max, "max", 0, "at most so many: 1 to 1000 (default 100)")
 	f.StringVar(&o.Page, "page", "", "go on from where a list before ended")
 	return cmd
+}
+
+// sayOthers tells a person who was shown ready messages what else a queue has.
+func sayOthers(cmd *cobra.Command, c *client.Client, queue string, stale time.Duration) error {
+	r, err := c.Queue(cmd.Context(), queue, client.Stale(stale))
+	if err != nil {
+		return err
+	}
+	others := proto.CloneOf(r.GetQueue().GetCounts())
+	others.Ready = 0
+	if words := countWords(others); words != "" {
+		cmd.PrintErrf("These are the ready ones. The queue also has %s: --state\n", words)
+	}
+	return nil
 }
 
 // pastFlag is a time in a flag: RFC 3339, or a duration before now.

@@ -266,7 +266,13 @@ func newQueueList(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := p.many(objectsOf(r.GetQueues(), r.GetFreshness()), "name", "shards", "paused"); err != nil {
+				os := objectsOf(r.GetQueues(), r.GetFreshness())
+				if p.format != "name" {
+					if err := addCounts(cmd.Context(), c, os, limit, page, stale); err != nil {
+						return err
+					}
+				}
+				if err := p.many(os, "name", "shards", "paused", "counts.ready", "counts.leased", "counts.dead"); err != nil {
 					return err
 				}
 				sayAge(cmd, p, stale, r.GetFreshness())
@@ -278,6 +284,34 @@ func newQueueList(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&page, "page", "", "go on from where a list before ended")
 	addStale(cmd, &stale)
 	return cmd
+}
+
+// addCounts adds to a page of queues how many messages each has.
+func addCounts(ctx context.Context, c *client.Client, queues []object, limit int, page string, stale time.Duration) error {
+	r, err := c.Shards(ctx, "", limit, page, client.Stale(stale))
+	if err != nil {
+		return err
+	}
+	counts := map[any]*comandav1.Counts{}
+	for _, s := range r.GetShards() {
+		n := counts[s.GetQueue()]
+		if n == nil {
+			n = &comandav1.Counts{}
+			counts[s.GetQueue()] = n
+		}
+		of := s.GetCounts()
+		n.Ready += of.GetReady()
+		n.Scheduled += of.GetScheduled()
+		n.Leased += of.GetLeased()
+		n.Dead += of.GetDead()
+		n.Finished += of.GetFinished()
+	}
+	for i := range queues {
+		if n := counts[queues[i].at("name")]; n != nil { // else it was deleted since
+			queues[i] = append(queues[i], field{"counts", objectOf(n)})
+		}
+	}
+	return nil
 }
 
 func newQueueShow(a *app) *cobra.Command {
@@ -384,7 +418,7 @@ func (a *app) deletion(use, short, warning, done string, do func(*client.Client,
 			if dryRun {
 				return p.one(object{{"name", queue}, {"counts", objectOf(counts)}}, "name")
 			}
-			if err := confirm(cmd, queue, fmt.Sprintf(warning, queue)+": "+countWords(counts)); err != nil {
+			if err := confirm(cmd, queue, fmt.Sprintf(warning, queue)+": "+cmp.Or(countWords(counts), "it has none")); err != nil {
 				return err
 			}
 		}
@@ -419,7 +453,7 @@ func countWords(n *comandav1.Counts) string {
 			words = append(words, fmt.Sprintf("%d %s", f.value, f.name))
 		}
 	}
-	return cmp.Or(strings.Join(words, ", "), "it has none")
+	return strings.Join(words, ", ")
 }
 
 func newQueueLocate(a *app) *cobra.Command {

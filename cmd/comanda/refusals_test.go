@@ -180,6 +180,13 @@ var refusals = map[string][]struct {
 	"comanda operation resume": {{"x", exitUsage, "no operation's number"}, {"7", exitNotFound, "comanda operation list"}},
 	"comanda apply":            {{"", exitUsage, "-f FILE is missing"}, {"-f missing", exitUsage, "missing"}, {"-f -", exitUsage, "names no queues"}}, // more in TestFilesThatAreRefused
 	"comanda doctor":           {{"one", exitUsage, "want: comanda doctor"}, {"--server localhost:1", exitUnreachable, "is the address right?"}},
+	"comanda top": {
+		{"q", exitUsage, "want: comanda top"},
+		{"--max 101", exitUsage, "--max is 101"},
+		{"--max 0", exitUsage, "--max is 0"},
+		{"--every 1ms", exitUsage, "want 100ms or more"},
+		{"--count -1", exitUsage, "--count is -1"},
+	},
 	"comanda bench": {
 		{"W9", exitUsage, "W9"},
 		{"W1x0", exitUsage, "W1x0"},

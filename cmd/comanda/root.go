@@ -33,7 +33,7 @@ func newRoot() *cobra.Command {
 	root.SetVersionTemplate("comanda {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	for _, cmd := range []*cobra.Command{
-		newSend(a), newWork(a), newQueue(a), newMessage(a), newShard(a), newNode(a), newWorker(a), newOperation(a), newApply(a), newDoctor(a), newBench(a),
+		newSend(a), newWork(a), newQueue(a), newMessage(a), newShard(a), newNode(a), newWorker(a), newOperation(a), newApply(a), newDoctor(a), newTop(a), newBench(a),
 	} {
 		f := cmd.PersistentFlags()
 		f.StringVar(&a.server, "server", cmp.Or(os.Getenv("COMANDA_SERVER"), "localhost:7400"), "server: host:port, several with commas (env COMANDA_SERVER)")

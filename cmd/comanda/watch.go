@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -11,48 +12,66 @@ import (
 )
 
 func newQueueWatch(a *app) *cobra.Command {
-	var every time.Duration
-	var rounds int
+	var looks looks
 	cmd := a.queueVerb("watch QUEUE", "Show counts, the oldest age and rates again and again, until it is interrupted", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
-		if every < 100*time.Millisecond {
-			return usageError(fmt.Errorf("--every %s: want 100ms or more", every))
-		}
-		if rounds < 0 {
-			return usageError(fmt.Errorf("--count is %d: want 1 or more", rounds))
-		}
-		ticks := time.NewTicker(every)
-		defer ticks.Stop()
-		var last *comandav1.Queue
-		var lastAt time.Time
-		for i := 0; ; i++ {
+		var w watcher
+		return looks.repeat(cmd.Context(), func(first bool) error {
 			r, err := c.Queue(cmd.Context(), queue)
 			if err != nil {
 				return err
 			}
-			now := time.Now()
-			if err := p.look(watched(last, r.GetQueue(), now.Sub(lastAt)), i == 0); err != nil {
-				return err
-			}
-			last, lastAt = r.GetQueue(), now
-			if i+1 == rounds {
-				return nil
-			}
-			select {
-			case <-ticks.C:
-			case <-cmd.Context().Done():
-				return nil
-			}
-		}
+			return p.look(w.watched(r.GetQueue()), first)
+		})
 	})
 	cmd.Example = "  comanda queue watch orders\n  comanda queue watch orders -o jsonl --every 10s >> orders.jsonl"
-	cmd.Flags().DurationVar(&every, "every", time.Second, "how often")
-	cmd.Flags().IntVar(&rounds, "count", 0, "so often and no more (default: until it is interrupted)")
+	looks.add(cmd)
 	return cmd
+}
+
+// looks say how often somebody looks.
+type looks struct {
+	every time.Duration
+	count int
+}
+
+func (l *looks) add(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&l.every, "every", time.Second, "how often")
+	cmd.Flags().IntVar(&l.count, "count", 0, "so often and no more (default: until it is interrupted)")
+}
+
+// repeat looks again and again, until it fails or ctx ends.
+func (l *looks) repeat(ctx context.Context, look func(first bool) error) error {
+	if l.every < 100*time.Millisecond {
+		return usageError(fmt.Errorf("--every %s: want 100ms or more", l.every))
+	}
+	if l.count < 0 {
+		return usageError(fmt.Errorf("--count is %d: want 1 or more", l.count))
+	}
+	ticks := time.NewTicker(l.every)
+	defer ticks.Stop()
+	for i := 0; ; i++ {
+		if err := look(i == 0); err != nil || i+1 == l.count {
+			return err
+		}
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// watcher remembers what a queue was like when it was looked at last.
+type watcher struct {
+	last *comandav1.Queue
+	at   time.Time
 }
 
 // watched is a look at a queue, with rates since the one before. Rates are missing
 // in the first, and seconds_to_drain where nothing gets less.
-func watched(last, q *comandav1.Queue, since time.Duration) object {
+func (w *watcher) watched(q *comandav1.Queue) object {
+	last, since := w.last, time.Since(w.at)
+	w.last, w.at = q, time.Now()
 	n := q.GetCounts()
 	o := object{
 		{"at", time.Now().UTC().Format(time.RFC3339)},
