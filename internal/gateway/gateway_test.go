@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // start runs a node on a disk in memory and returns its gateway.
 func start(t *testing.T) *gateway.Gateway {
 	t.Helper()
-	n, err := node.Start(t.Context(), node.Config{FS: vfs.NewMem(), DataDir: "data", LogSegment: 256 << 10, Listen: "127.0.0.1:0", DiskReserve: 1})
+	n, err := node.Start(t.Context(), node.Config{FS: vfs.NewMem(), DataDir: "data", LogSegment: 2 << 20, Listen: "127.0.0.1:0", DiskReserve: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
