@@ -185,7 +185,7 @@ func (g *Group) build(view queue.Reader, term uint64) {
 				g.hold(key, l.workers.get(d.Worker, g.clock.Now()))
 			}
 			if from := (queue.Line{Queue: l.number, Cell: c.number}); len(queue.Lines(view, from.Queue, from.Cell, nil, 1)) > 0 {
-				g.outbox.cells[from] = true
+				g.outbox.add(from)
 			}
 			for kind := range c.timers {
 				if first := queue.Timers(view, l.number, c.number, queue.TimerKind(kind), nil, 1); len(first) > 0 {
@@ -319,7 +319,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 			return l // there is room for another one
 		}
 	case queue.Outgoing:
-		g.outbox.cells[queue.Line{Queue: e.Queue, Cell: e.Ref.Cell}] = true
+		g.outbox.add(queue.Line{Queue: e.Queue, Cell: e.Ref.Cell})
 	case queue.Paced:
 		if l != nil {
 			l.next = e.At

@@ -2,7 +2,6 @@ package leader
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -19,7 +18,7 @@ type Sender interface {
 
 const (
 	maxParcels    = 500 // in one call
-	maxLines      = 256 // of a cell, that are looked at at a time
+	maxLines      = 256 // of a cell, that are looked at in a turn; the next one goes on behind them
 	maxSending    = 256 // lines of the group that are sent at a time; others wait for them
 	deliverWithin = 10 * time.Second
 	// How long a line is left alone that can't be delivered.
@@ -29,9 +28,11 @@ const (
 
 // outbox is what a leader knows of the cells that messages are to leave.
 type outbox struct {
-	cells map[queue.Line]bool // that may have some
-	lines map[way]*sending    // that are being sent, or that can't be just now
-	busy  int                 // lines that are being sent
+	// cells that may have some, and the line of each behind which the next turn looks;
+	// nil: it begins with the first. So lines that can't be sent keep no other.
+	cells map[queue.Line]*queue.Line
+	lines map[way]*sending // that are being sent, or that can't be just now
+	busy  int              // lines that are being sent
 }
 
 // way is a line of a cell's outbox.
@@ -44,7 +45,24 @@ type sending struct {
 }
 
 func newOutbox() outbox {
-	return outbox{cells: map[queue.Line]bool{}, lines: map[way]*sending{}}
+	return outbox{cells: map[queue.Line]*queue.Line{}, lines: map[way]*sending{}}
+}
+
+// add notes that something is to leave a cell.
+func (o *outbox) add(from queue.Line) {
+	if _, known := o.cells[from]; !known {
+		o.cells[from] = nil
+	}
+}
+
+// forget forgets the lines whose turn has passed: they were purged, dropped or given
+// away, or have so many others before them that no pause matters.
+func (o *outbox) forget(now time.Time) {
+	for w, s := range o.lines {
+		if !s.busy && now.Sub(s.at) > maxDeliverAgain {
+			delete(o.lines, w)
+		}
+	}
 }
 
 // sendOutbox sends on what is to leave and is not on its way. It is called without
@@ -52,11 +70,9 @@ func newOutbox() outbox {
 func (g *Group) sendOutbox() {
 	g.mu.Lock()
 	term := g.term
-	var cells []queue.Line
-	for c := range g.outbox.cells {
-		cells = append(cells, c)
-		delete(g.outbox.cells, c) // what comes from here on is news
-	}
+	g.outbox.forget(g.clock.Now())
+	cells := g.outbox.cells
+	g.outbox.cells = map[queue.Line]*queue.Line{} // what comes from here on is news
 	g.mu.Unlock()
 	if len(cells) == 0 || g.Sender == nil {
 		return
@@ -66,8 +82,8 @@ func (g *Group) sendOutbox() {
 		return // the host ends
 	}
 	found := map[queue.Line][]queue.Line{}
-	for _, c := range cells {
-		found[c] = queue.Lines(view, c.Queue, c.Cell, nil, maxLines)
+	for from, after := range cells {
+		found[from] = queue.Lines(view, from.Queue, from.Cell, after, maxLines)
 	}
 	view.Close()
 	g.mu.Lock()
@@ -76,24 +92,32 @@ func (g *Group) sendOutbox() {
 		return // what is begun now would still be on its way for the next leader here
 	}
 	for from, lines := range found {
-		if len(lines) > 0 {
-			g.outbox.cells[from] = true // until there are none
-		}
-		for _, to := range lines {
-			g.begin(way{from, to})
+		if after := cells[from]; after != nil || len(lines) > 0 { // until there are none
+			g.outbox.cells[from] = g.beginAll(from, after, lines)
 		}
 	}
-	for w, s := range g.outbox.lines {
-		if lines, ok := found[w.from]; ok && !s.busy && !slices.Contains(lines, w.to) {
-			delete(g.outbox.lines, w) // it was purged, dropped or given away
+}
+
+// beginAll sends on lines of a cell, those behind after, and returns behind which one the
+// next turn looks. The lock is held.
+func (g *Group) beginAll(from queue.Line, after *queue.Line, lines []queue.Line) *queue.Line {
+	for i := range lines {
+		if g.outbox.busy >= maxSending {
+			return after
 		}
+		g.begin(way{from, lines[i]})
+		after = &lines[i]
 	}
+	if len(lines) < maxLines {
+		return nil
+	}
+	return after
 }
 
 // begin sends a line on, if it is not under way and may be tried. The lock is held.
 func (g *Group) begin(w way) {
 	s := g.outbox.lines[w]
-	if g.outbox.busy >= maxSending || s != nil && (s.busy || g.clock.Now().Before(s.at)) {
+	if s != nil && (s.busy || g.clock.Now().Before(s.at)) {
 		return
 	}
 	if s == nil {

@@ -198,6 +198,42 @@ func TestFollowUpsOutliveFailovers(t *testing.T) {
 	}
 }
 
+// oneWay carries deliveries to one queue, and to no other.
+type oneWay struct {
+	postman
+	open uint32
+}
+
+func (o *oneWay) Deliver(ctx context.Context, number uint32, cell int, c queue.Command) (any, error) {
+	if number != o.open {
+		return nil, message.Errorf(message.Unavailable, "it is away")
+	}
+	return o.postman.Deliver(ctx, number, cell, c)
+}
+
+// More queues than a leader looks at in a turn are away: what goes to the one behind them
+// leaves all the same.
+func TestStuckLinesKeepNoOther(t *testing.T) {
+	const away = 2 * maxLines
+	to, from := newRig(t), newRig(t)
+	to.propose((&queue.Configure{Queue: 2 + away, Version: 1, Settings: message.Settings{}.WithDefaults(), Shards: []queue.Bounds{{From: 0, To: 0, Path: "0"}}}).Command())
+	p := &oneWay{postman: postman{to: to, called: make(chan struct{}, 1)}, open: 2 + away}
+	from.Sender = p
+	var c queue.Settle
+	for number := uint32(2); number <= p.open; {
+		from.send(1, 0)
+		got := from.receive(1, time.Hour)[0]
+		c.Settlements = append(c.Settlements, message.Settlement{Token: message.Token{ID: got.ID, Fence: got.Fence}, Action: message.Ack})
+		var fs []queue.FollowUp
+		for ; number <= p.open && len(fs) < message.MaxFollowUps; number++ {
+			fs = append(fs, queue.FollowUp{To: queue.Target{Queue: number}})
+		}
+		c.FollowUps = append(c.FollowUps, fs)
+	}
+	from.propose(c.Command())
+	p.wait(from)
+}
+
 // A leader sends so many lines at a time and no more, and forgets those that are gone:
 // their queue was purged, or their cell given away.
 func TestOutboxIsBounded(t *testing.T) {
@@ -206,15 +242,15 @@ func TestOutboxIsBounded(t *testing.T) {
 	from.Sender = p
 	gone := way{queue.Line{Queue: 1}, queue.Line{Queue: 2}}
 	from.mu.Lock()
-	from.outbox.cells[gone.from] = true
-	from.outbox.lines[gone] = &sending{}
+	from.outbox.lines[gone] = &sending{at: from.clock.Now()}
 	from.outbox.busy = maxSending
-	from.begin(way{queue.Line{Queue: 1}, queue.Line{Queue: 3}})
+	next := from.beginAll(gone.from, &gone.to, []queue.Line{{Queue: 3}})
 	begun := len(from.outbox.lines)
 	from.mu.Unlock()
-	if begun != 1 {
-		t.Errorf("%d lines are known, one more than are sent at a time", begun)
+	if begun != 1 || next != &gone.to {
+		t.Errorf("%d lines are known, one more than are sent at a time, and the next turn begins behind %v", begun, next)
 	}
+	from.clock.add(2 * maxDeliverAgain)
 	from.sendOutbox()
 	from.mu.Lock()
 	defer from.mu.Unlock()
