@@ -41,7 +41,8 @@ type Line struct {
 
 // What a cell's outbox holds at the most; above it a message stays dead where it is,
 // with a line of history that says so. maxInboxes is from how many cells messages come
-// to one, maxForwards how many that left are found by their id.
+// to one, those of deleted queues included: what keeps late copies of theirs out is never
+// forgotten. maxForwards is how many that left are found by their id.
 const (
 	maxOutbox      = 1 << 20
 	maxOutboxBytes = 4 << 30
@@ -65,7 +66,7 @@ const minParcel = 7
 
 // Deliver brings messages to a cell, in the order of their line. The answer is a
 // []*message.Error, nil for each that is there by now, or a refusal of the whole:
-// WRONG_SHARD, RESOURCE_EXHAUSTED, CONFLICT (a late copy).
+// WRONG_SHARD, CONFLICT (a late copy).
 type Deliver struct {
 	To      Line
 	From    Line   // the cell that they come from
@@ -135,7 +136,9 @@ func (m *Machine) deliver(d *decoder) any {
 	case c.Floor < floor:
 		return message.Errorf(message.Conflict, "what is below %d of this line has arrived: this is a late copy", floor)
 	case !known && at.inboxes >= maxInboxes:
-		return message.Errorf(message.ResourceExhausted, "messages come to this part of the queue from %d others already", at.inboxes)
+		// For good: no place becomes free, so no copy of them can arrive later.
+		full := message.Errorf(message.ResourceExhausted, "messages have come to this part of the queue from %d cells of other queues, as many as it tells apart, and those of deleted queues count: redrive it to another queue", at.inboxes)
+		return slices.Repeat([]*message.Error{full}, len(c.Parcels))
 	}
 	if !known || c.Floor > floor {
 		m.raiseInbox(at, c.From, floor, c.Floor, known)

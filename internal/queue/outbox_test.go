@@ -224,6 +224,36 @@ func TestPurgeKnowsWhatCame(t *testing.T) {
 	}
 }
 
+// A cell from which nothing came yet is one too many: what comes from it is refused for
+// good, for no place becomes free. What comes from others arrives.
+func TestInboxIsFull(t *testing.T) {
+	p := newPost(message.Settings{}, true)
+	first, other := p.die("a", nil), p.die("b", nil)
+	var calls []queue.Deliver
+	for _, id := range []message.ID{first, other} {
+		from := queue.Line{Queue: 1, Cell: id.Point().Cell()}
+		calls = append(calls, queue.NextDelivery(p.from.rows, from, queue.Lines(p.from.rows, 1, from.Cell, nil, 1)[0], 1, p.from.now))
+		calls[len(calls)-1].To.Cell = calls[0].To.Cell
+		calls[len(calls)-1].Parcels[0].Head.Hash = calls[0].Parcels[0].Head.Hash
+	}
+	if calls[0].From == calls[1].From {
+		t.Fatal("both are of one cell")
+	}
+	if results, err := p.arrive(calls[0]); err != nil || results[0] != nil {
+		t.Fatalf("%v, %v", results, err)
+	}
+	p.to.m.CountInboxes(2, calls[0].To.Cell, queue.MaxInboxes)
+	for range 2 {
+		results, err := p.arrive(calls[1])
+		if err != nil || len(results) != 1 || results[0] == nil || results[0].Code != message.ResourceExhausted || !strings.Contains(results[0].Text, "deleted") {
+			t.Errorf("of one more: %v, %v", results, err)
+		}
+	}
+	if results, err := p.arrive(calls[0]); err != nil || results[0] != nil {
+		t.Errorf("of one that is known: %v, %v", results, err)
+	}
+}
+
 // While a message is on its way it is dead where it died, and can't be revived. What
 // the target refuses for good stays there, with the reason, and can.
 func TestOutboxRefused(t *testing.T) {
