@@ -27,7 +27,7 @@ func (h *holder) Read(_ context.Context, q *queue.Query, _ time.Duration) (a que
 		}
 		return queue.Answer{Moved: true}, f, nil
 	}
-	return queue.Answer{Queue: &queue.Info{Number: 1, Version: h.version}}, f, nil
+	return queue.Answer{Queue: &queue.Info{Number: 1, Version: h.version, Shards: []queue.ShardInfo{{Leaving: 7}}}}, f, nil
 }
 
 func (h *holder) Propose(context.Context, queue.Command) (any, error) {
@@ -55,6 +55,14 @@ func newHolders(t *testing.T, gone bool) (d *desk, first, second *holder) {
 		return catalog.Result{Queue: &changed}, nil
 	}
 	return d, groups[2], groups[3]
+}
+
+// A queue tells how much is on its way to others.
+func TestQueueTellsWhatIsLeaving(t *testing.T) {
+	d, _, _ := newHolders(t, false)
+	if info, _, err := d.Queue(t.Context(), "q", message.ReadOptions{Stale: time.Second}); err != nil || info.Leaving != 7 {
+		t.Errorf("%d are leaving, %v", info.Leaving, err)
+	}
 }
 
 // A change of a queue is confirmed when its groups have it, also by a node that has

@@ -225,6 +225,7 @@ func (g *Gateway) Queue(ctx context.Context, name string, o message.ReadOptions)
 	fresh, err := g.readShards(ctx, q, o, func(_ *catalog.Shard, s queue.ShardInfo) {
 		info.Counts.Add(s.Counts)
 		info.Totals.Add(s.Totals)
+		info.Leaving += s.Leaving
 		if s.Oldest > 0 {
 			info.OldestAge = max(info.OldestAge, g.o.Clock.Now().Sub(time.UnixMilli(s.Oldest)), time.Millisecond)
 		}

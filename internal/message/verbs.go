@@ -284,7 +284,10 @@ type QueueInfo struct {
 	Receivers Receivers
 	Totals    Totals
 	OldestAge time.Duration // of the messages that may go out; 0: none may
-	Pauses    []Pause       // of the queue, as far as that was noted, and of keys and tenants
+	// Leaving are on their way to other queues: follow-ups, which no count has, and
+	// dead letters, which are counted as dead as well.
+	Leaving int64
+	Pauses  []Pause // of the queue, as far as that was noted, and of keys and tenants
 }
 
 // Receivers are those who receive from a queue.

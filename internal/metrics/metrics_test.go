@@ -90,10 +90,11 @@ func TestQueuesWithoutLabels(t *testing.T) {
 func TestAges(t *testing.T) {
 	m := New(clock.System(), func() Report {
 		return Report{
-			Queues:  []Queue{{Name: "a", Counts: map[string]int64{"ready": 1}, Oldest: 3 * time.Second, Drain: 60}, {Name: "b", Counts: map[string]int64{"ready": 0}}},
+			Queues:  []Queue{{Name: "a", Counts: map[string]int64{"ready": 1}, Leaving: 2, Oldest: 3 * time.Second, Drain: 60}, {Name: "b", Counts: map[string]int64{"ready": 0}}},
 			Commits: Times{[]uint64{1, 0}, time.Microsecond}, Applies: Times{[]uint64{0, 1}, time.Second},
 		}
 	})
+	want(t, scrape(t, m, "comanda_messages_leaving"), `comanda_messages_leaving{queue="a"} 2`, `comanda_messages_leaving{queue="b"} 0`)
 	want(t, scrape(t, m, "comanda_oldest_message_seconds"), `comanda_oldest_message_seconds{queue="a"} 3`, `comanda_oldest_message_seconds{queue="b"} 0`)
 	want(t, scrape(t, m, "comanda_time_to_drain_seconds"), `comanda_time_to_drain_seconds{queue="a"} 60`, `comanda_time_to_drain_seconds{queue="b"} 0`)
 	want(t, scrape(t, m, "comanda_commit_seconds_count"), `comanda_commit_seconds_count 1`)

@@ -46,6 +46,8 @@ type Queue struct {
 	Counts map[string]int64 // by state
 	Oldest time.Duration    // age of the oldest that may go out; 0: none may
 	Drain  float64          // seconds until none is ready at the rate of late; +Inf: none was finished
+	// Leaving are on their way to other queues.
+	Leaving int64
 }
 
 func (q *Queue) size() (n int64) {
@@ -71,6 +73,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	messages    = describe("comanda_messages", "Messages in shards that this node leads, by state.", "queue", "state")
+	leaving     = describe("comanda_messages_leaving", "Messages on their way to other queues, from shards that this node leads.", "queue")
 	oldest      = describe("comanda_oldest_message_seconds", "How long the oldest message that may go out could have, in shards that this node leads.", "queue")
 	drain       = describe("comanda_time_to_drain_seconds", "How long until no message is ready in shards that this node leads, if as many go on to be finished.", "queue")
 	commits     = describe("comanda_commit_seconds", "From proposing an entry on this node until a majority has it on disk.")
@@ -112,6 +115,7 @@ func (report reporter) Collect(out chan<- prometheus.Metric) {
 		for state, n := range q.Counts {
 			gauge(messages, float64(n), q.Name, state)
 		}
+		gauge(leaving, float64(q.Leaving), q.Name)
 		gauge(oldest, q.Oldest.Seconds(), q.Name)
 		gauge(drain, q.Drain, q.Name)
 	}
@@ -172,6 +176,7 @@ func largest(qs []Queue) []Queue {
 		for state, n := range q.Counts {
 			rest.Counts[state] += n
 		}
+		rest.Leaving += q.Leaving
 		rest.Oldest, rest.Drain = max(rest.Oldest, q.Oldest), max(rest.Drain, q.Drain)
 	}
 	if len(rest.Counts) > 0 {

@@ -72,7 +72,7 @@ func (n *Node) ledQueues() (out []metrics.Queue) {
 	drains := n.drains.look(counts, now)
 	for number, c := range counts {
 		if q, ok := v.QueueNumber(number); ok {
-			out = append(out, metrics.Queue{Name: q.Name, Counts: byState(&c.counts), Oldest: c.oldest, Drain: drains[number]})
+			out = append(out, metrics.Queue{Name: q.Name, Counts: byState(&c.counts), Leaving: c.leaving, Oldest: c.oldest, Drain: drains[number]})
 		}
 	}
 	return out
@@ -81,6 +81,7 @@ func (n *Node) ledQueues() (out []metrics.Queue) {
 // ledQueue is what this node leads of a queue.
 type ledQueue struct {
 	counts   message.Counts
+	leaving  int64
 	finished uint64
 	oldest   time.Duration
 }
@@ -89,6 +90,7 @@ func (l *ledQueue) add(q *queue.Info, now time.Time) {
 	l.counts.Add(q.Counts())
 	l.finished += q.Totals().Finished
 	for _, s := range q.Shards {
+		l.leaving += s.Leaving
 		if s.Oldest > 0 {
 			l.oldest = max(l.oldest, now.Sub(time.UnixMilli(s.Oldest)))
 		}

@@ -87,6 +87,7 @@ func TestMetrics(t *testing.T) {
 		`comanda_messages{queue="orders",state="ready"} 1`,
 		`comanda_messages{queue="orders",state="leased"} 1`,
 		`comanda_messages{queue="orders",state="finished"} 1`,
+		`comanda_messages_leaving{queue="orders"} 0`,
 		`comanda_messages_sent_total{queue="orders"} 3`,
 		`comanda_messages_delivered_total{queue="orders"} 2`,
 		`comanda_messages_settled_total{action="ack",queue="orders"} 1`,

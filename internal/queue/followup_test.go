@@ -305,6 +305,7 @@ func TestFollowUpKeepsItsTimes(t *testing.T) {
 	if r.Err != nil {
 		t.Fatal(r.Err)
 	}
+	wantLeaving(t, e.home, 4)
 	e.home.now += 4000 // it waits so long for its way
 	e.away.apply(queue.Tick())
 	c := queue.NextDelivery(e.home.rows, at, queue.Line{Queue: 2, Cell: 4}, 10, e.home.now)

@@ -254,6 +254,14 @@ func TestInboxIsFull(t *testing.T) {
 	}
 }
 
+// wantLeaving wants so many messages of queue 1 to be counted as leaving.
+func wantLeaving(t *testing.T, w *world, n int64) {
+	t.Helper()
+	if q, _ := queue.Queue(w.rows, 1); q.Shards[0].Leaving != n {
+		t.Errorf("%d are leaving, want %d", q.Shards[0].Leaving, n)
+	}
+}
+
 // While a message is on its way it is dead where it died, and can't be revived. What
 // the target refuses for good stays there, with the reason, and can.
 func TestOutboxRefused(t *testing.T) {
@@ -263,6 +271,7 @@ func TestOutboxRefused(t *testing.T) {
 	if d == nil || d.State != message.Dead || !d.Leaving {
 		t.Fatalf("on its way: %+v", d)
 	}
+	wantLeaving(t, p.from, 2)
 	redrive := func() *message.Error {
 		return p.from.apply((&queue.Redrive{IDs: []message.ID{large}}).Command())[0].([]queue.RedriveResult)[0]
 	}
@@ -283,6 +292,7 @@ func TestOutboxRefused(t *testing.T) {
 	if _, ok := queue.Show(p.from.rows, small); ok {
 		t.Error("what arrived is still here")
 	}
+	wantLeaving(t, p.from, 0)
 	dead := (&queue.Query{Dead: &queue.DeadQuery{Queue: 1, Cell: large.Point().Cell(), Filter: message.DeadFilter{Reason: "rejected"}}}).Run(p.from.rows).Dead
 	if dead.Count != 1 {
 		t.Errorf("%d died by being rejected", dead.Count)

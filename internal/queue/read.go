@@ -28,6 +28,8 @@ type ShardInfo struct {
 	Counts message.Counts
 	Cells  []int64 `json:",omitempty"` // messages that have not ended, by cell
 	Totals message.Totals
+	// Leaving are in the outbox: follow-ups, which no count has, and dead letters.
+	Leaving int64 `json:",omitempty"`
 	// Oldest is since when the oldest message that may go out could have: wall time,
 	// ms; 0: none may. Only to a Query for the queue, and from ReadOldest.
 	Oldest int64 `json:",omitempty"`
@@ -80,6 +82,7 @@ func (q *Info) readShards(rows Reader) {
 			c := read.counts
 			s.Counts.Add(c)
 			s.Totals.Add(read.totals)
+			s.Leaving += read.outbox
 			s.Cells = append(s.Cells, c.Ready+c.Scheduled+c.Leased)
 		}
 	}

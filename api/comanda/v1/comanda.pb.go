@@ -4283,7 +4283,11 @@ type Queue struct {
 	// Only from GetQueue.
 	Totals *Totals `protobuf:"bytes,10,opt,name=totals,proto3" json:"totals,omitempty"`
 	// Only from GetQueue: of the queue as a whole, keys and tenants.
-	Pauses        []*Pause `protobuf:"bytes,11,rep,name=pauses,proto3" json:"pauses,omitempty"`
+	Pauses []*Pause `protobuf:"bytes,11,rep,name=pauses,proto3" json:"pauses,omitempty"`
+	// Only from GetQueue: messages that are on their way from here to other queues:
+	// follow-ups of acks, which no count has, and dead letters, which are counted as dead
+	// as well.
+	Leaving       int64 `protobuf:"varint,12,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4393,6 +4397,13 @@ func (x *Queue) GetPauses() []*Pause {
 		return x.Pauses
 	}
 	return nil
+}
+
+func (x *Queue) GetLeaving() int64 {
+	if x != nil {
+		return x.Leaving
+	}
+	return 0
 }
 
 // Pause is a key or a tenant whose messages are not handed out; neither: the queue as a
@@ -8236,7 +8247,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
 	"\x06leased\x18\x03 \x01(\x03R\x06leased\x12\x12\n" +
 	"\x04dead\x18\x04 \x01(\x03R\x04dead\x12\x1a\n" +
-	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\xb4\x03\n" +
+	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\xce\x03\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x16\n" +
@@ -8251,7 +8262,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"oldest_age\x18\t \x01(\v2\x19.google.protobuf.DurationR\toldestAge\x12*\n" +
 	"\x06totals\x18\n" +
 	" \x01(\v2\x12.comanda.v1.TotalsR\x06totals\x12)\n" +
-	"\x06pauses\x18\v \x03(\v2\x11.comanda.v1.PauseR\x06pauses\"m\n" +
+	"\x06pauses\x18\v \x03(\v2\x11.comanda.v1.PauseR\x06pauses\x12\x18\n" +
+	"\aleaving\x18\f \x01(\x03R\aleaving\"m\n" +
 	"\x05Pause\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x0e\n" +

@@ -167,7 +167,7 @@ func TestCalls(t *testing.T) {
 		},
 		{
 			"Queues/GetQueue", &comandav1.GetQueueRequest{Queue: "q"}, `queue q`,
-			`{"queue":` + queueJSON + `,"counts":{"ready":"1152921504606846976","scheduled":"2","leased":"3","dead":"4","finished":"5"},"shards":2,"receivers":6,"received_at":"2026-11-24T12:00:00Z","version":"9","oldest_age":"2s","totals":{"sent":"1","delivered":"2","finished":"3","failed":"4"}},` + freshJSON + `}`,
+			`{"queue":` + queueJSON + `,"counts":{"ready":"1152921504606846976","scheduled":"2","leased":"3","dead":"4","finished":"5"},"shards":2,"receivers":6,"received_at":"2026-11-24T12:00:00Z","version":"9","oldest_age":"2s","totals":{"sent":"1","delivered":"2","finished":"3","failed":"4"},"leaving":"7"},` + freshJSON + `}`,
 		},
 		{"Queues/ListQueues", &comandav1.ListQueuesRequest{Max: 2, Page: "p", Stale: durationpb.New(5 * time.Second)}, `queues max=2 page=p stale=5s`, `{"queues":[` + queueJSON + `,"shards":2,"version":"9"}],"next_page":"next",` + freshJSON + `}`},
 		{"Queues/ListQueues", &comandav1.ListQueuesRequest{}, `queues max=100 page= stale=0s`, ""},

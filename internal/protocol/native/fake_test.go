@@ -259,7 +259,7 @@ func (f *fake) UpdateQueue(_ context.Context, name string, s message.Settings, v
 
 func (f *fake) Queue(_ context.Context, name string, _ message.ReadOptions) (message.QueueInfo, message.Freshness, error) {
 	info := f.info(name)
-	info.Totals, info.OldestAge = message.Totals{Sent: 1, Delivered: 2, Finished: 3, Failed: 4}, 2*time.Second
+	info.Totals, info.OldestAge, info.Leaving = message.Totals{Sent: 1, Delivered: 2, Finished: 3, Failed: 4}, 2*time.Second, 7
 	return info, fresh, f.called("queue %s", name)
 }
 

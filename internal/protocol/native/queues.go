@@ -51,6 +51,7 @@ func (s queues) GetQueue(ctx context.Context, req *comandav1.GetQueueRequest) (*
 	q.Counts = countsTo(info.Counts)
 	t := &info.Totals
 	q.Totals = &comandav1.Totals{Sent: int64(t.Sent), Delivered: int64(t.Delivered), Finished: int64(t.Finished), Failed: int64(t.Failed)}
+	q.Leaving = info.Leaving
 	if info.OldestAge > 0 {
 		q.OldestAge = durationpb.New(info.OldestAge)
 	}
