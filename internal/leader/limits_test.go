@@ -61,21 +61,33 @@ func TestMaxInFlight(t *testing.T) {
 
 // A queue with a rate hands out so many messages in a span of time, whoever leads.
 func TestRate(t *testing.T) {
-	r := newRig(t)
-	r.configure(2, message.Settings{Rate: message.Rate{Count: 1, Per: time.Second}})
-	r.send(100, 0)
-	total := 0
-	for i := range 40 { // 10 s
-		if i%2 == 1 {
-			r.restart()
-		}
-		c := r.waits("w", 50)
-		r.step(250 * time.Millisecond)
-		c.close()
-		total += c.has()
-	}
-	if total < 9 || total > 11 {
-		t.Fatalf("%d messages went out in 10 s at 1 a second", total)
+	for _, c := range []struct {
+		rate  message.Rate
+		step  time.Duration
+		steps int // 10 s
+		want  int
+	}{
+		{message.Rate{Count: 1, Per: time.Second}, 250 * time.Millisecond, 40, 10},
+		{message.Rate{Count: 10, Per: time.Second}, 70 * time.Millisecond, 143, 100}, // each is late
+	} {
+		t.Run(strconv.Itoa(c.rate.Count), func(t *testing.T) {
+			r := newRig(t)
+			r.configure(2, message.Settings{Rate: c.rate})
+			r.send(200, 0)
+			total := 0
+			for i := range c.steps {
+				if i%20 == 1 {
+					r.restart()
+				}
+				call := r.waits("w", 50)
+				r.step(c.step)
+				call.close()
+				total += call.has()
+			}
+			if total < c.want*9/10 || total > c.want+1 {
+				t.Fatalf("%d messages went out in 10 s, want %d", total, c.want)
+			}
+		})
 	}
 }
 
@@ -90,6 +102,7 @@ func TestRatePerKey(t *testing.T) {
 	}{
 		{message.Rate{Count: 1, Per: time.Second}, 250 * time.Millisecond, 40, 10},
 		{message.Rate{Count: 40, Per: time.Second}, Every, 200, 400},
+		{message.Rate{Count: 10, Per: time.Second}, 70 * time.Millisecond, 143, 100}, // each is late
 	} {
 		t.Run(strconv.Itoa(c.rate.Count), func(t *testing.T) {
 			r := newRig(t)

@@ -201,7 +201,8 @@ func (g *Group) wakeable(now int64) (wake []wakeJob, counts bool) {
 
 // far is from when on no pace of a key may be due by what the queue's settings say now.
 func (g *Group) far(t *timers, now int64) int64 {
-	latest := g.queues[t.cell.queue].limits.RatePerKey.Latest(time.Duration(now) * time.Millisecond)
+	r := g.queues[t.cell.queue].limits.RatePerKey
+	latest := r.Ends(r.Latest(time.Duration(now) * time.Millisecond))
 	return latest.Milliseconds() + 2 // timers are rounded up
 }
 

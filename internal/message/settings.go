@@ -144,9 +144,22 @@ func (r Rate) Room(now, next time.Duration) int {
 	return int((now+r.ahead()-max(next, now))/r.Step()) + 1
 }
 
+// Ends is from when on it makes no difference that the next message was due at a time.
+// Until then the one that goes out is late, as timers are, and those behind it are due as
+// if it were not; so late that two could go out at once, it is the first of a new row.
+func (r Rate) Ends(next time.Duration) time.Duration {
+	if r.Count == 0 {
+		return next
+	}
+	return next + max(0, min(spread, r.Step()-r.ahead()))
+}
+
 // Next is when the one after n more is due, if the next was due at a time.
 func (r Rate) Next(now, next time.Duration, n int) time.Duration {
-	return max(next, now) + time.Duration(n)*r.Step()
+	if now >= r.Ends(next) {
+		next = now
+	}
+	return next + time.Duration(n)*r.Step()
 }
 
 // Latest is a time after which no next message is due, whatever went out by this rate

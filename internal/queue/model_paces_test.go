@@ -18,7 +18,7 @@ type paces struct {
 }
 
 func (p *paces) draw(t *rapid.T) {
-	p.rate = rapid.SampledFrom([]message.Rate{{}, {Count: 1, Per: 2 * time.Second}, {Count: 2, Per: time.Second}, {Count: 40, Per: time.Second}}).Draw(t, "rate per key")
+	p.rate = rapid.SampledFrom([]message.Rate{{}, {Count: 1, Per: 2 * time.Second}, {Count: 2, Per: time.Second}, {Count: 10, Per: time.Second}, {Count: 40, Per: time.Second}}).Draw(t, "rate per key")
 	if p.next == nil {
 		p.next, p.rests = map[string]int64{}, map[string]bool{}
 	}
@@ -28,6 +28,16 @@ func (p *paces) draw(t *rapid.T) {
 func (p *paces) step() (step, ahead int64) {
 	step = (p.rate.Per / time.Duration(p.rate.Count)).Milliseconds()
 	return step, max(0, 100-step)
+}
+
+// ends is until when a message of a key that goes out is late: those behind it are due as
+// if it were not.
+func (p *paces) ends(key string) int64 {
+	if p.rate.Count == 0 {
+		return p.next[key]
+	}
+	step, ahead := p.step()
+	return p.next[key] + max(0, min(100, step-ahead))
 }
 
 // leased checks and counts a message that went out.
@@ -40,7 +50,10 @@ func (p *paces) leased(t *rapid.T, k *known, now int64) {
 	if p.rests[k.key] || p.next[k.key] > now+100 {
 		t.Fatalf("%s was handed out at %d, and its key, of which %v may go out, is due at %d", k.name, now, p.rate, p.next[k.key])
 	}
-	p.next[k.key] = max(p.next[k.key], now) + step
+	if now >= p.ends(k.key) {
+		p.next[k.key] = now
+	}
+	p.next[k.key] += step
 	p.rests[k.key] = p.next[k.key] > now+ahead
 }
 
@@ -55,5 +68,8 @@ func (p *paces) look(now int64) {
 		}
 		p.next[key] = min(p.next[key], latest)
 		p.rests[key] = p.rests[key] && p.next[key] > now+ahead
+		if now >= p.ends(key) {
+			delete(p.next, key)
+		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 // Its rate_per_key is such a row for each key of which messages went out lately. A key
 // that is as far ahead as it may be rests: none of its messages is offered until its time
 // has come, so that there is nothing for the leader to choose wrongly or to pass over.
-// The row goes when one more message is due anyway: a key at rest has none.
+// The row goes when it makes no difference any more: a key of which nothing went out for
+// a while has none.
 
 // now is the group time of the entry.
 func (m *Machine) now() time.Duration { return time.Duration(m.meta.groupTime) * time.Millisecond }
@@ -122,9 +123,10 @@ func (m *Machine) savePace(c *cell, h message.KeyHash, p keyPace) {
 // watchPace sets the timer of a key's pace. seq is of one of its messages, so that no two
 // keys share a timer.
 func (m *Machine) watchPace(c *cell, h message.KeyHash, p keyPace, seq uint64) {
-	at := p.next
+	r := c.queue.settings.RatePerKey
+	at := r.Ends(p.next)
 	if p.rests {
-		at = c.queue.settings.RatePerKey.Opens(p.next)
+		at = r.Opens(p.next)
 	}
 	due := int64((at + time.Millisecond - 1) / time.Millisecond)
 	m.buf = appendHash(m.buf[:0], h)
@@ -143,7 +145,7 @@ func (m *Machine) lookAtPace(c *cell, t TimerRef) {
 	r, now := c.queue.settings.RatePerKey, m.now()
 	p, _ := m.keyPace(c, h)
 	rested := p.rests
-	if p.next = min(p.next, r.Latest(now)); p.next <= now {
+	if p.next = min(p.next, r.Latest(now)); now >= r.Ends(p.next) {
 		p.rests = false
 		m.rows.Delete(c.space, m.keys.keyPace(h))
 		c.paced--
