@@ -43,7 +43,7 @@ const (
 	CodeUnimplemented     Code = "UNIMPLEMENTED"      // not built yet
 	CodePermissionDenied  Code = "PERMISSION_DENIED"  // the caller lacks the right
 	CodeForeignOrigin     Code = "FOREIGN_ORIGIN"     // a Host or Origin that is not the server's
-	CodeInternal          Code = "INTERNAL"           // a defect of the server
+	CodeInternal          Code = "INTERNAL"           // a defect of the server; it may have happened
 	CodeUnreachable       Code = "UNREACHABLE"        // no server answered, nothing happened
 )
 

@@ -34,7 +34,7 @@ const (
 	Unimplemented     Code = "UNIMPLEMENTED"      // has a place, but is not built yet
 	PermissionDenied  Code = "PERMISSION_DENIED"  // the principal lacks the right
 	ForeignOrigin     Code = "FOREIGN_ORIGIN"     // a Host or Origin that is not this server's
-	Internal          Code = "INTERNAL"           // a defect of ours
+	Internal          Code = "INTERNAL"           // a defect of ours; it may have happened
 )
 
 // Error is a refusal: a code for machines and words that say what happened, to

@@ -63,7 +63,8 @@ func (s *Server) refusal(ctx context.Context, err error) *message.Error {
 		return message.Errorf(message.UnknownOutcome, "the call ended before its answer: %s", err)
 	}
 	s.log.ErrorContext(ctx, "a request failed by a defect of the server", "error", err)
-	return message.Errorf(message.Internal, "a defect of the server; its log has the details")
+	// Also a panic behind a proposal ends here: nobody knows how far it had come.
+	return message.Errorf(message.Internal, "a defect of the server, so it may have happened: look before you repeat it; the server's log has the details")
 }
 
 // hungUp says that a stream could not be read or written because its client is gone.
