@@ -47,6 +47,16 @@ func (g *Gateway) placeFollowUps(ctx context.Context, s *message.Settlement, to 
 	return placed, nil
 }
 
+// refuseAck answers an ack whose follow-ups can't be sent: like the first time if it was
+// done before, for then nothing is to be sent.
+func (g *Gateway) refuseAck(ctx context.Context, s *message.Settlement, why *message.Error) message.SettleResult {
+	a, _, _, _, err := g.find(ctx, s.Token.At(), message.ReadOptions{})
+	if d := a.Message; err == nil && d != nil && d.State == message.Finished && d.Fence == s.Token.Fence && len(d.FollowUps) == len(s.FollowUps) {
+		return message.SettleResult{AlreadyDone: true, State: d.State, FollowUps: d.FollowUps}
+	}
+	return message.SettleResult{Err: why}
+}
+
 // placeFollowUp finds one's place. What may stand anywhere stands in the group of the
 // message that is acked, if its queue has a shard there: then it is there with the ack.
 func (g *Gateway) placeFollowUp(ctx context.Context, f *message.FollowUp, home uint64, to lookups) (placed queue.FollowUp, err error) {

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,35 @@ func TestRefusedFollowUps(t *testing.T) {
 	}
 	if r := settle(t, g, receive(t, g, "q", 1, time.Second)[0], message.Ack); r.Err != nil {
 		t.Error(r.Err)
+	}
+}
+
+// An ack with follow-ups that was done is answered so again when they could not be sent any
+// more: their queue was deleted meanwhile. Another ack is refused.
+func TestRepeatedAckAfterItsQueueIsGone(t *testing.T) {
+	g := start(t)
+	create(t, g, "q", message.Settings{}, 1)
+	create(t, g, "next", message.Settings{}, 1)
+	send(t, g, "q", message.New{}, message.New{})
+	ds := receive(t, g, "q", 2, time.Second)
+	next := message.FollowUp{Queue: "next"}
+	done := ackAndSend(t, g, ds[0], next, next)
+	if done.Err != nil || len(done.FollowUps) != 2 {
+		t.Fatalf("%+v", done)
+	}
+	if err := g.DeleteQueue(t.Context(), "next"); err != nil {
+		t.Fatal(err)
+	}
+	if again := ackAndSend(t, g, ds[0], next, next); again.Err != nil || !again.AlreadyDone || again.State != message.Finished || !slices.Equal(again.FollowUps, done.FollowUps) {
+		t.Errorf("the same again: %+v, want the ids %v", again, done.FollowUps)
+	}
+	for name, r := range map[string]message.SettleResult{
+		"with fewer":          ackAndSend(t, g, ds[0], next),
+		"of one that is held": ackAndSend(t, g, ds[1], next, next),
+	} {
+		if r.Err == nil || r.Err.Code != message.QueueNotFound || r.AlreadyDone || len(r.FollowUps) > 0 {
+			t.Errorf("%s: %+v", name, r)
+		}
 	}
 }
 

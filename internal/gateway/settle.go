@@ -60,15 +60,19 @@ func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message
 	}
 	followUps, to := map[int][]queue.FollowUp{}, lookups{}
 	for i := range ss {
-		err := ss[i].Check()
-		if err == nil && len(ss[i].FollowUps) > 0 {
-			if err = full; err == nil {
-				followUps[i], err = g.placeFollowUps(ctx, &ss[i], to)
-			}
-		}
-		if err != nil {
+		if err := ss[i].Check(); err != nil {
 			results[i].Err = asError(err)
 			continue
+		}
+		if len(ss[i].FollowUps) > 0 {
+			err := full
+			if err == nil {
+				followUps[i], err = g.placeFollowUps(ctx, &ss[i], to)
+			}
+			if err != nil {
+				results[i] = g.refuseAck(ctx, &ss[i], asError(err))
+				continue
+			}
 		}
 		left = append(left, i)
 	}

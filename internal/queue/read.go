@@ -367,9 +367,12 @@ type Detail struct {
 	Worker     string // leased: who holds it
 	LeasedAt   int64  // leased: since when, wall time, ms
 	FinishedAt int64
-	Cancelling bool // leased: its worker is to let it go
-	Leaving    bool // dead, or a follow-up that is scheduled: it is on its way to another queue
-	aside      bool // scheduled: outside the line of its key
+	// Fence of the ack that finished it, and what was sent with that.
+	Fence      uint64       `json:",omitempty"`
+	FollowUps  []message.ID `json:",omitempty"`
+	Cancelling bool         // leased: its worker is to let it go
+	Leaving    bool         // dead, or a follow-up that is scheduled: it is on its way to another queue
+	aside      bool         // scheduled: outside the line of its key
 	Paused     bool
 	// Pause of its key or tenant keeps a message that waits; nil: none does.
 	Pause *message.Pause
@@ -471,6 +474,7 @@ func detail(rows Reader, q *Info, c *cell, seq uint64) (*Detail, bool) {
 		f := decodeFinished(row)
 		d.Head = Head{Seq: seq, Key: f.key, Hash: f.hash, Type: f.kind, Tenant: f.tenant, SentAt: f.sentAt, BodySize: f.bodySize, Dedup: f.dedup, Unique: f.unique, Foreign: f.foreign}
 		d.State, d.Attempts, d.Deliveries, d.Deaths, d.History, d.FinishedAt = f.state(), f.attempts, f.deliveries, f.deaths, f.history, f.at
+		d.Fence, d.FollowUps = f.fence, f.followUps
 	} else {
 		x, ok := load(rows, &k, c, seq)
 		if !ok {
