@@ -70,8 +70,8 @@ func (s *Server) Addr() string { return s.server.Addr() }
 func (s *Server) Now() time.Time { return s.clock.Now() }
 
 // Advance makes the server's time go on by d, in one step, and returns when all has
-// happened whose time has come: what was delayed is ready, and leases have ended.
-// Workers get it in their own time.
+// happened whose time has come: what was delayed is ready, leases have ended, and what
+// was to go to another queue is there. Workers get it in their own time.
 func (s *Server) Advance(d time.Duration) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), within)

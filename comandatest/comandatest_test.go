@@ -136,3 +136,35 @@ func TestAckAndSend(t *testing.T) {
 		}
 	}
 }
+
+// What is sent with an ack to queues of other replica sets is there when the test's time
+// has gone on.
+func TestAdvanceWaitsForWhatIsOnItsWay(t *testing.T) {
+	s := comandatest.New(t)
+	var next []client.FollowUp
+	for _, q := range []string{"a", "b", "c", "d", "e"} { // in more than one replica set
+		if _, err := s.CreateQueue(t.Context(), q, client.QueueOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		next = append(next, client.FollowUp{Queue: q})
+	}
+	for round := range int64(5) {
+		if _, err := s.Send(t.Context(), "a", client.Message{Priority: 9}); err != nil {
+			t.Fatal(err)
+		}
+		ds, err := s.Receive(t.Context(), "a", client.ReceiveOptions{})
+		if err != nil || len(ds) != 1 {
+			t.Fatal(ds, err)
+		}
+		if _, err := ds[0].AckAndSend(t.Context(), next...); err != nil {
+			t.Fatal(err)
+		}
+		s.Advance(time.Second)
+		for _, f := range next {
+			q, err := s.Queue(t.Context(), f.Queue)
+			if err != nil || q.GetQueue().GetCounts().GetReady() != round+1 || q.GetQueue().GetLeaving() != 0 {
+				t.Fatalf("round %d, queue %s: %v, %v", round+1, f.Queue, q.GetQueue().GetCounts(), err)
+			}
+		}
+	}
+}

@@ -63,7 +63,8 @@ func (s *Server) Addr() string { return s.n.Addr().String() }
 func (s *Server) Done() <-chan struct{} { return s.n.Ended() }
 
 // CatchUp waits until all that is due by the server's clock has happened: until leases
-// whose time has come have ended, and delayed messages are ready.
+// whose time has come have ended, delayed messages are ready, and what was to go to
+// another queue is there.
 func (s *Server) CatchUp(ctx context.Context) error { return s.n.CatchUp(ctx) }
 
 // Close lets calls in flight end until ctx does, and stops the server. What was

@@ -28,11 +28,17 @@ const (
 
 // outbox is what a leader knows of the cells that messages are to leave.
 type outbox struct {
-	// cells that may have some, and the line of each behind which the next turn looks;
-	// nil: it begins with the first. So lines that can't be sent keep no other.
-	cells map[queue.Line]*queue.Line
-	lines map[way]*sending // that are being sent, or that can't be just now
-	busy  int              // lines that are being sent
+	cells map[queue.Line]*leaving // that may have some
+	lines map[way]*sending        // that are being sent, or that can't be just now
+	busy  int                     // lines that are being sent
+}
+
+// leaving is how far a cell's lines were looked at.
+type leaving struct {
+	// after is the line behind which the next turn looks; nil: it begins with the first.
+	// So lines that can't be sent keep no other.
+	after *queue.Line
+	news  bool // since the last look
 }
 
 // way is a line of a cell's outbox.
@@ -45,14 +51,15 @@ type sending struct {
 }
 
 func newOutbox() outbox {
-	return outbox{cells: map[queue.Line]*queue.Line{}, lines: map[way]*sending{}}
+	return outbox{cells: map[queue.Line]*leaving{}, lines: map[way]*sending{}}
 }
 
 // add notes that something is to leave a cell.
 func (o *outbox) add(from queue.Line) {
-	if _, known := o.cells[from]; !known {
-		o.cells[from] = nil
+	if o.cells[from] == nil {
+		o.cells[from] = &leaving{}
 	}
+	o.cells[from].news = true
 }
 
 // forget forgets the lines whose turn has passed: they were purged, dropped or given
@@ -68,13 +75,18 @@ func (o *outbox) forget(now time.Time) {
 // sendOutbox sends on what is to leave and is not on its way. It is called without
 // mu.
 func (g *Group) sendOutbox() {
+	if g.Sender == nil {
+		return
+	}
 	g.mu.Lock()
 	term := g.term
 	g.outbox.forget(g.clock.Now())
-	cells := g.outbox.cells
-	g.outbox.cells = map[queue.Line]*queue.Line{} // what comes from here on is news
+	cells := map[queue.Line]*queue.Line{}
+	for from, l := range g.outbox.cells {
+		cells[from], l.news = l.after, false // what comes from here on is news
+	}
 	g.mu.Unlock()
-	if len(cells) == 0 || g.Sender == nil {
+	if len(cells) == 0 {
 		return
 	}
 	view := g.raft.View()
@@ -92,8 +104,11 @@ func (g *Group) sendOutbox() {
 		return // what is begun now would still be on its way for the next leader here
 	}
 	for from, lines := range found {
-		if after := cells[from]; after != nil || len(lines) > 0 { // until there are none
-			g.outbox.cells[from] = g.beginAll(from, after, lines)
+		l := g.outbox.cells[from]
+		if l.after == nil && len(lines) == 0 && !l.news {
+			delete(g.outbox.cells, from)
+		} else {
+			l.after = g.beginAll(from, l.after, lines)
 		}
 	}
 }

@@ -207,12 +207,15 @@ func (g *Group) far(t *timers, now int64) int64 {
 }
 
 // Overdue says that the time of a lease or a timer has come and that its end is not
-// applied yet.
+// applied yet, or that something is to leave for another group.
 func (g *Group) Overdue() bool {
 	now, _ := g.stamps.now()
 	wall := g.clock.Wall().UnixMilli()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if len(g.outbox.cells) > 0 {
+		return true
+	}
 	for t := range g.timed {
 		if t.waking || t.next <= now && !t.kind.Wall() || t.next <= wall && t.kind.Wall() {
 			return true
