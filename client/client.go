@@ -6,7 +6,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -44,7 +43,7 @@ type Client struct {
 
 	entries sync.Pool // of *sending
 	lines   lines
-	idle    atomic.Int64 // streams of producers that are kept
+	idle    idleStreams // of producers
 	settler *coalescer[*comandav1.Settlement, SettleResult]
 
 	closing sync.Once

@@ -11,9 +11,16 @@ import (
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
 )
 
-// maxIdle limits the streams that a client keeps between sends, one a queue. A server
-// allows 1,000 streams a connection, those of workers included.
+// maxIdle limits the streams that a client keeps between sends, one a queue: the one that
+// was not used for longest goes. A server allows 1,000 streams a connection, those of
+// workers included.
 const maxIdle = 64
+
+// idleStreams are the senders whose stream is kept, the last used at the end.
+type idleStreams struct {
+	mu   sync.Mutex
+	kept []*sender
+}
 
 // sender makes the calls of one line, one at a time, by a stream: a call of its own
 // costs twice as much.
@@ -22,7 +29,7 @@ type sender struct {
 	codec  encodedCodec
 	req    comandav1.ProduceRequest // used again by each call
 
-	mu      sync.Mutex
+	// Under the lock of the client's idle streams.
 	idle    *producing // for the next call; nil: none, or one is under way
 	retired bool       // the line is not kept, so no stream is
 }
@@ -111,12 +118,7 @@ var produce = &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
 
 // take returns the stream that was kept, or a new one.
 func (s *sender) take(ctx context.Context) (*producing, error) {
-	s.mu.Lock()
-	p := s.idle
-	s.idle = nil
-	s.mu.Unlock()
-	if p != nil {
-		s.client.idle.Add(-1)
+	if p := s.client.idle.take(s); p != nil {
 		return p, nil
 	}
 	lasting, cancel := context.WithCancel(s.client.ctx)
@@ -131,27 +133,51 @@ func (s *sender) take(ctx context.Context) (*producing, error) {
 
 // put keeps a stream for the next call, or ends it.
 func (s *sender) put(p *producing) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case p.over || s.retired:
+	if p.over {
 		p.cancel()
-	case s.client.idle.Add(1) > maxIdle:
-		s.client.idle.Add(-1)
-		p.cancel()
-	default:
-		s.idle = p
+	} else {
+		s.client.idle.put(s, p)
 	}
 }
 
-// retire ends the stream, now or after the call that is under way.
-func (s *sender) retire() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.retired = true
-	if s.idle != nil {
-		s.client.idle.Add(-1)
-		s.idle.cancel()
-		s.idle = nil
+// take returns the stream that was kept of a sender; nil: none was.
+func (i *idleStreams) take(s *sender) *producing {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.remove(s)
+}
+
+// put keeps a sender's stream.
+func (i *idleStreams) put(s *sender, p *producing) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if s.retired {
+		p.cancel()
+		return
 	}
+	s.idle, i.kept = p, append(i.kept, s)
+	if len(i.kept) > maxIdle {
+		i.remove(i.kept[0]).cancel()
+	}
+}
+
+// retire ends a sender's stream, now or after the call that is under way.
+func (i *idleStreams) retire(s *sender) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s.retired = true
+	if p := i.remove(s); p != nil {
+		p.cancel()
+	}
+}
+
+// remove is take with the lock held.
+func (i *idleStreams) remove(s *sender) *producing {
+	p := s.idle
+	if p != nil {
+		s.idle = nil
+		at := slices.Index(i.kept, s)
+		i.kept = slices.Delete(i.kept, at, at+1)
+	}
+	return p
 }

@@ -76,7 +76,8 @@ func TestStreamLeavesAServerThatCannot(t *testing.T) {
 	})
 }
 
-// A client keeps a stream each for no more than 64 queues, and sends to all.
+// A client keeps a stream each for no more than 64 queues, those that it sent to last, and
+// sends to all.
 func TestStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
@@ -85,8 +86,16 @@ func TestStreamsAreBounded(t *testing.T) {
 			mustSend(t, c, fmt.Sprint("q", i))
 		}
 		synctest.Wait()
-		if n := f.producers.Load(); n != 64 {
-			t.Errorf("%d streams", n)
+		mustSend(t, c, "q36")
+		mustSend(t, c, "q99")
+		synctest.Wait()
+		if now, ever := f.producers.Load(), f.produced.Load(); now != 64 || ever != 100 {
+			t.Errorf("%d streams of %d", now, ever)
+		}
+		mustSend(t, c, "q0") // in place of q37
+		mustSend(t, c, "q36")
+		if ever := f.produced.Load(); ever != 101 {
+			t.Errorf("%d streams were opened", ever)
 		}
 		for i := range 2000 { // the line of most is forgotten
 			mustSend(t, c, fmt.Sprint("r", i))

@@ -283,7 +283,7 @@ func (c *Client) line(queue string) *line {
 		for q, l := range c.lines.of {
 			if l.quiet() {
 				delete(c.lines.of, q)
-				l.sender.retire()
+				c.idle.retire(l.sender)
 			}
 		}
 	}
