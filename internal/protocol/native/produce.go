@@ -20,6 +20,10 @@ type producing struct {
 	over bool       // no further one is begun
 }
 
+// errDrained ends a stream of a server that stops. Nothing was under way on it, so it is
+// nobody's failure.
+var errDrained = message.Errorf(message.Unavailable, "the server stops; nothing was done: try again")
+
 // Produce serves a producer's stream until the client has closed its side, or the
 // server is drained: then, what was begun is answered first, so the client knows of
 // everything that has no answer that it was not done.
@@ -35,7 +39,7 @@ func (s messages) Produce(stream grpc.BidiStreamingServer[comandav1.ProduceReque
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.over = true
-		return message.Errorf(message.Unavailable, "the server stops; nothing was done: try again")
+		return errDrained
 	}
 }
 

@@ -4,13 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
+	"github.com/comanda-mq/comanda/internal/clock"
 	"github.com/comanda-mq/comanda/internal/message"
+	"github.com/comanda-mq/comanda/internal/metrics"
 )
 
 func produceRequest(queue string, bodies ...string) *comandav1.ProduceRequest {
@@ -80,12 +84,13 @@ func TestProduce(t *testing.T) {
 }
 
 // A server that drains answers what it has begun, and then says that nothing more was
-// done. New streams end at once.
+// done. New streams end at once. None of it is counted as a failure.
 func TestProduceEndsWhenTheServerDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
 		f.sending = make(chan struct{})
 		s := newServer(t, f)
+		s.metrics = metrics.New(clock.System(), func() metrics.Report { return metrics.Report{} })
 		c := comandav1.NewMessagesClient(serve(t, s, "localhost"))
 		stream, err := c.Produce(t.Context())
 		if err != nil {
@@ -115,6 +120,12 @@ func TestProduceEndsWhenTheServerDrains(t *testing.T) {
 		}
 		if reason(err) != "UNAVAILABLE" {
 			t.Errorf("a new stream: %v", err)
+		}
+		synctest.Wait()
+		w := httptest.NewRecorder()
+		s.metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		if text := w.Body.String(); strings.Contains(text, "UNAVAILABLE") || !strings.Contains(text, `comanda_requests_total{code="OK",op="Produce",protocol="grpc"} 2`) {
+			t.Errorf("the ends of the streams are counted as failures:\n%s", text)
 		}
 	})
 }

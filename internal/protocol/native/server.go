@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -163,7 +164,9 @@ func (s *Server) ended(ctx context.Context, call metrics.Call, err error) (refus
 	code := codeOK
 	if err != nil {
 		refused = s.refusal(ctx, err)
-		code = string(refused.Code)
+		if !errors.Is(err, errDrained) {
+			code = string(refused.Code)
+		}
 	}
 	call.End(code)
 	slowlog.Of(ctx).End(code)
