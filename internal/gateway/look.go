@@ -50,6 +50,7 @@ func (g *Gateway) Show(ctx context.Context, id message.ID, o message.ReadOptions
 		}
 		if err == nil {
 			err = g.awaitOnce(unmoved, group, at)
+			slowlog.Of(ctx).Served()
 		}
 		stop()
 		if err != nil && (until.Err() != nil || !repeatable(err) || !r.again()) {

@@ -131,6 +131,7 @@ func (g *Gateway) receiveAt(wait context.Context, q *catalog.Queue, o message.Re
 	if a != nil {
 		call.Arrived = a.arrives
 	}
+	call.Served = slowlog.Of(wait).Served
 	for _, gr := range groups {
 		gr.Wait(call)
 	}

@@ -20,7 +20,10 @@ type Call struct {
 	// another group lets the call wait; nil: nobody wants to know. It calls nothing of
 	// the call.
 	Arrived func([]queue.Leased)
-	ready   chan struct{}
+	// Served is told when a group here begins to lease something to the call; nil: nobody
+	// wants to know. It calls nothing of the call or the group.
+	Served func()
+	ready  chan struct{}
 	// closing is closed when the call is, for those who wait for it elsewhere.
 	closing chan struct{}
 	alone   bool // it waits at one group only
@@ -111,6 +114,9 @@ func (c *Call) reserve(n int) int {
 		return 0
 	}
 	n = min(n, c.room)
+	if n > 0 && c.Served != nil {
+		c.Served()
+	}
 	c.room -= n
 	c.pending += n
 	return n

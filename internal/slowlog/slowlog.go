@@ -46,6 +46,7 @@ type Operation struct {
 	mu        sync.Mutex
 	queue     string
 	wish      time.Duration
+	served    time.Time // when the wait that was wished was last over; zero: nobody has said
 	proposals int
 	slowest   proposal
 	answered  time.Time // when the last proposal was
@@ -106,6 +107,25 @@ func (o *Operation) Wish(d time.Duration) {
 	o.wish = d
 }
 
+// Served notes that there is something for the client, which waits by its wish no longer.
+func (o *Operation) Served() {
+	if o == nil {
+		return
+	}
+	now := o.Now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.served = now
+}
+
+// waited is how long the client waited by its wish. Where nobody has said, all of it.
+func (o *Operation) waited() time.Duration {
+	if o.served.IsZero() {
+		return o.wish
+	}
+	return min(o.wish, o.served.Sub(o.began))
+}
+
 // Now is the time, for Proposed.
 func (o *Operation) Now() (t time.Time) {
 	if o == nil {
@@ -139,7 +159,8 @@ func (o *Operation) End(code string) {
 	took := now.Sub(o.began)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if took-o.wish < o.log.threshold {
+	waited := o.waited()
+	if took-waited < o.log.threshold {
 		return
 	}
 	left, ok := o.log.room(now)
@@ -147,8 +168,8 @@ func (o *Operation) End(code string) {
 		return
 	}
 	line := []any{"protocol", o.protocol, "op", o.name, "queue", o.queue, "code", code, "took", took}
-	if o.wish > 0 {
-		line = append(line, "wish", o.wish)
+	if waited > 0 {
+		line = append(line, "wish", waited)
 	}
 	if p := &o.slowest; o.proposals > 0 {
 		line = append(line, "proposals", o.proposals, "group", p.group, "proposal", p.took)

@@ -73,6 +73,26 @@ func TestWishIsNotSlow(t *testing.T) {
 	w.want(t, `level=WARN msg="an operation was slow" protocol=grpc op=Receive queue="" code=OK took=21s wish=20s`)
 }
 
+// Of a wish counts what was waited: what comes after that may be slow.
+func TestServedEndsTheWish(t *testing.T) {
+	l, c, w := newLog(time.Second)
+	_, op := l.Begin(t.Context(), "grpc", "Receive")
+	op.Wish(20 * time.Second)
+	c.Advance(3 * time.Second)
+	op.Served()
+	c.Advance(999 * time.Millisecond)
+	op.End("OK")
+	w.want(t)
+	c.Advance(time.Millisecond)
+	op.End("OK")
+	w.want(t, `level=WARN msg="an operation was slow" protocol=grpc op=Receive queue="" code=OK took=4s wish=3s`)
+	_, op = l.Begin(t.Context(), "grpc", "Receive")
+	c.Advance(time.Second)
+	op.Served() // it wished no wait
+	op.End("OK")
+	w.want(t, `level=WARN msg="an operation was slow" protocol=grpc op=Receive queue="" code=OK took=1s`)
+}
+
 // When everything is slow a second has ten lines, and the next one says how many
 // are missing.
 func TestLinesAreBounded(t *testing.T) {
