@@ -78,9 +78,6 @@ func (s *shift) attach(hangUp func(error)) *comandav1.WorkRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.attached = true
-	if len(s.jobs) == 0 && s.idle != nil {
-		s.idle.Reset(s.w.IdleTimeout)
-	}
 	req := &comandav1.WorkRequest{
 		Open: &comandav1.WorkOpen{Queues: []string{s.w.Queue}, Worker: s.w.Name, Lease: optional(s.w.Lease)},
 	}

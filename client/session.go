@@ -49,6 +49,7 @@ type session struct {
 	attachment  uint64        // of the newest stream
 	ttl         time.Duration // 0: the session was never opened
 	opening     time.Time     // when the newest stream asked for the session
+	wanted      time.Time     // when a stream first did since a server had it; zero: one has it
 	attached    bool          // and whether its server has taken it up
 	broken      time.Time     // since when no server has the session; zero: one has it
 	hangUp      func(error)   // ends the newest stream
@@ -89,6 +90,9 @@ func (s *shift) openSession(req *comandav1.WorkRequest, hangUp func(error)) {
 	s.checkSession()
 	x.attachment++
 	x.hangUp, x.opening, x.beats = hangUp, time.Now(), nil
+	if x.wanted.IsZero() {
+		x.wanted = x.opening
+	}
 	x.farewell, x.dismissed = false, false
 	req.Open.Incarnation, req.Open.Attachment = x.incarnation, x.attachment
 	req.Open.Ttl, req.Open.OnDisconnect = optional(s.w.TTL), s.w.OnDisconnect
@@ -140,7 +144,7 @@ func (s *shift) takenUp(ttl time.Duration) {
 	if x.ttl == 0 {
 		x.heard = x.opening
 	}
-	x.ttl, x.attached, x.broken = ttl, true, time.Time{}
+	x.ttl, x.attached, x.broken, x.wanted = ttl, true, time.Time{}, time.Time{}
 	x.beat = time.AfterFunc(ttl/5, s.heartbeat)
 	if len(s.jobs) == 0 && s.idle != nil {
 		s.idle.Reset(s.w.IdleTimeout) // it counts from here

@@ -359,9 +359,15 @@ func TestIdleCountsFromTheSession(t *testing.T) {
 		if err := w.Run(t.Context()); err != nil || time.Since(began) < 4*time.Second {
 			t.Errorf("ended after %s with %v", time.Since(began), err)
 		}
+		// Streams that are refused one after the other do not begin it anew.
 		f.shut.Store(true)
-		if err := w.Run(t.Context()); client.CodeOf(err) != client.CodeUnreachable {
-			t.Errorf("without a server: %v", err)
+		for _, idle := range []time.Duration{time.Second, 10 * time.Second} {
+			w.IdleTimeout = idle
+			ctx, cancel := context.WithTimeout(t.Context(), idle+6*time.Second)
+			if err := w.Run(ctx); client.CodeOf(err) != client.CodeUnreachable {
+				t.Errorf("without a server, idle for %s: %v", idle, err)
+			}
+			cancel()
 		}
 	})
 }

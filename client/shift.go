@@ -85,10 +85,10 @@ func (s *shift) run(ctx context.Context) error {
 		began := time.Now()
 		err := s.attend()
 		news, served := s.detach(err)
-		if refused(err) {
-			s.stop(err)
-		}
-		if news {
+		switch {
+		case refused(err):
+			s.stop(err) // Run returns it
+		case news:
 			s.w.Logger.WarnContext(ctx, "the worker's stream ended", slog.String("queue", s.w.Queue), slog.Any("error", err))
 		}
 		if s.finished() {
@@ -179,7 +179,7 @@ func (s *shift) stopIfIdle() {
 	x := &s.session
 	switch {
 	case x.attached || x.ttl == 0 && s.attached && s.taken > 0: // the latter by a server that knows no heartbeats
-	case s.attached && time.Since(x.opening) < connectTimeout:
+	case s.attached && time.Since(x.wanted) < connectTimeout:
 		s.idle.Reset(s.w.IdleTimeout) // a server may be about to take it
 		return
 	case s.broken != nil:

@@ -71,7 +71,8 @@ type Worker struct {
 	DrainTimeout time.Duration
 	// IdleTimeout, if set, ends Run when nothing was to do for so long.
 	IdleTimeout time.Duration
-	// MaxMessages, if set, ends Run when so many were taken and settled.
+	// MaxMessages, if set, ends Run when so many were taken and settled; one that
+	// comes again counts again.
 	MaxMessages int
 	// Logger gets what happens to the worker and to its settlements; default:
 	// nothing is logged.
