@@ -2,9 +2,13 @@ package node
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +98,22 @@ func (r *reasons) take(queue string) message.Delivery {
 	return ds[0]
 }
 
+// bereaved makes a message whose only worker died with it.
+func (r *reasons) bereaved(queue string) message.ID {
+	r.t.Helper()
+	ids := r.queue(queue, message.Settings{MaxWorkerDeaths: 1}, message.New{})
+	worker, err := r.w.g.OpenSession(r.t.Context(), message.SessionOptions{Worker: "oven-2", Incarnation: 1, Attachment: 1, TTL: 5 * time.Second})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ds, err := r.w.g.Receive(r.t.Context(), queue, message.ReceiveOptions{Max: 1, Wait: 20 * time.Second, Worker: "oven-2", Session: worker.Session()})
+	if err != nil || len(ds) != 1 {
+		r.t.Fatal(ds, err)
+	}
+	worker.Close(false)
+	return ids[0]
+}
+
 // TestReasons makes each reason of 'message show' come true. The list of them in
 // docs/semantics.md is its output.
 func TestReasons(t *testing.T) {
@@ -102,6 +122,11 @@ func TestReasons(t *testing.T) {
 	ctx := t.Context()
 	r := &reasons{t: t, w: &workload{t: t, g: ms[0].Gateway()}}
 	later := message.Settlement{Action: message.Nack, HasDelay: true, Delay: time.Hour}
+
+	r.w.create("deserted", 1, message.Settings{})
+	if ds, err := r.w.g.Receive(ctx, "deserted", message.ReceiveOptions{Max: 1, Lease: time.Hour, Worker: "oven-1"}); err != nil || len(ds) != 0 {
+		t.Fatal(ds, err)
+	}
 
 	r.of("sent with a delay", r.queue("delayed", message.Settings{}, message.New{Delay: time.Hour})[0])
 	r.of("sent with deliver_at", r.queue("timed", message.Settings{}, message.New{DeliverAt: time.Now().Add(time.Hour)})[0])
@@ -134,6 +159,10 @@ func TestReasons(t *testing.T) {
 	r.take("turns")
 	r.of("other tenants have their turn before it", ids[1])
 
+	ids = r.queue("mixed", message.Settings{}, message.New{}, message.New{}, message.New{Tenant: "south"}, message.New{Tenant: "south"})
+	r.take("mixed")
+	r.of("it has no tenant, and tenants have their turn before it", ids[1])
+
 	ids = r.queue("narrow", message.Settings{MaxInFlight: 1}, message.New{}, message.New{})
 	r.of("max_in_flight is reached", left(ids, r.take("narrow")))
 	ids = r.queue("slow", message.Settings{Rate: message.Rate{Count: 1, Per: time.Hour}}, message.New{}, message.New{})
@@ -159,10 +188,25 @@ func TestReasons(t *testing.T) {
 	ids = r.queue("failed", message.Settings{MaxAttempts: 1}, message.New{})
 	r.w.settle(ctx, r.take("failed"), message.Settlement{Action: message.Nack})
 	r.of("it failed as often as it may", ids[0])
+	r.soon("its workers died as often as they may (max_worker_deaths)", r.bereaved("bereaved"), "worker_lost")
+	ids = r.queue("stale", message.Settings{OnExpired: message.ExpiredDead}, message.New{Expires: time.Now().Add(time.Second)})
+	r.soon("it expired, and its queue keeps what does (on_expired dead)", ids[0], "expired")
+	r.w.create("gone", 1, message.Settings{})
+	ids = r.queue("orphaned", message.Settings{DeadLetterTo: "gone"}, message.New{})
+	if err := r.w.g.DeleteQueue(ctx, "gone"); err != nil {
+		t.Fatal(err)
+	}
+	r.w.settle(ctx, r.take("orphaned"), message.Settlement{Action: message.Reject})
+	r.soon("its queue's dead_letter_to refused it for good", ids[0], "stays")
+	rs, err := r.w.g.Send(ctx, "deserted", []message.New{{}})
+	if err != nil || rs[0].Err != nil {
+		t.Fatal(rs, err)
+	}
+	r.soon("nobody has received from its queue for 10 s", rs[0].ID, "no worker is connected")
 
 	ms[1].stop()
 	ms[2].stop()
-	_, _, err := r.w.g.Show(ctx, ids[0], message.ReadOptions{}, 0)
+	_, _, err = r.w.g.Show(ctx, ids[0], message.ReadOptions{}, 0)
 	if message.CodeOf(err) != message.Unavailable {
 		t.Errorf("without a majority: %v", err)
 	}
@@ -176,5 +220,49 @@ func TestReasons(t *testing.T) {
 	documented, _, _ = strings.Cut(documented, "```")
 	if documented != r.to.String() {
 		t.Errorf("docs/semantics.md lists other reasons than there are:\n%s", r.to.String())
+	}
+}
+
+// What the gateway can say of a message that is not running stands in the document, also
+// what TestReasons does not make come true.
+func TestEveryReasonIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/semantics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "### Why a message is not running")
+	section, _, _ = strings.Cut(section, "\n### ")
+	section = strings.Join(strings.Fields(section), " ")
+	said := 0
+	for file, functions := range map[string][]string{"explain.go": {"reason", "inTurn"}, "receivers.go": {"unserved", "leaderless"}} {
+		f, err := parser.ParseFile(token.NewFileSet(), "../gateway/"+file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok || !slices.Contains(functions, fn.Name.Name) {
+				continue
+			}
+			ast.Inspect(fn, func(n ast.Node) bool {
+				lit, ok := n.(*ast.BasicLit)
+				if !ok || strings.Count(lit.Value, " ") < 3 { // "rejected by its worker" has three
+					return true
+				}
+				words, err := strconv.Unquote(lit.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				said++
+				form := regexp.MustCompile(`%[sdq]`).ReplaceAllString(regexp.QuoteMeta(words), `.+`)
+				if !regexp.MustCompile(form).MatchString(section) {
+					t.Errorf("docs/semantics.md does not have %q", words)
+				}
+				return true
+			})
+		}
+	}
+	if said < 20 {
+		t.Errorf("only %d reasons were found", said)
 	}
 }
