@@ -86,7 +86,7 @@ func New(addr string, opts ...Option) (*Client, error) {
 		lines:    lines{of: map[string]*line{}},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.entries.New = func() any { return newEntry[comandav1.NewMessage, string]() }
+	c.entries.New = func() any { return newEntry[comandav1.NewMessage, *comandav1.SendResult]() }
 	c.settler = &coalescer[*comandav1.Settlement, SettleResult]{ctx: c.ctx, begin: c.beginSettle}
 	return c, nil
 }

@@ -6,7 +6,7 @@
 //
 //	w := &client.Worker{Client: c, Queue: "orders", Concurrency: 8,
 //		Handler: func(ctx context.Context, job *client.RawJob) error { … }}
-//	err = w.Run(ctx)
+//	err = w.RunUntilSignal(ctx) // SIGTERM drains
 //
 // With typed jobs the body is the JSON of a struct, and each type has a handler:
 //

@@ -55,6 +55,9 @@ var (
 	ErrTooLarge          = &Error{Code: CodeTooLarge}
 	ErrFenced            = &Error{Code: CodeFenced}
 	ErrGone              = &Error{Code: CodeGone}
+	ErrConflict          = &Error{Code: CodeConflict}
+	ErrEnded             = &Error{Code: CodeEnded}
+	ErrNotDead           = &Error{Code: CodeNotDead}
 	ErrResourceExhausted = &Error{Code: CodeResourceExhausted}
 	ErrUnknownOutcome    = &Error{Code: CodeUnknownOutcome}
 	ErrUnavailable       = &Error{Code: CodeUnavailable}

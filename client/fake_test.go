@@ -147,7 +147,7 @@ func (f *fake) Send(ctx context.Context, req *comandav1.SendRequest) (*comandav1
 			resp.Results = append(resp.Results, &comandav1.SendResult{Error: &comandav1.Error{Code: "TOO_LARGE", Message: "too large"}})
 			continue
 		}
-		resp.Results = append(resp.Results, &comandav1.SendResult{Id: "id-" + b})
+		resp.Results = append(resp.Results, &comandav1.SendResult{Id: "id-" + b, Existing: b == "again"})
 	}
 	return resp, nil
 }

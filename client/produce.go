@@ -72,7 +72,7 @@ func (s *sender) begin(entries []*sending) func(context.Context) error {
 			return &Error{Code: CodeUnknownOutcome, Message: fmt.Sprintf("the server answered %d of %d messages: look before you repeat them", len(resp.GetResults()), len(entries))}
 		}
 		for i, r := range resp.GetResults() {
-			entries[i].answer(r.GetId(), itemError(r.GetError()))
+			entries[i].answer(r, itemError(r.GetError()))
 		}
 		return nil
 	}

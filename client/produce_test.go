@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -53,6 +54,20 @@ func TestSendsShareAStream(t *testing.T) {
 		mustSend(t, c, "q") // is tried again, perhaps by another server
 		if now, ever := open(); now != 2 || ever != 3 {
 			t.Errorf("after UNAVAILABLE: %d streams of %d", now, ever)
+		}
+	})
+}
+
+// Results say what was there already, by whichever call.
+func TestResultsSayExisting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, &fake{})
+		ms := []client.Message{{Body: []byte("a")}, {Body: []byte("again")}}
+		for name, send := range map[string]func(context.Context, string, []client.Message) ([]client.SendResult, error){"batch": c.SendBatch, "atomic": c.SendAtomic} {
+			results, err := send(t.Context(), "q", ms)
+			if want := []client.SendResult{{ID: "id-a"}, {ID: "id-again", Existing: true}}; err != nil || !slices.Equal(results, want) {
+				t.Errorf("%s: %v, %v", name, results, err)
+			}
 		}
 	})
 }

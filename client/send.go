@@ -61,7 +61,8 @@ type Message struct {
 	// ends as its queue's on_expired says. The zero time: never.
 	Expires time.Time
 	// DedupID: a message with that of an earlier one of its queue and key adds nothing
-	// while the queue's dedup_window lasts; Send returns the first one's id.
+	// while the queue's dedup_window lasts; Send returns the first one's id, and
+	// SendBatch says so (SendResult.Existing).
 	DedupID string
 	// UniqueKey: of the unfinished messages of a queue and key, one at most has it.
 	// Another one is refused with CodeConflict or, with Existing, Send returns the id
@@ -94,15 +95,22 @@ func (m *Message) size() int {
 // SendResult tells what became of one message of a batch: ID is set when the
 // message is stored, Err when it is not, or when that is not known.
 type SendResult struct {
-	ID  string
-	Err error
+	ID string
+	// Existing: nothing was added, and ID is that of an earlier message with the same
+	// dedup id, or of the one that has the unique key.
+	Existing bool
+	Err      error
 }
 
-type sending = entry[comandav1.NewMessage, string]
+func sendResult(r *comandav1.SendResult, err error) SendResult {
+	return SendResult{ID: r.GetId(), Existing: r.GetExisting(), Err: err}
+}
+
+type sending = entry[comandav1.NewMessage, *comandav1.SendResult]
 
 // line is what is sent to one queue.
 type line struct {
-	coalescer[comandav1.NewMessage, string]
+	coalescer[comandav1.NewMessage, *comandav1.SendResult]
 	sender *sender
 }
 
@@ -116,11 +124,11 @@ func (c *Client) Send(ctx context.Context, queue string, m Message) (id string, 
 	if err != nil {
 		return "", err
 	}
-	id, answered, err := c.line(queue).do(ctx, e)
+	r, answered, err := c.line(queue).do(ctx, e)
 	if answered {
 		c.recycle(e)
 	}
-	return id, err
+	return r.GetId(), err
 }
 
 // SendBatch stores messages, in order, and has a result for each. err is the
@@ -143,10 +151,11 @@ func (c *Client) SendBatch(ctx context.Context, queue string, ms []Message) (res
 	}
 	for i, e := range entries {
 		if e != nil {
-			var answered bool
-			if results[i].ID, answered, results[i].Err = l.wait(ctx, e); answered {
+			r, answered, err := l.wait(ctx, e)
+			if answered {
 				c.recycle(e)
 			}
+			results[i] = sendResult(r, err)
 		}
 		if err == nil {
 			err = results[i].Err
@@ -182,7 +191,7 @@ func (c *Client) SendAtomic(ctx context.Context, queue string, ms []Message) (re
 	}
 	results = make([]SendResult, len(ms))
 	for i, r := range resp.GetResults() {
-		results[i] = SendResult{ID: r.GetId(), Err: itemError(r.GetError())}
+		results[i] = sendResult(r, itemError(r.GetError()))
 		if failed := results[i].Err; failed != nil && (err == nil || CodeOf(err) == CodeBatchRefused) {
 			err = failed
 		}
@@ -288,7 +297,7 @@ func (c *Client) line(queue string) *line {
 		}
 	}
 	s := newSender(c, queue)
-	l = &line{coalescer: coalescer[comandav1.NewMessage, string]{ctx: c.ctx, begin: s.begin}, sender: s}
+	l = &line{coalescer: coalescer[comandav1.NewMessage, *comandav1.SendResult]{ctx: c.ctx, begin: s.begin}, sender: s}
 	c.lines.of[queue] = l
 	return l
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -86,14 +88,22 @@ type Worker struct {
 // unknown queue), when nothing was to do for IdleTimeout because no server
 // answered, or when the last settlements could not be delivered.
 //
-// Run leaves signals to the program: to drain at SIGTERM, give it the context of
-// signal.NotifyContext(ctx, syscall.SIGTERM).
+// Run leaves signals to the program; RunUntilSignal is for one that does nothing else.
 func (w *Worker) Run(ctx context.Context) error {
 	filled, err := w.filled()
 	if err != nil {
 		return err
 	}
 	return newShift(ctx, filled).run(ctx)
+}
+
+// RunUntilSignal is Run for a program's main: SIGTERM and Ctrl-C drain the worker as the
+// end of ctx does, and no attempt is counted. A second signal ends the program.
+func (w *Worker) RunUntilSignal(ctx context.Context) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the second signal has its usual effect
+	return w.Run(ctx)
 }
 
 // filled is a copy of w with its defaults.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,6 +270,25 @@ func TestDrain(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	})
+}
+
+// SIGTERM drains as the end of the context does; it would end this process otherwise.
+func TestSignalDrains(t *testing.T) {
+	f := &fake{}
+	w := &client.Worker{Client: start(t, f), Queue: "q", Concurrency: 1, Handler: func(ctx context.Context, _ *client.RawJob) error {
+		self, err := os.FindProcess(os.Getpid())
+		if err == nil {
+			err = self.Signal(syscall.SIGTERM)
+		}
+		return err
+	}}
+	f.put("a")
+	if err := w.RunUntilSignal(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := f.actions(); !slices.Equal(got, []string{"t1 ACK"}) {
+		t.Errorf("got %v", got)
+	}
 }
 
 // A handler that is not done when the drain timeout is over is cancelled, and

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestFilesThatAreRefused(t *testing.T) {
@@ -34,9 +35,24 @@ func TestFilesThatAreRefused(t *testing.T) {
 		{"queues:\n- {name: a, settings: {keep_finished_for: soon}}", `keep_finished_for "soon"`},
 		{"queues:\n- {name: a, settings: {max_message_bytes: 1Mb}}", "as 512MiB"},
 		{"queues:\n- &a {name: a, settings: *a}", "line 2: want fields and values"},
+		{"queues:\n- {name: a, settings: {rate: 5}}", `line 2: rate "5": want a number and a duration, as 100/1s`},
+		{"queues:\n- {name: a, settings: {rate_per_key: }}", "line 2: want fields and values"},
 	} {
 		if _, err := parseSpecs([]byte(c.file)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v, want %q", c.file, err, c.want)
+		}
+	}
+}
+
+// A rate stands in a file as in a flag, and as it is exported.
+func TestRatesInFiles(t *testing.T) {
+	for _, rate := range []string{"5/1m", "{count: 5, per: 1m}"} {
+		specs, err := parseSpecs([]byte("queues:\n- {name: a, settings: {rate: " + rate + "}}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := specs[0].GetSettings().GetRate(); r.GetCount() != 5 || r.GetPer().AsDuration() != time.Minute {
+			t.Errorf("%s: %v", rate, r)
 		}
 	}
 }

@@ -164,3 +164,16 @@ func TestExamine(t *testing.T) {
 		}
 	}
 }
+
+// Of an object in a list a person sees which value is which, but for a timeline's.
+func TestSummaries(t *testing.T) {
+	for want, m := range map[string]proto.Message{
+		"tenant=t  by=bob": &comandav1.Pause{Tenant: "t", By: "bob"},
+		"key=k  by=bob":    &comandav1.Pause{Key: "k", By: "bob"},
+		"1970-01-01T00:00:01Z  nacked  worker=w  attempt=1": &comandav1.Event{At: timestamppb.New(time.Unix(1, 0)), Event: "nacked", Worker: "w", Attempt: 1},
+	} {
+		if got := summary(objectOf(m)); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

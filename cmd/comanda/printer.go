@@ -123,7 +123,7 @@ func summary(o object) string {
 		text := cell(f.value)
 		switch {
 		case text == "" || text == "0":
-		case i < 2:
+		case i == 0 && f.name == "at" || f.name == "event": // of a timeline
 			parts = append(parts, text)
 		default:
 			parts = append(parts, f.name+"="+text)

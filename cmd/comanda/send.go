@@ -54,14 +54,14 @@ func newSend(a *app) *cobra.Command {
 				if lines {
 					return sendLines(cmd.Context(), c, p, given[0], m, atomic)
 				}
-				id, err := c.Send(cmd.Context(), given[0], m)
+				results, err := c.SendBatch(cmd.Context(), given[0], []client.Message{m})
 				if err != nil {
 					return err
 				}
 				if p.format == "table" {
 					p.format = "name"
 				}
-				return p.one(object{{"id", id}}, "id")
+				return p.one(sentObject(results[0]), "id")
 			})
 		},
 	}
@@ -110,10 +110,14 @@ func sendLines(ctx context.Context, c *client.Client, p printer, queue string, m
 	var os []object
 	for _, r := range results {
 		if r.Err == nil {
-			os = append(os, object{{"id", r.ID}})
+			os = append(os, sentObject(r))
 		}
 	}
 	return errors.Join(err, p.many(os, "id"))
+}
+
+func sentObject(r client.SendResult) object {
+	return object{{"id", r.ID}, {"existing", r.Existing}}
 }
 
 // timeFlag is a time in a flag: RFC 3339, or a duration from now.

@@ -8,10 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,13 +58,10 @@ commands get SIGTERM, and SIGKILL 2 s later. The second signal ends at once.`,
 				return usageError(fmt.Errorf("--on-disconnect is %q: want reroute or wait", onDisconnect))
 			}
 			return a.call(cmd, func(c *client.Client, _ printer) error {
-				ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-				defer stop()
-				context.AfterFunc(ctx, stop) // the second signal has its usual effect
 				r := runner{command: command, out: newShared(cmd.OutOrStdout()), err: newShared(cmd.ErrOrStderr())}
 				w.Client, w.Queue, w.Handler = c, given[0], r.handle
 				w.Logger = slog.New(slog.NewTextHandler(r.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-				return w.Run(ctx)
+				return w.RunUntilSignal(cmd.Context())
 			})
 		},
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -20,7 +21,7 @@ import (
 
 // readMessage fills a message from YAML as objectOf shows it: fields under their
 // names in the contract, durations as 1m30s, enums by their names in small
-// letters, and numbers of bytes also as 1MiB. Only the named fields are taken;
+// letters, numbers of bytes also as 1MiB, and rates also as 5/1s. Only the named fields are taken;
 // nil: all.
 func readMessage(node *yaml.Node, m protoreflect.Message, only []string) error {
 	fields := m.Descriptor().Fields()
@@ -130,6 +131,14 @@ func readField(node *yaml.Node, m protoreflect.Message, f protoreflect.FieldDesc
 func readValue(node *yaml.Node, f protoreflect.FieldDescriptor, empty func() protoreflect.Value) (v protoreflect.Value, err error) {
 	if f.Message() != nil && f.Message().FullName() != (&durationpb.Duration{}).ProtoReflect().Descriptor().FullName() {
 		v = empty()
+		if rate, ok := v.Message().Interface().(*comandav1.Rate); ok && node.Kind == yaml.ScalarNode && node.Value != "" { // as the flag says it
+			r, err := parseRate(node.Value)
+			if err != nil {
+				return v, fmt.Errorf("line %d: %s %q: %w", node.Line, f.TextName(), node.Value, err)
+			}
+			proto.Merge(rate, r)
+			return v, nil
+		}
 		return v, readMessage(node, v.Message(), nil)
 	}
 	if node.Kind != yaml.ScalarNode || node.ShortTag() == "!!null" {

@@ -135,7 +135,7 @@ func (m *New) Check() error {
 		return Errorf(InvalidArgument, "delay %s is negative", m.Delay)
 	}
 	if m.Delay > MaxDelay {
-		return Errorf(InvalidArgument, "delay %s is longer than %s", m.Delay, MaxDelay)
+		return Errorf(InvalidArgument, "delay %s is longer than %s: give deliver_at, which may be later", m.Delay, MaxDelay)
 	}
 	if err := m.checkTimes(); err != nil {
 		return err

@@ -123,7 +123,7 @@ func (m *Machine) uniqueHolder(x *stored) (seq uint64) {
 }
 
 func uniqueTaken(x *stored, holder message.ID) *message.Error {
-	return message.Errorf(message.Conflict, "message %s has the unique key %q and is not finished: wait for it, or take its id with on_conflict existing", holder, x.Unique.Name)
+	return message.Errorf(message.Conflict, "message %s has the unique key %q and is not finished: wait for it; a send may be answered with its id instead (on_conflict existing, --existing)", holder, x.Unique.Name)
 }
 
 // takeUnique gives a message that was dead its unique key again, if it is free.
