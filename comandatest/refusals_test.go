@@ -73,6 +73,8 @@ func TestEveryMethodRefuses(t *testing.T) {
 		{"Owners", failed(s.Owners(ctx, "none")), noQueue},
 		{"Shards", failed(s.Shards(ctx, "none", 0, "")), noQueue},
 		{"Shards", failed(s.Shards(ctx, "", -1, "")), invalid},
+		{"Workers", failed(s.Workers(ctx, huge, "")), invalid},
+		{"Workers", failed(s.Workers(ctx, 0, "x/y")), invalid},
 		{"SplitShard", failed(s.SplitShard(ctx, "q", "0.0")), client.CodeNotFound},
 		{"MoveShard", failed(s.MoveShard(ctx, "q", "0", "nobody")), client.CodeNotFound},
 		{"Operations", failed(s.Operations(ctx, 0, "x")), invalid},
