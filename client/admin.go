@@ -157,9 +157,10 @@ func (c *Client) Operation(ctx context.Context, id uint64) (*comandav1.Operation
 }
 
 // CancelOperation asks that an operation stops between two steps; what it has
-// reached stands.
-func (c *Client) CancelOperation(ctx context.Context, id uint64) (*comandav1.Operation, error) {
-	r, err := c.cluster.CancelOperation(ctx, &comandav1.CancelOperationRequest{Id: id})
+// reached stands. by is who asks; "": the address that the call comes from. Once more
+// changes nothing; one that is done or has failed is refused with CodeEnded.
+func (c *Client) CancelOperation(ctx context.Context, id uint64, by string) (*comandav1.Operation, error) {
+	r, err := c.cluster.CancelOperation(ctx, &comandav1.CancelOperationRequest{Id: id, By: by})
 	return r.GetOperation(), err
 }
 
@@ -299,14 +300,16 @@ func (c *Client) Cancel(ctx context.Context, ids []string, o CancelOptions) (res
 }
 
 // PauseOperation stops an operation between two steps; ResumeOperation lets it go on.
-func (c *Client) PauseOperation(ctx context.Context, id uint64) (*comandav1.Operation, error) {
-	r, err := c.cluster.PauseOperation(ctx, &comandav1.PauseOperationRequest{Id: id})
+// by is who asks; "": the address that the call comes from. Once more changes nothing;
+// one that has ended, or is being cancelled, is refused with CodeEnded.
+func (c *Client) PauseOperation(ctx context.Context, id uint64, by string) (*comandav1.Operation, error) {
+	r, err := c.cluster.PauseOperation(ctx, &comandav1.PauseOperationRequest{Id: id, By: by})
 	return r.GetOperation(), err
 }
 
-// ResumeOperation lets a paused operation go on.
-func (c *Client) ResumeOperation(ctx context.Context, id uint64) (*comandav1.Operation, error) {
-	r, err := c.cluster.ResumeOperation(ctx, &comandav1.ResumeOperationRequest{Id: id})
+// ResumeOperation lets a paused operation go on, and refuses as PauseOperation does.
+func (c *Client) ResumeOperation(ctx context.Context, id uint64, by string) (*comandav1.Operation, error) {
+	r, err := c.cluster.ResumeOperation(ctx, &comandav1.ResumeOperationRequest{Id: id, By: by})
 	return r.GetOperation(), err
 }
 
@@ -324,6 +327,7 @@ type RedriveQueueOptions struct {
 	Rate                 int               // messages a second; 0: as fast as it goes
 	ResetAttempts        bool
 	To                   string // queue that they are to live in, with attempts at 0; "": where they are
+	By                   string // who revives them; "": the address that the call comes from
 	DryRun               bool   // count only
 }
 
@@ -336,7 +340,7 @@ func (c *Client) RedriveQueue(ctx context.Context, queue string, o RedriveQueueO
 		Type: o.Type, Key: o.Key, Tenant: o.Tenant, Reason: o.Reason, Attributes: o.Attributes, DeadSince: timestamp(o.DeadSince), DeadUntil: timestamp(o.DeadUntil),
 	}
 	r, err := c.queues.RedriveQueue(ctx, &comandav1.RedriveQueueRequest{
-		Queue: queue, Filter: f, Rate: narrow(o.Rate), ResetAttempts: o.ResetAttempts, DryRun: o.DryRun, To: o.To,
+		Queue: queue, Filter: f, Rate: narrow(o.Rate), ResetAttempts: o.ResetAttempts, DryRun: o.DryRun, To: o.To, By: o.By,
 	})
 	return r.GetCount(), r.GetOperation(), err
 }

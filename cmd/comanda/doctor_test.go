@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
@@ -24,7 +25,7 @@ func TestAttended(t *testing.T) {
 		{"nobody ever asked", &comandav1.Queue{Counts: ready}, false},
 		{"the last asked a minute ago", &comandav1.Queue{Counts: ready, ReceivedAt: ago(time.Minute)}, false},
 		{"one asked just now", &comandav1.Queue{Counts: ready, ReceivedAt: ago(59 * time.Second)}, true},
-		{"one waits", &comandav1.Queue{Counts: ready, Receivers: 1}, true},
+		{"one waits", &comandav1.Queue{Counts: ready, Receivers: proto.Int32(1)}, true},
 		{"all workers are busy", &comandav1.Queue{Counts: &comandav1.Counts{Ready: 1, Leased: 1}, ReceivedAt: ago(time.Hour)}, true},
 		{"paused", &comandav1.Queue{Counts: ready, Paused: true}, true},
 		{"nothing is ready", &comandav1.Queue{Counts: &comandav1.Counts{Scheduled: 1, Dead: 1}}, true},

@@ -97,7 +97,7 @@ func messageObject(m protoreflect.Message) object {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
-		if f.Message() != nil && !f.IsList() && !f.IsMap() && !m.Has(f) {
+		if f.HasPresence() && !m.Has(f) {
 			continue
 		}
 		o = append(o, field{f.TextName(), fieldValue(f, m.Get(f))})

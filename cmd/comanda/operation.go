@@ -91,22 +91,32 @@ func ended(ctx context.Context, c *client.Client, o *comandav1.Operation, end <-
 	}
 }
 
-// operationObject is an operation; a person sees counts only where something is
-// counted.
+// operationObject is an operation; a person sees counts and a rate only where something
+// is counted.
 func operationObject(o *comandav1.Operation, p printer) object {
 	all := objectOf(o)
 	if p.format != "table" || o.GetKind() == "redrive" {
 		return all
 	}
-	return slices.DeleteFunc(all, func(f field) bool { return f.name == "chosen" || f.name == "redriven" || f.name == "skipped" })
+	return slices.DeleteFunc(all, func(f field) bool { return slices.Contains([]string{"chosen", "redriven", "skipped", "rate"}, f.name) })
 }
 
 func newOperation(a *app) *cobra.Command {
 	return noun("operation", "Look at long jobs of the cluster, stop them for a while, and cancel them", newOperationList(a),
-		newOperationOne(a, "pause", "Stop an operation between two steps", (*client.Client).PauseOperation),
-		newOperationOne(a, "resume", "Let a paused operation go on", (*client.Client).ResumeOperation),
+		newOperationChange(a, "pause", "Stop an operation between two steps", (*client.Client).PauseOperation),
+		newOperationChange(a, "resume", "Let a paused operation go on", (*client.Client).ResumeOperation),
 		newOperationOne(a, "show", "Show what an operation does, and for what it waits", (*client.Client).Operation),
-		newOperationOne(a, "cancel", "Let an operation end where it stands; what it has reached stays", (*client.Client).CancelOperation))
+		newOperationChange(a, "cancel", "Let an operation end where it stands; what it has reached stays", (*client.Client).CancelOperation))
+}
+
+// newOperationChange is a verb about one operation that tells who asked.
+func newOperationChange(a *app, verb, short string, ask func(*client.Client, context.Context, uint64, string) (*comandav1.Operation, error)) *cobra.Command {
+	by := hostPID()
+	cmd := newOperationOne(a, verb, short, func(c *client.Client, ctx context.Context, id uint64) (*comandav1.Operation, error) {
+		return ask(c, ctx, id, by)
+	})
+	cmd.Flags().StringVar(&by, "by", by, "who asks: 'operation show' tells")
+	return cmd
 }
 
 func newOperationList(a *app) *cobra.Command {

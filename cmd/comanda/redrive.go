@@ -10,7 +10,7 @@ import (
 )
 
 func newQueueRedrive(a *app) *cobra.Command {
-	var o client.RedriveQueueOptions
+	o := client.RedriveQueueOptions{By: hostPID()}
 	var wait bool
 	timeout := moveWithin
 	cmd := a.queueVerb("redrive QUEUE", "Revive the dead messages of a queue that a filter chooses", func(cmd *cobra.Command, c *client.Client, p printer, queue string) error {
@@ -47,6 +47,7 @@ func newQueueRedrive(a *app) *cobra.Command {
 	f.IntVar(&o.Rate, "rate", 0, "revive so many a second; 0: as fast as it goes")
 	f.BoolVar(&o.ResetAttempts, "reset-attempts", false, "count attempts from 0 again")
 	f.StringVar(&o.To, "to", "", "the queue that they are to live in, under their ids (default: where they are)")
+	f.StringVar(&o.By, "by", o.By, "who revives them: 'operation show' tells")
 	f.BoolVar(&o.DryRun, "dry-run", false, "count only")
 	f.BoolVar(&wait, "wait", false, "wait until it is done")
 	f.Var((*spanFlag)(&timeout), "timeout", "with --wait: wait so long; the redrive itself goes on")

@@ -32,7 +32,9 @@ type Operation struct {
 	Waits   string          `json:"waits,omitempty"` // for what that step waits, in words
 	Data    json.RawMessage `json:"data,omitempty"`  // what the steps so far leave to the next
 	Error   *message.Error  `json:"error,omitempty"`
-	By      string          `json:"by,omitempty"` // principal who began it
+	By      string          `json:"by,omitempty"` // who began it
+	// ChangedBy is who last paused it, let it go on or cancelled it.
+	ChangedBy string `json:"changed_by,omitempty"`
 	// Wall times of whoever proposed the change; for people only.
 	CreatedAt time.Time `json:"created_at"`
 	ChangedAt time.Time `json:"changed_at"`
@@ -97,18 +99,20 @@ type FinishOperation struct {
 	At    time.Time      `json:"at"`
 }
 
-// CancelOperation asks that an operation stops. One that has ended stays as it
-// is.
+// CancelOperation asks that an operation stops. Once more changes nothing; one that is
+// done or has failed is refused with ENDED.
 type CancelOperation struct {
 	ID uint64    `json:"id"`
+	By string    `json:"by,omitempty"`
 	At time.Time `json:"at"`
 }
 
-// PauseOperation stops an operation between two steps, or lets it go on. One that
-// is being cancelled or has ended stays as it is.
+// PauseOperation stops an operation between two steps, or lets it go on. Once more
+// changes nothing; one that is being cancelled or has ended is refused with ENDED.
 type PauseOperation struct {
 	ID     uint64    `json:"id"`
 	Paused bool      `json:"paused"`
+	By     string    `json:"by,omitempty"`
 	At     time.Time `json:"at"`
 }
 
@@ -194,13 +198,26 @@ func (m *Machine) cancelOperation(c *CancelOperation) Result {
 	if !ok {
 		return Result{Err: noOperation(c.ID)}
 	}
-	if o.State != Running && o.State != Paused {
+	switch o.State {
+	case Running, Paused:
+		return m.turn(o, Cancelling, c.By, c.At)
+	case Cancelling, Cancelled:
 		return Result{Operation: o}
+	default:
+		return Result{Operation: o, Err: o.over("cancel")}
 	}
+}
+
+// turn lets somebody change the state of an operation.
+func (m *Machine) turn(o *Operation, to OperationState, by string, at time.Time) Result {
 	n := *o
-	n.State, n.ChangedAt = Cancelling, c.At
+	n.State, n.ChangedBy, n.ChangedAt = to, by, at
 	m.set(&n)
 	return Result{Operation: &n}
+}
+
+func (o *Operation) over(verb string) *message.Error {
+	return message.Errorf(message.Ended, "operation %d is %s: there is nothing to %s", o.ID, o.State, verb)
 }
 
 func (m *Machine) pauseOperation(c *PauseOperation) Result {
@@ -208,17 +225,18 @@ func (m *Machine) pauseOperation(c *PauseOperation) Result {
 	if !ok {
 		return Result{Err: noOperation(c.ID)}
 	}
-	from, to := Paused, Running
+	verb, to := "resume", Running
 	if c.Paused {
-		from, to = Running, Paused
+		verb, to = "pause", Paused
 	}
-	if o.State != from {
+	switch o.State {
+	case to:
 		return Result{Operation: o}
+	case Running, Paused:
+		return m.turn(o, to, c.By, c.At)
+	default:
+		return Result{Operation: o, Err: o.over(verb)}
 	}
-	n := *o
-	n.State, n.ChangedAt = to, c.At
-	m.set(&n)
-	return Result{Operation: &n}
 }
 
 // atStep finds an operation that has not ended and is at that step.

@@ -46,6 +46,9 @@ func TestOperation(t *testing.T) {
 		t.Fatalf("cancelled after its end: %+v", c)
 	}
 	w.refuse(t, message.NotFound, Command{CancelOperation: &CancelOperation{ID: 99}})
+	other := w.do(begin("other")).Operation
+	w.do(Command{FinishOperation: &FinishOperation{ID: other.ID, State: Done}})
+	w.refuse(t, message.Ended, Command{CancelOperation: &CancelOperation{ID: other.ID}})
 	w.refuse(t, message.InvalidArgument, Command{BeginOperation: &BeginOperation{Kind: "move"}})
 }
 
@@ -55,13 +58,16 @@ func TestOperationPauses(t *testing.T) {
 	w := newTown()
 	id := w.do(begin("k")).Operation.ID
 	pause := func(paused bool) OperationState {
-		return w.do(Command{PauseOperation: &PauseOperation{ID: id, Paused: paused}}).Operation.State
+		return w.do(Command{PauseOperation: &PauseOperation{ID: id, Paused: paused, By: "ann"}}).Operation.State
 	}
 	if s := pause(false); s != Running {
 		t.Errorf("resumed while it runs: %s", s)
 	}
 	if s := pause(true); s != Paused {
 		t.Errorf("paused: %s", s)
+	}
+	if o, _ := w.m.View().Operation(id); o.ChangedBy != "ann" {
+		t.Errorf("paused by %q", o.ChangedBy)
 	}
 	if r := w.do(Command{AdvanceOperation: &AdvanceOperation{ID: id, Next: "there"}}); r.Err != nil || r.Operation.State != Paused || r.Operation.Step != "there" {
 		t.Errorf("a step that was under way: %+v", r)
@@ -70,16 +76,14 @@ func TestOperationPauses(t *testing.T) {
 		t.Errorf("resumed: %s", s)
 	}
 	pause(true)
-	if s := w.do(Command{CancelOperation: &CancelOperation{ID: id}}).Operation.State; s != Cancelling {
-		t.Errorf("cancelled while it was paused: %s", s)
+	if o := w.do(Command{CancelOperation: &CancelOperation{ID: id, By: "ben"}}).Operation; o.State != Cancelling || o.ChangedBy != "ben" {
+		t.Errorf("cancelled while it was paused: %+v", o)
 	}
-	if s := pause(true); s != Cancelling {
-		t.Errorf("paused while it is cancelled: %s", s)
+	for _, paused := range []bool{true, false} {
+		w.refuse(t, message.Ended, Command{PauseOperation: &PauseOperation{ID: id, Paused: paused}})
 	}
 	w.do(Command{FinishOperation: &FinishOperation{ID: id, Step: "there", State: Cancelled}})
-	if s := pause(true); s != Cancelled {
-		t.Errorf("paused after its end: %s", s)
-	}
+	w.refuse(t, message.Ended, Command{PauseOperation: &PauseOperation{ID: id, Paused: true}})
 	w.refuse(t, message.NotFound, Command{PauseOperation: &PauseOperation{ID: 99}})
 }
 

@@ -12,7 +12,7 @@ import (
 
 // MoveShard begins to move a shard of a queue to a node, and returns the operation
 // that does it.
-func (g *Gateway) MoveShard(ctx context.Context, name, path, node string) (message.OperationInfo, error) {
+func (g *Gateway) MoveShard(ctx context.Context, name, path, node, by string) (message.OperationInfo, error) {
 	if err := g.authorize(ctx, auth.Manage, name); err != nil {
 		return message.OperationInfo{}, err
 	}
@@ -32,9 +32,16 @@ func (g *Gateway) MoveShard(ctx context.Context, name, path, node string) (messa
 		return message.OperationInfo{}, unfit
 	}
 	m := operation.Move{Queue: q.Number, Name: q.Name, Path: path, Node: to.ID, NodeName: to.Name}
-	begin := m.Begin(rand.Text())
-	begin.At = g.o.Clock.Now()
-	return g.operate(ctx, catalog.Command{BeginOperation: begin})
+	return g.begin(ctx, m.Begin(rand.Text()), by)
+}
+
+// begin has the catalog begin an operation.
+func (g *Gateway) begin(ctx context.Context, c *catalog.BeginOperation, by string) (message.OperationInfo, error) {
+	if err := message.CheckBy(by); err != nil {
+		return message.OperationInfo{}, err
+	}
+	c.By, c.At = by, g.o.Clock.Now()
+	return g.operate(ctx, catalog.Command{BeginOperation: c})
 }
 
 // operate has the catalog change an operation.
@@ -46,21 +53,28 @@ func (g *Gateway) operate(ctx context.Context, c catalog.Command) (message.Opera
 	return operationInfo(r.Operation), nil
 }
 
-// CancelOperation asks that an operation stops between two steps. One that has
-// ended stays as it is.
-func (g *Gateway) CancelOperation(ctx context.Context, id uint64) (message.OperationInfo, error) {
+// CancelOperation asks that an operation stops between two steps. Once more changes
+// nothing; one that is done or has failed is refused with ENDED.
+func (g *Gateway) CancelOperation(ctx context.Context, id uint64, by string) (message.OperationInfo, error) {
 	if err := g.authorize(ctx, auth.Manage, ""); err != nil {
 		return message.OperationInfo{}, err
 	}
-	return g.operate(ctx, catalog.Command{CancelOperation: &catalog.CancelOperation{ID: id, At: g.o.Clock.Now()}})
+	if err := message.CheckBy(by); err != nil {
+		return message.OperationInfo{}, err
+	}
+	return g.operate(ctx, catalog.Command{CancelOperation: &catalog.CancelOperation{ID: id, By: by, At: g.o.Clock.Now()}})
 }
 
-// PauseOperation stops an operation between two steps, or lets it go on.
-func (g *Gateway) PauseOperation(ctx context.Context, id uint64, paused bool) (message.OperationInfo, error) {
+// PauseOperation stops an operation between two steps, or lets it go on. Once more
+// changes nothing; one that is being cancelled or has ended is refused with ENDED.
+func (g *Gateway) PauseOperation(ctx context.Context, id uint64, paused bool, by string) (message.OperationInfo, error) {
 	if err := g.authorize(ctx, auth.Manage, ""); err != nil {
 		return message.OperationInfo{}, err
 	}
-	return g.operate(ctx, catalog.Command{PauseOperation: &catalog.PauseOperation{ID: id, Paused: paused, At: g.o.Clock.Now()}})
+	if err := message.CheckBy(by); err != nil {
+		return message.OperationInfo{}, err
+	}
+	return g.operate(ctx, catalog.Command{PauseOperation: &catalog.PauseOperation{ID: id, Paused: paused, By: by, At: g.o.Clock.Now()}})
 }
 
 // Operation tells of an operation.
@@ -107,9 +121,8 @@ func (g *Gateway) Operations(ctx context.Context, limit int, page string) ([]mes
 func operationInfo(o *catalog.Operation) message.OperationInfo {
 	info := message.OperationInfo{
 		ID: o.ID, Kind: o.Kind, Title: o.Title, State: o.State.String(), Step: o.Step, Waits: o.Waits, Err: o.Error,
-		CreatedAt: o.CreatedAt, ChangedAt: o.ChangedAt, By: o.By,
+		CreatedAt: o.CreatedAt, ChangedAt: o.ChangedAt, By: o.By, ChangedBy: o.ChangedBy,
 	}
-	chosen, redriven, skipped := operation.Done(o)
-	info.Chosen, info.Redriven, info.Skipped = int64(chosen), int64(redriven), int64(skipped)
+	operation.Tell(o, &info)
 	return info
 }

@@ -20,13 +20,13 @@ func TestOperationsRefused(t *testing.T) {
 	me := nodes[0].Name
 	move := func(queue, path, node string) func() error {
 		return func() error {
-			_, err := g.MoveShard(t.Context(), queue, path, node)
+			_, err := g.MoveShard(t.Context(), queue, path, node, "ann")
 			return err
 		}
 	}
 	redrive := func(queue string, r message.Redrive) func() error {
 		return func() error {
-			_, err := g.RedriveQueue(t.Context(), queue, r, false)
+			_, err := g.RedriveQueue(t.Context(), queue, r, "ann", false)
 			return err
 		}
 	}
@@ -59,7 +59,7 @@ func TestOperationsRefused(t *testing.T) {
 			return err
 		}, message.NotFound, "comanda operation list"},
 		{"nor to pause", func() error {
-			_, err := g.PauseOperation(t.Context(), 7, true)
+			_, err := g.PauseOperation(t.Context(), 7, true, "ann")
 			return err
 		}, message.NotFound, "comanda operation list"},
 		{"no such reason", redrive("orders", message.Redrive{Filter: message.DeadFilter{Reason: "bored"}}), message.InvalidArgument, "worker_lost"},
@@ -67,7 +67,7 @@ func TestOperationsRefused(t *testing.T) {
 		{"no time", redrive("orders", message.Redrive{Filter: message.DeadFilter{Since: time.Unix(2, 0), Until: time.Unix(2, 0)}}), message.InvalidArgument, "dead_until"},
 		{"no queue to redrive", redrive("other", message.Redrive{}), message.QueueNotFound, "comanda queue create other"},
 		{"nor to cancel", func() error {
-			_, err := g.CancelOperation(t.Context(), 7)
+			_, err := g.CancelOperation(t.Context(), 7, "ann")
 			return err
 		}, message.NotFound, "comanda operation list"},
 		{"too few", list(0, ""), message.InvalidArgument, "1 to 1000"},
@@ -98,7 +98,7 @@ func TestOperationsInPages(t *testing.T) {
 	}
 	for _, q := range []string{"a", "b", "c"} {
 		create(t, g, q, message.Settings{}, 1)
-		if o, err := g.MoveShard(t.Context(), q, "0", nodes[0].Name); err != nil || o.Title != "move shard "+q+"/0 to "+nodes[0].Name || o.State != "running" {
+		if o, err := g.MoveShard(t.Context(), q, "0", nodes[0].Name, "ann"); err != nil || o.Title != "move shard "+q+"/0 to "+nodes[0].Name || o.State != "running" {
 			t.Fatalf("%+v, %v", o, err)
 		}
 	}
@@ -130,7 +130,7 @@ func TestOperationsInPages(t *testing.T) {
 			t.Fatalf("%+v", o)
 		}
 	}
-	if o, err := g.CancelOperation(t.Context(), 1); err != nil || o.State != "done" {
+	if o, err := g.CancelOperation(t.Context(), 1, "ann"); message.CodeOf(err) != message.Ended {
 		t.Errorf("cancelled after its end: %+v, %v", o, err)
 	}
 }

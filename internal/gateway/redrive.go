@@ -13,7 +13,7 @@ import (
 
 // RedriveQueue counts the dead messages of a queue that a filter chooses and, unless
 // it is a dry run, begins the operation that revives them.
-func (g *Gateway) RedriveQueue(ctx context.Context, name string, r message.Redrive, dryRun bool) (message.RedrivePlan, error) {
+func (g *Gateway) RedriveQueue(ctx context.Context, name string, r message.Redrive, by string, dryRun bool) (message.RedrivePlan, error) {
 	if err := g.authorize(ctx, auth.Redrive, name); err != nil {
 		return message.RedrivePlan{}, err
 	}
@@ -50,9 +50,7 @@ func (g *Gateway) RedriveQueue(ctx context.Context, name string, r message.Redri
 	if dryRun || o.Count == 0 {
 		return message.RedrivePlan{Count: o.Count}, nil
 	}
-	begin := o.Begin(rand.Text())
-	begin.At = g.o.Clock.Now()
-	info, err := g.operate(ctx, catalog.Command{BeginOperation: begin})
+	info, err := g.begin(ctx, o.Begin(rand.Text()), by)
 	if err != nil {
 		return message.RedrivePlan{}, err
 	}

@@ -35,8 +35,11 @@ func (p *Pause) Check() error {
 	if err := checkText("tenant", p.Tenant, MaxTenant); err != nil {
 		return err
 	}
-	return checkText("by", p.By, MaxWorker)
+	return CheckBy(p.By)
 }
+
+// CheckBy says whether that can be the name of who asked for something.
+func CheckBy(by string) error { return checkText("by", by, MaxWorker) }
 
 // String is who paused what and when, for people.
 func (p *Pause) String() string {

@@ -400,7 +400,11 @@ type OperationInfo struct {
 	Step  string
 	Waits string // for what the step waits, in words
 	Err   *Error // why it failed
-	By    string // principal who began it; empty: nobody asked who it was
+	By    string // who began it
+	// ChangedBy is who last paused it, let it go on or cancelled it; empty: nobody did.
+	ChangedBy string
+	Rate      int    // of a redrive: messages a second; 0: as fast as it goes
+	To        string // node of a move, queue that a redrive's messages are to live in; empty: where they are
 	// Of a redrive: messages that it chose before it began, has revived, and has
 	// passed over because they were not dead any more or can't live.
 	Chosen, Redriven, Skipped int64

@@ -196,7 +196,7 @@ func TestDeadLettersNeedTheRightToSend(t *testing.T) {
 	if _, err = w.g.UpdateQueue(ctx, "q", feeds, 0, false); message.CodeOf(err) != message.PermissionDenied {
 		t.Errorf("updated: %v", err)
 	}
-	if _, err = w.g.RedriveQueue(ctx, "q", message.Redrive{To: "vault"}, false); message.CodeOf(err) != message.PermissionDenied {
+	if _, err = w.g.RedriveQueue(ctx, "q", message.Redrive{To: "vault"}, "ann", false); message.CodeOf(err) != message.PermissionDenied {
 		t.Errorf("redriven: %v", err)
 	}
 	end(t, n)

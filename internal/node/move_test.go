@@ -197,7 +197,7 @@ func TestShardMovesUnderLoad(t *testing.T) {
 		}
 	}
 	eventually(t, "there is load", all(100))
-	begun, err := gw.MoveShard(ctx, orders, "0.1", to.name)
+	begun, err := gw.MoveShard(ctx, orders, "0.1", to.name, "ann")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func TestShardMovesBetweenTwoNodes(t *testing.T) {
 	}
 	var group uint64
 	for _, to := range []*member{ms[1], ms[0]} {
-		begun, err := gw.MoveShard(ctx, "orders", "0", to.name)
+		begun, err := gw.MoveShard(ctx, "orders", "0", to.name, "ann")
 		if err != nil {
 			t.Fatal(err)
 		}

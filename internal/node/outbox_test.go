@@ -146,7 +146,7 @@ func TestDeadLettersCrossGroups(t *testing.T) {
 			reject(3)
 		} else {
 			die(t, gw, to, "home", 3)
-			plan, err := gw.RedriveQueue(ctx, from, message.Redrive{To: into}, false)
+			plan, err := gw.RedriveQueue(ctx, from, message.Redrive{To: into}, "ann", false)
 			if err != nil || plan.Count != 3 {
 				t.Fatalf("%+v, %v", plan, err)
 			}

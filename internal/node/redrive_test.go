@@ -107,11 +107,11 @@ func TestRedriveOutlivesItsRunner(t *testing.T) {
 	die(t, gw, "orders", "B", b)
 	die(t, gw, "orders", "A", a-a/2)
 	r := message.Redrive{Filter: message.DeadFilter{Type: "A"}, Rate: max(a/4, 1)}
-	plan, err := gw.RedriveQueue(ctx, "orders", r, true)
+	plan, err := gw.RedriveQueue(ctx, "orders", r, "ann", true)
 	if err != nil || plan.Count != a || plan.Operation != nil {
 		t.Fatalf("a dry run: %+v, %v", plan, err)
 	}
-	if plan, err = gw.RedriveQueue(ctx, "orders", r, false); err != nil || plan.Count != a || plan.Operation.Chosen != int64(a) || plan.Operation.Redriven != 0 || !strings.Contains(plan.Operation.Title, `type "A"`) {
+	if plan, err = gw.RedriveQueue(ctx, "orders", r, "ann", false); err != nil || plan.Count != a || plan.Operation.Chosen != int64(a) || plan.Operation.Redriven != 0 || !strings.Contains(plan.Operation.Title, `type "A"`) {
 		t.Fatalf("%+v, %v", plan, err)
 	}
 	id := plan.Operation.ID
@@ -124,14 +124,14 @@ func TestRedriveOutlivesItsRunner(t *testing.T) {
 		})
 		return o
 	}
-	if _, err := gw.RedriveQueue(ctx, "orders", message.Redrive{}, false); message.CodeOf(err) != message.Conflict {
+	if _, err := gw.RedriveQueue(ctx, "orders", message.Redrive{}, "ann", false); message.CodeOf(err) != message.Conflict {
 		t.Errorf("a second one of the same queue: %v", err)
 	}
 	eventually(t, "some are redriven", func() bool { return look().Redriven > 0 })
-	if o, err := gw.PauseOperation(ctx, id, true); err != nil || o.State != "paused" {
+	if o, err := gw.PauseOperation(ctx, id, true, "ann"); err != nil || o.State != "paused" {
 		t.Fatalf("%+v, %v", o, err)
 	}
-	if o, err := gw.PauseOperation(ctx, id, false); err != nil || o.State != "running" {
+	if o, err := gw.PauseOperation(ctx, id, false, "ann"); err != nil || o.State != "running" {
 		t.Fatalf("%+v, %v", o, err)
 	}
 	victim.stop()
@@ -154,7 +154,7 @@ func TestRedriveOutlivesItsRunner(t *testing.T) {
 	if dead, _ := inState(t, gw, "orders", message.Dead); dead["B"] != b || len(dead) != 1 {
 		t.Errorf("dead are %v", dead)
 	}
-	if plan, err := gw.RedriveQueue(ctx, "orders", r, false); err != nil || plan.Count != 0 || plan.Operation != nil {
+	if plan, err := gw.RedriveQueue(ctx, "orders", r, "ann", false); err != nil || plan.Count != 0 || plan.Operation != nil {
 		t.Errorf("of nothing: %+v, %v", plan, err)
 	}
 }

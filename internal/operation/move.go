@@ -47,6 +47,8 @@ func (m *Move) Begin(key string) *catalog.BeginOperation {
 	}
 }
 
+func (m *Move) tell(_ *catalog.Operation, info *message.OperationInfo) { info.To = m.NodeName }
+
 // reached is what a move keeps for its later steps: the shard's own group.
 type reached struct {
 	Group uint64 `json:"group"`

@@ -96,7 +96,7 @@ func TestRunnersAmongOthers(t *testing.T) {
 					w.split("0")
 				}
 			case "cancel":
-				if rapid.IntRange(0, 3).Draw(t, "cancel") == 0 {
+				if rapid.IntRange(0, 3).Draw(t, "cancel") == 0 && !w.operation(id).Ended() {
 					w.do(catalog.Command{CancelOperation: &catalog.CancelOperation{ID: id}})
 				}
 			case "delete":

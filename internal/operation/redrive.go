@@ -82,21 +82,17 @@ func (r *Redrive) Begin(key string) *catalog.BeginOperation {
 	}
 }
 
-// Done tells how many messages a redrive chose before it began, has revived and has
-// passed over.
-func Done(o *catalog.Operation) (chosen int, redriven, skipped uint64) {
-	var r Redrive
+// tell says what was asked for and how far it is: how many messages it chose before it
+// began, has revived and has passed over.
+func (r *Redrive) tell(o *catalog.Operation, info *message.OperationInfo) {
 	var at redriving
-	if o.Kind != RedriveKind || json.Unmarshal(o.Args, &r) != nil {
-		return 0, 0, 0
-	}
 	if len(o.Data) > 0 && json.Unmarshal(o.Data, &at) != nil {
-		return 0, 0, 0
+		return
 	}
+	info.Chosen, info.Rate, info.To = int64(r.Count), r.Rate, r.To
 	for n := range message.Cells {
-		redriven, skipped = redriven+at.Redriven[n], skipped+at.Skipped[n]
+		info.Redriven, info.Skipped = info.Redriven+int64(at.Redriven[n]), info.Skipped+int64(at.Skipped[n])
 	}
-	return r.Count, redriven, skipped
 }
 
 func (r *Redrive) step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.Operation, now time.Time) outcome {

@@ -55,8 +55,8 @@ func TestRedrive(t *testing.T) {
 			id := w.redrive(message.Redrive{}, map[int]uint64{0: 2500, 7: 1, 15: 1000})
 			w.well, w.effect = well, effect
 			o := w.run(id)
-			if chosen, redriven, skipped := Done(o); o.State != catalog.Done || chosen != 3501 || redriven != 1751 || skipped != 1750 {
-				t.Fatalf("%s: %d chosen, %d redriven, %d skipped", o.State, chosen, redriven, skipped)
+			if i := told(o); o.State != catalog.Done || i.Chosen != 3501 || i.Redriven != 1751 || i.Skipped != 1750 {
+				t.Fatalf("%s: %+v", o.State, i)
 			}
 			if len(w.revived) != 3501 {
 				t.Fatalf("%d messages were come to", len(w.revived))
@@ -91,8 +91,7 @@ func TestRedriveHasARate(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		_, n, _ := Done(w.operation(id))
-		return int(n)
+		return int(told(w.operation(id)).Redriven)
 	}
 	begin := revived(0) // up to a second's worth
 	for i, want := range []int{0, 2, 5, 7} {
@@ -146,4 +145,9 @@ func TestRedriveTellsWhy(t *testing.T) {
 			t.Errorf("%s: %s, %s: %q", c.what, o.State, code, said)
 		}
 	}
+}
+
+func told(o *catalog.Operation) (info message.OperationInfo) {
+	Tell(o, &info)
+	return info
 }

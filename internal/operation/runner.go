@@ -142,20 +142,37 @@ type job interface {
 	step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.Operation, now time.Time) outcome
 	// undo takes back what must not stay of an operation that is not to go on.
 	undo(ctx context.Context, c Cluster, v *catalog.View, o *catalog.Operation) error
+	// tell fills in what only operations of this kind have.
+	tell(o *catalog.Operation, info *message.OperationInfo)
 }
 
-func (r *Runner) do(ctx context.Context, v *catalog.View, o *catalog.Operation) (x outcome, err error) {
-	var j job
+// jobOf reads what an operation is to do; nil: this program does not know its kind.
+func jobOf(o *catalog.Operation) (j job, err error) {
 	switch o.Kind {
 	case MoveKind:
 		j = &Move{}
 	case RedriveKind:
 		j = &Redrive{}
 	default:
-		return waits("for a node whose program knows operations of the kind %q", o.Kind), nil
+		return nil, nil //nolint:nilnil // a newer node may know it
 	}
-	if err := json.Unmarshal(o.Args, j); err != nil {
+	return j, json.Unmarshal(o.Args, j)
+}
+
+// Tell fills in what only operations of o's kind have; nothing if that can't be read.
+func Tell(o *catalog.Operation, info *message.OperationInfo) {
+	if j, err := jobOf(o); err == nil && j != nil {
+		j.tell(o, info)
+	}
+}
+
+func (r *Runner) do(ctx context.Context, v *catalog.View, o *catalog.Operation) (x outcome, err error) {
+	j, err := jobOf(o)
+	switch {
+	case err != nil:
 		return failed(message.Errorf(message.Internal, "operation %d can't be read: %v", o.ID, err)), nil
+	case j == nil:
+		return waits("for a node whose program knows operations of the kind %q", o.Kind), nil
 	}
 	x = outcome{state: catalog.Cancelled}
 	if o.State != catalog.Cancelling {

@@ -39,7 +39,7 @@ func (w *world) redrive(name string) {
 			x.To = queues[r.IntN(len(queues))].name
 		}
 		plan, _, err := do(p, who, sendWithin, func(ctx context.Context) (message.RedrivePlan, error) {
-			return p.gateway.RedriveQueue(ctx, name, x, false)
+			return p.gateway.RedriveQueue(ctx, name, x, "ann", false)
 		})
 		w.note("%s: %d chosen %v", who, plan.Count, message.CodeOf(err))
 		if err == nil && plan.Operation != nil {
@@ -68,7 +68,7 @@ func (w *world) meddle(who string, r *rand.Rand, id uint64) {
 		w.stop(who, r, id, false)
 	case 1:
 		_ = w.insist(who, r, func(ctx context.Context, p *process) error {
-			_, err := p.gateway.CancelOperation(ctx, id)
+			_, err := p.gateway.CancelOperation(ctx, id, "ann")
 			return err
 		})
 	}
@@ -77,7 +77,7 @@ func (w *world) meddle(who string, r *rand.Rand, id uint64) {
 // stop pauses an operation, or lets it go on. One that has ended can't be paused.
 func (w *world) stop(who string, r *rand.Rand, id uint64, paused bool) {
 	_ = w.insist(who, r, func(ctx context.Context, p *process) error {
-		_, err := p.gateway.PauseOperation(ctx, id, paused)
+		_, err := p.gateway.PauseOperation(ctx, id, paused, "ann")
 		return err
 	})
 }

@@ -3721,7 +3721,9 @@ type RedriveQueueRequest struct {
 	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Name of the queue that they are to live in, under their ids and with attempts at
 	// 0. Empty: where they are.
-	To            string `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
+	To string `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
+	// Who revives them; default: the caller's name or address.
+	By            string `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3794,6 +3796,13 @@ func (x *RedriveQueueRequest) GetDryRun() bool {
 func (x *RedriveQueueRequest) GetTo() string {
 	if x != nil {
 		return x.To
+	}
+	return ""
+}
+
+func (x *RedriveQueueRequest) GetBy() string {
+	if x != nil {
+		return x.By
 	}
 	return ""
 }
@@ -4271,14 +4280,16 @@ type Queue struct {
 	// Only from GetQueue.
 	Counts *Counts `protobuf:"bytes,4,opt,name=counts,proto3" json:"counts,omitempty"`
 	Shards int32   `protobuf:"varint,5,opt,name=shards,proto3" json:"shards,omitempty"`
-	// Only from GetQueue: how many receivers wait for messages now, and when one
-	// last waited or asked. Not set if none did since the queue's leader leads.
-	Receivers  int32                  `protobuf:"varint,6,opt,name=receivers,proto3" json:"receivers,omitempty"`
+	// Only from GetQueue, and not from a stale read: how many receivers wait for messages
+	// now, and when one last waited or asked. That is not set if none did since the
+	// queue's leader leads.
+	Receivers  *int32                 `protobuf:"varint,6,opt,name=receivers,proto3,oneof" json:"receivers,omitempty"`
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
 	// Grows with each change of the queue, splits of its shards included.
 	Version uint64 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
-	// Only from GetQueue: how long the oldest message that is ready could have gone
-	// out by now, since it was sent or its delay was over. Not set if none is ready.
+	// Only from GetQueue: how long the message that goes out next has waited since it
+	// was sent, its delay or backoff was over, or it was given back or revived. Not set
+	// if none is ready.
 	OldestAge *durationpb.Duration `protobuf:"bytes,9,opt,name=oldest_age,json=oldestAge,proto3" json:"oldest_age,omitempty"`
 	// Only from GetQueue.
 	Totals *Totals `protobuf:"bytes,10,opt,name=totals,proto3" json:"totals,omitempty"`
@@ -4358,8 +4369,8 @@ func (x *Queue) GetShards() int32 {
 }
 
 func (x *Queue) GetReceivers() int32 {
-	if x != nil {
-		return x.Receivers
+	if x != nil && x.Receivers != nil {
+		return *x.Receivers
 	}
 	return 0
 }
@@ -7104,13 +7115,20 @@ type Operation struct {
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// When it was last changed, or ended.
 	ChangedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=changed_at,json=changedAt,proto3" json:"changed_at,omitempty"`
-	// Who began it; empty: nobody asked who it was.
+	// Who began it.
 	By string `protobuf:"bytes,10,opt,name=by,proto3" json:"by,omitempty"`
 	// Of a redrive: messages that it chose before it began, has revived, and has
 	// passed over because they were not dead any more or can't live.
-	Chosen        int64 `protobuf:"varint,11,opt,name=chosen,proto3" json:"chosen,omitempty"`
-	Redriven      int64 `protobuf:"varint,12,opt,name=redriven,proto3" json:"redriven,omitempty"`
-	Skipped       int64 `protobuf:"varint,13,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Chosen   int64 `protobuf:"varint,11,opt,name=chosen,proto3" json:"chosen,omitempty"`
+	Redriven int64 `protobuf:"varint,12,opt,name=redriven,proto3" json:"redriven,omitempty"`
+	Skipped  int64 `protobuf:"varint,13,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// Who last paused it, let it go on or cancelled it; empty: nobody did.
+	ChangedBy string `protobuf:"bytes,14,opt,name=changed_by,json=changedBy,proto3" json:"changed_by,omitempty"`
+	// Of a redrive: messages a second; 0: as fast as it goes.
+	Rate int32 `protobuf:"varint,15,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Name of the node that a move goes to, or of the queue that a redrive's messages are
+	// to live in; empty: where they are.
+	To            string `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7234,6 +7252,27 @@ func (x *Operation) GetSkipped() int64 {
 		return x.Skipped
 	}
 	return 0
+}
+
+func (x *Operation) GetChangedBy() string {
+	if x != nil {
+		return x.ChangedBy
+	}
+	return ""
+}
+
+func (x *Operation) GetRate() int32 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Operation) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
 }
 
 type ListOperationsRequest struct {
@@ -7431,8 +7470,10 @@ func (x *GetOperationResponse) GetOperation() *Operation {
 }
 
 type CancelOperationRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Who cancels it; default: the caller's name or address.
+	By            string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7472,6 +7513,13 @@ func (x *CancelOperationRequest) GetId() uint64 {
 		return x.Id
 	}
 	return 0
+}
+
+func (x *CancelOperationRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 type CancelOperationResponse struct {
@@ -7519,8 +7567,10 @@ func (x *CancelOperationResponse) GetOperation() *Operation {
 }
 
 type PauseOperationRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Who pauses it; default: the caller's name or address.
+	By            string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7560,6 +7610,13 @@ func (x *PauseOperationRequest) GetId() uint64 {
 		return x.Id
 	}
 	return 0
+}
+
+func (x *PauseOperationRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 type PauseOperationResponse struct {
@@ -7607,8 +7664,10 @@ func (x *PauseOperationResponse) GetOperation() *Operation {
 }
 
 type ResumeOperationRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Who lets it go on; default: the caller's name or address.
+	By            string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7648,6 +7707,13 @@ func (x *ResumeOperationRequest) GetId() uint64 {
 		return x.Id
 	}
 	return 0
+}
+
+func (x *ResumeOperationRequest) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 type ResumeOperationResponse struct {
@@ -8203,14 +8269,15 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06tenant\x18\a \x01(\tR\x06tenant\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbf\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\x01\n" +
 	"\x13RedriveQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12.\n" +
 	"\x06filter\x18\x02 \x01(\v2\x16.comanda.v1.DeadFilterR\x06filter\x12\x12\n" +
 	"\x04rate\x18\x03 \x01(\x05R\x04rate\x12%\n" +
 	"\x0ereset_attempts\x18\x04 \x01(\bR\rresetAttempts\x12\x17\n" +
 	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12\x0e\n" +
-	"\x02to\x18\x06 \x01(\tR\x02to\"a\n" +
+	"\x02to\x18\x06 \x01(\tR\x02to\x12\x0e\n" +
+	"\x02by\x18\a \x01(\tR\x02by\"a\n" +
 	"\x14RedriveQueueResponse\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x123\n" +
 	"\toperation\x18\x02 \x01(\v2\x15.comanda.v1.OperationR\toperation\"N\n" +
@@ -8247,14 +8314,14 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tscheduled\x18\x02 \x01(\x03R\tscheduled\x12\x16\n" +
 	"\x06leased\x18\x03 \x01(\x03R\x06leased\x12\x12\n" +
 	"\x04dead\x18\x04 \x01(\x03R\x04dead\x12\x1a\n" +
-	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\xce\x03\n" +
+	"\bfinished\x18\x05 \x01(\x03R\bfinished\"\xe1\x03\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\bsettings\x18\x02 \x01(\v2\x19.comanda.v1.QueueSettingsR\bsettings\x12\x16\n" +
 	"\x06paused\x18\x03 \x01(\bR\x06paused\x12*\n" +
 	"\x06counts\x18\x04 \x01(\v2\x12.comanda.v1.CountsR\x06counts\x12\x16\n" +
-	"\x06shards\x18\x05 \x01(\x05R\x06shards\x12\x1c\n" +
-	"\treceivers\x18\x06 \x01(\x05R\treceivers\x12;\n" +
+	"\x06shards\x18\x05 \x01(\x05R\x06shards\x12!\n" +
+	"\treceivers\x18\x06 \x01(\x05H\x00R\treceivers\x88\x01\x01\x12;\n" +
 	"\vreceived_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"receivedAt\x12\x18\n" +
 	"\aversion\x18\b \x01(\x04R\aversion\x128\n" +
@@ -8263,7 +8330,9 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x06totals\x18\n" +
 	" \x01(\v2\x12.comanda.v1.TotalsR\x06totals\x12)\n" +
 	"\x06pauses\x18\v \x03(\v2\x11.comanda.v1.PauseR\x06pauses\x12\x18\n" +
-	"\aleaving\x18\f \x01(\x03R\aleaving\"m\n" +
+	"\aleaving\x18\f \x01(\x03R\aleavingB\f\n" +
+	"\n" +
+	"_receivers\"m\n" +
 	"\x05Pause\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x0e\n" +
@@ -8453,7 +8522,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\"H\n" +
 	"\x11MoveShardResponse\x123\n" +
-	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"\x82\x03\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"\xc5\x03\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -8470,7 +8539,11 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	" \x01(\tR\x02by\x12\x16\n" +
 	"\x06chosen\x18\v \x01(\x03R\x06chosen\x12\x1a\n" +
 	"\bredriven\x18\f \x01(\x03R\bredriven\x12\x18\n" +
-	"\askipped\x18\r \x01(\x03R\askipped\"=\n" +
+	"\askipped\x18\r \x01(\x03R\askipped\x12\x1d\n" +
+	"\n" +
+	"changed_by\x18\x0e \x01(\tR\tchangedBy\x12\x12\n" +
+	"\x04rate\x18\x0f \x01(\x05R\x04rate\x12\x0e\n" +
+	"\x02to\x18\x10 \x01(\tR\x02to\"=\n" +
 	"\x15ListOperationsRequest\x12\x10\n" +
 	"\x03max\x18\x01 \x01(\x05R\x03max\x12\x12\n" +
 	"\x04page\x18\x02 \x01(\tR\x04page\"l\n" +
@@ -8482,17 +8555,20 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x13GetOperationRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"K\n" +
 	"\x14GetOperationResponse\x123\n" +
-	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"(\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"8\n" +
 	"\x16CancelOperationRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"N\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"N\n" +
 	"\x17CancelOperationResponse\x123\n" +
-	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"'\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"7\n" +
 	"\x15PauseOperationRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"M\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"M\n" +
 	"\x16PauseOperationResponse\x123\n" +
-	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"(\n" +
+	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\"8\n" +
 	"\x16ResumeOperationRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"N\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"N\n" +
 	"\x17ResumeOperationResponse\x123\n" +
 	"\toperation\x18\x01 \x01(\v2\x15.comanda.v1.OperationR\toperation\")\n" +
 	"\x11ListOwnersRequest\x12\x14\n" +
@@ -8976,6 +9052,7 @@ func file_comanda_v1_comanda_proto_init() {
 		(*Attribute_Number)(nil),
 		(*Attribute_Bytes)(nil),
 	}
+	file_comanda_v1_comanda_proto_msgTypes[53].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1215,12 +1215,14 @@ type ClusterClient interface {
 	ListOperations(ctx context.Context, in *ListOperationsRequest, opts ...grpc.CallOption) (*ListOperationsResponse, error)
 	GetOperation(ctx context.Context, in *GetOperationRequest, opts ...grpc.CallOption) (*GetOperationResponse, error)
 	// CancelOperation asks that an operation stops between two steps; what it has
-	// reached stands. One that has ended stays as it is.
+	// reached stands. Once more changes nothing; one that is done or has failed is
+	// refused with ENDED.
 	CancelOperation(ctx context.Context, in *CancelOperationRequest, opts ...grpc.CallOption) (*CancelOperationResponse, error)
-	// PauseOperation stops an operation between two steps, until it is resumed. One
-	// that has ended, or is being cancelled, stays as it is.
+	// PauseOperation stops an operation between two steps, until it is resumed. Once
+	// more changes nothing; one that has ended, or is being cancelled, is refused with
+	// ENDED.
 	PauseOperation(ctx context.Context, in *PauseOperationRequest, opts ...grpc.CallOption) (*PauseOperationResponse, error)
-	// ResumeOperation lets a paused operation go on.
+	// ResumeOperation lets a paused operation go on; it refuses as PauseOperation does.
 	ResumeOperation(ctx context.Context, in *ResumeOperationRequest, opts ...grpc.CallOption) (*ResumeOperationResponse, error)
 	// ListNodes lists the nodes that are not removed.
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
@@ -1393,12 +1395,14 @@ type ClusterServer interface {
 	ListOperations(context.Context, *ListOperationsRequest) (*ListOperationsResponse, error)
 	GetOperation(context.Context, *GetOperationRequest) (*GetOperationResponse, error)
 	// CancelOperation asks that an operation stops between two steps; what it has
-	// reached stands. One that has ended stays as it is.
+	// reached stands. Once more changes nothing; one that is done or has failed is
+	// refused with ENDED.
 	CancelOperation(context.Context, *CancelOperationRequest) (*CancelOperationResponse, error)
-	// PauseOperation stops an operation between two steps, until it is resumed. One
-	// that has ended, or is being cancelled, stays as it is.
+	// PauseOperation stops an operation between two steps, until it is resumed. Once
+	// more changes nothing; one that has ended, or is being cancelled, is refused with
+	// ENDED.
 	PauseOperation(context.Context, *PauseOperationRequest) (*PauseOperationResponse, error)
-	// ResumeOperation lets a paused operation go on.
+	// ResumeOperation lets a paused operation go on; it refuses as PauseOperation does.
 	ResumeOperation(context.Context, *ResumeOperationRequest) (*ResumeOperationResponse, error)
 	// ListNodes lists the nodes that are not removed.
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)

@@ -137,17 +137,17 @@ func TestCalls(t *testing.T) {
 		},
 		{
 			"Queues/RedriveQueue", &comandav1.RedriveQueueRequest{
-				Queue: "q", Rate: 5, ResetAttempts: true, To: "other",
+				Queue: "q", Rate: 5, ResetAttempts: true, To: "other", By: "ann",
 				Filter: &comandav1.DeadFilter{
 					Type: "t", Key: "k", Tenant: "n", Reason: "nacked", Attributes: map[string]string{"a": "v"},
 					DeadSince: timestamppb.New(time.Unix(1, 0)), DeadUntil: timestamppb.New(time.Unix(2, 0)),
 				},
 			},
-			`redrive queue q with type "t", key "k", tenant "n", reason "nacked", a "v", dead since 1970-01-01T00:00:01Z, dead before 1970-01-01T00:00:02Z rate=5 reset=true to=other dry=false`, "",
+			`redrive queue q with type "t", key "k", tenant "n", reason "nacked", a "v", dead since 1970-01-01T00:00:01Z, dead before 1970-01-01T00:00:02Z rate=5 reset=true to=other by=ann dry=false`, "",
 		},
-		{"Queues/RedriveQueue", &comandav1.RedriveQueueRequest{Queue: "q", DryRun: true}, `redrive queue q with  rate=0 reset=false to= dry=true`, `{"count":"7"}`},
-		{"Cluster/PauseOperation", &comandav1.PauseOperationRequest{Id: 9}, `pause operation 9 true`, ""},
-		{"Cluster/ResumeOperation", &comandav1.ResumeOperationRequest{Id: 9}, `pause operation 9 false`, ""},
+		{"Queues/RedriveQueue", &comandav1.RedriveQueueRequest{Queue: "q", By: "ann", DryRun: true}, `redrive queue q with  rate=0 reset=false to= by=ann dry=true`, `{"count":"7"}`},
+		{"Cluster/PauseOperation", &comandav1.PauseOperationRequest{Id: 9, By: "ann"}, `pause operation 9 true by ann`, ""},
+		{"Cluster/ResumeOperation", &comandav1.ResumeOperationRequest{Id: 9, By: "ann"}, `pause operation 9 false by ann`, ""},
 		{
 			"Queues/CreateQueue", &comandav1.CreateQueueRequest{Queue: "q", Shards: 4, Settings: &comandav1.QueueSettings{
 				MaxAttempts: 3, KeepFinished: 4, KeepFinishedFor: durationpb.New(time.Minute), MaxMessageBytes: 5,

@@ -304,10 +304,10 @@ func (f *fake) SplitShard(_ context.Context, queue, path string) ([]message.Shar
 
 var operated = message.OperationInfo{
 	ID: 9, Kind: "move", Title: "move shard q/0 to n", State: "failed", Step: "seat", Waits: "for it",
-	Err: message.Errorf(message.Conflict, "split"), CreatedAt: sentAt, ChangedAt: sentAt,
+	Err: message.Errorf(message.Conflict, "split"), CreatedAt: sentAt, ChangedAt: sentAt, By: "ann", ChangedBy: "ben", To: "n",
 }
 
-func (f *fake) MoveShard(_ context.Context, queue, path, node string) (message.OperationInfo, error) {
+func (f *fake) MoveShard(_ context.Context, queue, path, node, _ string) (message.OperationInfo, error) {
 	return operated, f.called("move %s %s to %s", queue, path, node)
 }
 
@@ -319,20 +319,20 @@ func (f *fake) Operation(_ context.Context, id uint64) (message.OperationInfo, e
 	return operated, f.called("operation %d", id)
 }
 
-func (f *fake) CancelOperation(_ context.Context, id uint64) (message.OperationInfo, error) {
-	return operated, f.called("cancel operation %d", id)
+func (f *fake) CancelOperation(_ context.Context, id uint64, by string) (message.OperationInfo, error) {
+	return operated, f.called("cancel operation %d by %s", id, by)
 }
 
-func (f *fake) PauseOperation(_ context.Context, id uint64, paused bool) (message.OperationInfo, error) {
-	return operated, f.called("pause operation %d %t", id, paused)
+func (f *fake) PauseOperation(_ context.Context, id uint64, paused bool, by string) (message.OperationInfo, error) {
+	return operated, f.called("pause operation %d %t by %s", id, paused, by)
 }
 
-func (f *fake) RedriveQueue(_ context.Context, name string, r message.Redrive, dryRun bool) (message.RedrivePlan, error) {
+func (f *fake) RedriveQueue(_ context.Context, name string, r message.Redrive, by string, dryRun bool) (message.RedrivePlan, error) {
 	plan := message.RedrivePlan{Count: 7}
 	if !dryRun {
 		plan.Operation = &operated
 	}
-	return plan, f.called("redrive queue %s with %s rate=%d reset=%t to=%s dry=%t", name, r.Filter.String(), r.Rate, r.ResetAttempts, r.To, dryRun)
+	return plan, f.called("redrive queue %s with %s rate=%d reset=%t to=%s by=%s dry=%t", name, r.Filter.String(), r.Rate, r.ResetAttempts, r.To, by, dryRun)
 }
 
 func (f *fake) Nodes(context.Context) ([]message.NodeInfo, error) {

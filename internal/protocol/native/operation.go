@@ -9,7 +9,7 @@ import (
 
 // MoveShard begins to move a shard to a node.
 func (s cluster) MoveShard(ctx context.Context, req *comandav1.MoveShardRequest) (*comandav1.MoveShardResponse, error) {
-	o, err := s.verbs.MoveShard(ctx, req.GetQueue(), req.GetShard(), req.GetNode())
+	o, err := s.verbs.MoveShard(ctx, req.GetQueue(), req.GetShard(), req.GetNode(), workerName(ctx, ""))
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (s cluster) GetOperation(ctx context.Context, req *comandav1.GetOperationRe
 
 // CancelOperation asks that an operation stops.
 func (s cluster) CancelOperation(ctx context.Context, req *comandav1.CancelOperationRequest) (*comandav1.CancelOperationResponse, error) {
-	o, err := s.verbs.CancelOperation(ctx, req.GetId())
+	o, err := s.verbs.CancelOperation(ctx, req.GetId(), workerName(ctx, req.GetBy()))
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (s cluster) CancelOperation(ctx context.Context, req *comandav1.CancelOpera
 
 // PauseOperation stops an operation between two steps.
 func (s cluster) PauseOperation(ctx context.Context, req *comandav1.PauseOperationRequest) (*comandav1.PauseOperationResponse, error) {
-	o, err := s.verbs.PauseOperation(ctx, req.GetId(), true)
+	o, err := s.verbs.PauseOperation(ctx, req.GetId(), true, workerName(ctx, req.GetBy()))
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (s cluster) PauseOperation(ctx context.Context, req *comandav1.PauseOperati
 
 // ResumeOperation lets a paused operation go on.
 func (s cluster) ResumeOperation(ctx context.Context, req *comandav1.ResumeOperationRequest) (*comandav1.ResumeOperationResponse, error) {
-	o, err := s.verbs.PauseOperation(ctx, req.GetId(), false)
+	o, err := s.verbs.PauseOperation(ctx, req.GetId(), false, workerName(ctx, req.GetBy()))
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func operationTo(o *message.OperationInfo) *comandav1.Operation {
 	out := &comandav1.Operation{
 		Id: o.ID, Kind: o.Kind, Title: o.Title, State: o.State, Step: o.Step, Waits: o.Waits,
 		CreatedAt: timeTo(o.CreatedAt), ChangedAt: timeTo(o.ChangedAt),
-		By: o.By, Chosen: o.Chosen, Redriven: o.Redriven, Skipped: o.Skipped,
+		By: o.By, ChangedBy: o.ChangedBy, Chosen: o.Chosen, Redriven: o.Redriven, Skipped: o.Skipped, Rate: int32(o.Rate), To: o.To,
 	}
 	if o.Err != nil {
 		out.Error = &comandav1.Error{Code: string(o.Err.Code), Message: o.Err.Text}

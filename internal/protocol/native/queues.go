@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	comandav1 "github.com/comanda-mq/comanda/api/comanda/v1"
@@ -55,7 +56,9 @@ func (s queues) GetQueue(ctx context.Context, req *comandav1.GetQueueRequest) (*
 	if info.OldestAge > 0 {
 		q.OldestAge = durationpb.New(info.OldestAge)
 	}
-	q.Receivers, q.ReceivedAt = int32(info.Receivers.Waiting), timeTo(info.Receivers.Last)
+	if o.Stale == 0 {
+		q.Receivers, q.ReceivedAt = proto.Int32(int32(info.Receivers.Waiting)), timeTo(info.Receivers.Last)
+	}
 	for _, p := range info.Pauses {
 		q.Pauses = append(q.Pauses, &comandav1.Pause{Key: p.Key, Tenant: p.Tenant, By: p.By, At: timeTo(time.UnixMilli(p.At))})
 	}

@@ -47,7 +47,7 @@ func (s queues) RedriveQueue(ctx context.Context, req *comandav1.RedriveQueueReq
 	if r.Filter.Until, err = timeOf("dead_until", f.GetDeadUntil()); err != nil {
 		return nil, err
 	}
-	plan, err := s.verbs.RedriveQueue(ctx, req.GetQueue(), r, req.GetDryRun())
+	plan, err := s.verbs.RedriveQueue(ctx, req.GetQueue(), r, workerName(ctx, req.GetBy()), req.GetDryRun())
 	if err != nil {
 		return nil, err
 	}

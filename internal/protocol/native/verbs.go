@@ -43,7 +43,7 @@ type Verbs interface {
 	DeleteQueue(ctx context.Context, name string) error
 	PurgeQueue(ctx context.Context, name string) error
 	// RedriveQueue counts, and unless it is a dry run begins an operation.
-	RedriveQueue(ctx context.Context, name string, r message.Redrive, dryRun bool) (message.RedrivePlan, error)
+	RedriveQueue(ctx context.Context, name string, r message.Redrive, by string, dryRun bool) (message.RedrivePlan, error)
 	PauseQueue(ctx context.Context, name string, paused bool, of message.Pause) error
 	Locate(ctx context.Context, queue, key string) (message.Location, error)
 	Owners(ctx context.Context, queue string) ([]message.ShardOwners, error)
@@ -52,15 +52,15 @@ type Verbs interface {
 	// on, and with the next page.
 	Shards(ctx context.Context, queue string, n int, page string, o message.ReadOptions) ([]message.ShardInfo, string, message.Freshness, error)
 	SplitShard(ctx context.Context, queue, path string) ([]message.ShardInfo, error)
-	MoveShard(ctx context.Context, queue, path, node string) (message.OperationInfo, error)
+	MoveShard(ctx context.Context, queue, path, node, by string) (message.OperationInfo, error)
 	Server(ctx context.Context) (message.ServerInfo, error)
 
 	// Operations answers with at most n operations from page on, the newest first,
 	// and the next page.
 	Operations(ctx context.Context, n int, page string) ([]message.OperationInfo, string, error)
 	Operation(ctx context.Context, id uint64) (message.OperationInfo, error)
-	CancelOperation(ctx context.Context, id uint64) (message.OperationInfo, error)
-	PauseOperation(ctx context.Context, id uint64, paused bool) (message.OperationInfo, error)
+	CancelOperation(ctx context.Context, id uint64, by string) (message.OperationInfo, error)
+	PauseOperation(ctx context.Context, id uint64, paused bool, by string) (message.OperationInfo, error)
 
 	Nodes(ctx context.Context) ([]message.NodeInfo, error)
 	DrainNode(ctx context.Context, name string, undo bool) (message.NodeInfo, error)
