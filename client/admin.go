@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -208,15 +209,22 @@ func (c *Client) Show(ctx context.Context, id string, wait time.Duration, opts .
 const waitFor = time.Minute
 
 // Wait returns a message when it has ended: it is finished, dead, cancelled or
-// expired. It goes on while a server is away or a shard moves, until ctx ends.
+// expired. It goes on while a server is away or a shard moves, until ctx ends: then the
+// error is ctx's, and says as well if nobody could be asked at last.
 func (c *Client) Wait(ctx context.Context, id string) (*comandav1.Message, error) {
+	var away error
 	for {
 		var r *comandav1.ShowMessageResponse
 		err := again(ctx, func() (err error) {
 			r, err = c.Show(ctx, id, waitFor)
 			return err
 		})
+		if err == nil || untouched(err) {
+			away = err
+		}
 		switch {
+		case ctx.Err() != nil && away != nil:
+			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), away)
 		case ctx.Err() != nil:
 			return r.GetMessage(), context.Cause(ctx)
 		case err == nil && Ended(r.GetMessage().GetState()):

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,8 @@ const (
 	unattended = time.Minute // without a receiver; nobody polls as rarely
 	maxNamed   = 5           // queues in one finding
 	perPage    = 1_000       // queues in one answer
+	// catalogGroup knows what exists and who is alive.
+	catalogGroup = 1
 )
 
 // finding is one check's outcome.
@@ -38,9 +42,9 @@ func newDoctor(a *app) *cobra.Command {
 					return err
 				}
 				took := time.Since(before)
-				workers, err := examineQueues(cmd.Context(), c, r.GetNow().AsTime())
+				queues, err := examineQueues(cmd.Context(), c, r.GetNow().AsTime())
 				if client.CodeOf(err) == client.CodeUnavailable { // the groups say why
-					workers, err = finding{"workers", "fail", "the queues can't be read: " + err.Error()}, nil
+					queues, err = []finding{{"workers", "fail", "the queues can't be read: " + err.Error()}}, nil
 				}
 				if err != nil {
 					return err
@@ -50,7 +54,7 @@ func newDoctor(a *app) *cobra.Command {
 					return err
 				}
 				findings := append(examine(r, before.Add(took/2), took), examineCluster(r.GetGroups(), nodes)...)
-				findings = append(findings, workers)
+				findings = append(findings, queues...)
 				os := make([]object, len(findings))
 				failed := false
 				for i, f := range findings {
@@ -111,6 +115,10 @@ func examineCluster(groups []*comandav1.GroupStatus, nodes []*comandav1.Node) (f
 			fewest = voters
 		}
 	}
+	if slices.ContainsFunc(groups, func(g *comandav1.GroupStatus) bool { return g.GetGroup() == catalogGroup && g.GetLeader() == "" }) {
+		return append(fs, finding{"catalog", "fail", "nobody leads group 1, so who is alive and what is behind, above and below, is what was known last: start more nodes until it has a majority"},
+			examineNodes(nodes), examineReplicas(nodes))
+	}
 	return append(fs, examineVoters(fewest, len(nodes)), examineNodes(nodes), examineReplicas(nodes))
 }
 
@@ -158,39 +166,58 @@ func examineNodes(nodes []*comandav1.Node) finding {
 	return f
 }
 
-// examineQueues looks for queues whose messages wait for a worker that is not
-// there.
-func examineQueues(ctx context.Context, c *client.Client, now time.Time) (finding, error) {
+// examineQueues looks for queues whose messages wait for a worker that is not there, or
+// would go to a queue that is not there when they are dead.
+func examineQueues(ctx context.Context, c *client.Client, now time.Time) ([]finding, error) {
 	var alone []string
-	queues := 0
+	exists, deadLetterTo := map[string]bool{}, map[string]string{}
 	for page := ""; ; {
 		r, err := c.Queues(ctx, perPage, page)
 		if err != nil {
-			return finding{}, err
+			return nil, err
 		}
-		queues += len(r.GetQueues())
 		for _, listed := range r.GetQueues() {
-			q, err := c.Queue(ctx, listed.GetName())
+			name := listed.GetName()
+			exists[name] = true
+			if to := listed.GetSettings().GetDeadLetterTo(); to != "" {
+				deadLetterTo[name] = to
+			}
+			q, err := c.Queue(ctx, name)
 			switch {
 			case client.CodeOf(err) == client.CodeQueueNotFound: // deleted meanwhile
 			case err != nil:
-				return finding{}, err
+				return nil, err
 			case !attended(q.GetQueue(), now):
-				alone = append(alone, fmt.Sprintf("%s (%d ready)", listed.GetName(), q.GetQueue().GetCounts().GetReady()))
+				alone = append(alone, fmt.Sprintf("%s (%d ready)", name, q.GetQueue().GetCounts().GetReady()))
 			}
 		}
 		if page = r.GetNextPage(); page == "" {
 			break
 		}
 	}
-	if len(alone) == 0 {
-		return finding{"workers", "ok", fmt.Sprintf("none of %d queues waits for a worker", queues)}, nil
+	var lost []string
+	for _, name := range slices.Sorted(maps.Keys(deadLetterTo)) {
+		if to := deadLetterTo[name]; !exists[to] {
+			lost = append(lost, fmt.Sprintf("%s (to %s)", name, to))
+		}
 	}
-	named := strings.Join(alone[:min(maxNamed, len(alone))], ", ")
-	if more := len(alone) - maxNamed; more > 0 {
+	workers := finding{"workers", "ok", fmt.Sprintf("none of %d queues waits for a worker", len(exists))}
+	if len(alone) > 0 {
+		workers = finding{"workers", "warn", "nobody receives from " + some(alone)}
+	}
+	if len(lost) == 0 {
+		return []finding{workers}, nil
+	}
+	return []finding{workers, {"dead letters", "warn", "the dead stay in " + some(lost) + ", for the queue that they are to go to does not exist: change dead_letter_to"}}, nil
+}
+
+// some names the first of them.
+func some(names []string) string {
+	named := strings.Join(names[:min(maxNamed, len(names))], ", ")
+	if more := len(names) - maxNamed; more > 0 {
 		named += fmt.Sprintf(" and %d more", more)
 	}
-	return finding{"workers", "warn", "nobody receives from " + named}, nil
+	return named
 }
 
 // attended says that a queue needs no worker now, or has one: somebody waits for

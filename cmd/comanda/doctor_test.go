@@ -92,3 +92,17 @@ func TestExamineCluster(t *testing.T) {
 		}
 	}
 }
+
+// Without a leader of the catalog nobody knows who is alive: doctor says so, and does
+// not say what one more failure would mean.
+func TestExamineWithoutCatalog(t *testing.T) {
+	groups := []*comandav1.GroupStatus{{Group: catalogGroup, Voters: 3, WantedVoters: 3, AliveVoters: 2}}
+	nodes := []*comandav1.Node{{Name: "a", State: "alive"}, {Name: "b", State: "alive"}, {Name: "c", State: "down"}}
+	words := ""
+	for _, f := range examineCluster(groups, nodes) {
+		words += f.check + " " + f.state + " " + f.detail + "\n"
+	}
+	if !strings.Contains(words, "catalog fail nobody leads group 1") || strings.Contains(words, "if one more fails") {
+		t.Error(words)
+	}
+}

@@ -110,7 +110,7 @@ func newMessageWait(a *app) *cobra.Command {
 					ctx = short
 				}
 				m, err := c.Wait(ctx, given[0])
-				if errors.Is(err, context.DeadlineExceeded) && cmd.Context().Err() == nil {
+				if errors.Is(err, context.DeadlineExceeded) && exitCode(err) == exitFailed { // not that nobody could be asked
 					return fmt.Errorf("message %s has not ended within %s: see why with 'comanda message show %s'", given[0], timeout, given[0])
 				}
 				if err != nil {
@@ -172,7 +172,7 @@ func newMessageList(a *app) *cobra.Command {
 					}
 				}
 				if r.GetNextPage() != "" {
-					cmd.PrintErrf("%d rows were looked at, %d of them are meant. There is more: --page %s\n", r.GetPlan().GetRows(), len(r.GetMessages()), r.GetNextPage())
+					cmd.PrintErrf("%d rows were looked at, %d are listed. There is more: --page %s\n", r.GetPlan().GetRows(), len(r.GetMessages()), r.GetNextPage())
 				}
 				return nil
 			})

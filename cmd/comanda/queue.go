@@ -176,6 +176,9 @@ func newQueueCreate(a *app) *cobra.Command {
 		Example: "  comanda queue create orders --max-attempts 5 --backoff-list 1s,10s,1m",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := aboveZero(cmd, "shards"); err != nil {
+				return err
+			}
 			settings, err := s.settings()
 			if err != nil {
 				return err

@@ -38,6 +38,7 @@ var refusals = map[string][]struct {
 		{"q body --priority 4294967297", exitUsage, "priority is"},
 		{"q body --max-attempts 4294967297", exitUsage, "--max-attempts"},
 		{"q body --max-attempts -1", exitUsage, "max_attempts is -1"},
+		{"q body --max-attempts 0", exitUsage, "--max-attempts is 0: want 1 or more"},
 		{"q body --backoff often", exitUsage, "want exponential, fixed or list"},
 		{"q body --backoff-list 1s,-1s", exitUsage, "backoff list is -1s"},
 		{"q body --backoff fixed --backoff-list 1s", exitUsage, "go together"},
@@ -54,6 +55,7 @@ var refusals = map[string][]struct {
 	"comanda work": {
 		{"q", exitUsage, "--exec is missing"},
 		{"q --exec true --on-disconnect panic", exitUsage, "want reroute or wait"},
+		{"q --exec true -c 0", exitUsage, "--concurrency is 0: want 1 or more"},
 		{"q --exec true -c -1", exitUsage, "concurrency is -1: want 1 to 10000"},
 		{"q --exec true -c 10001", exitUsage, "concurrency is 10001"},
 		{"q --exec true --ttl 1s", exitUsage, "the TTL is 1s: want 5s to 5m0s"},
@@ -69,6 +71,7 @@ var refusals = map[string][]struct {
 		{strings.Repeat("q", 81), exitUsage, "want 1 to 80 characters"},
 		{"q --max-attempts 7", exitRefused, "QUEUE_EXISTS"},
 		{"new --shards 17", exitUsage, "shards is 17: want 1 to 16"},
+		{"new --shards 0", exitUsage, "--shards is 0: want 1 or more"},
 		{"new --shards -1", exitUsage, "shards is -1"},
 		{"new --shards 4294967298", exitUsage, "shards is"},
 		{"new --max-attempts 1001", exitUsage, "max_attempts is 1001"},

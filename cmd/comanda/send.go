@@ -37,6 +37,9 @@ func newSend(a *app) *cobra.Command {
 			for k, v := range attrs {
 				m.Attributes[k] = client.String(v)
 			}
+			if err := aboveZero(cmd, "max-attempts"); err != nil {
+				return err
+			}
 			b, err := backoff.backoff()
 			if err != nil {
 				return err
@@ -87,13 +90,16 @@ func newSend(a *app) *cobra.Command {
 }
 
 // sendLines sends a message like m for each line of its body. Ids are printed in the order
-// of the lines; the first failure is the command's.
+// of the lines; the first failure is the command's, and names its line.
 func sendLines(ctx context.Context, c *client.Client, p printer, queue string, m client.Message, atomic bool) error {
 	var ms []client.Message
+	var numbers []int // of their lines
+	number := 0
 	for line := range bytes.Lines(m.Body) {
+		number++
 		one := m
 		if one.Body = bytes.TrimRight(line, "\r\n"); len(one.Body) > 0 {
-			ms = append(ms, one)
+			ms, numbers = append(ms, one), append(numbers, number)
 		}
 	}
 	if len(ms) == 0 {
@@ -108,10 +114,17 @@ func sendLines(ctx context.Context, c *client.Client, p printer, queue string, m
 		p.format = "name"
 	}
 	var os []object
-	for _, r := range results {
-		if r.Err == nil {
+	first := -1 // that failed, and not for another one
+	for i, r := range results {
+		switch {
+		case r.Err == nil:
 			os = append(os, sentObject(r))
+		case first < 0 && client.CodeOf(r.Err) != client.CodeBatchRefused:
+			first = i
 		}
+	}
+	if first >= 0 {
+		err = fmt.Errorf("%d of %d messages failed; line %d: %w", len(ms)-len(os), len(ms), numbers[first], results[first].Err)
 	}
 	return errors.Join(err, p.many(os, "id"))
 }
@@ -166,6 +179,16 @@ func (d *spanFlag) String() string {
 }
 
 func (*spanFlag) Type() string { return "duration" }
+
+// aboveZero refuses flags that were given as 0, which would mean their default.
+func aboveZero(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
+			return usageError(fmt.Errorf("--%s is 0: want 1 or more, or leave it out for its default", name))
+		}
+	}
+	return nil
+}
 
 // readBody finds the body where the command line says that it is.
 func readBody(stdin io.Reader, body []string, file string) ([]byte, error) {

@@ -49,6 +49,9 @@ commands get SIGTERM, and SIGKILL 2 s later. The second signal ends at once.`,
 			if command == "" {
 				return usageError(errors.New("--exec is missing: say what to run for each message"))
 			}
+			if err := aboveZero(cmd, "concurrency"); err != nil {
+				return err
+			}
 			switch onDisconnect {
 			case "reroute":
 				w.OnDisconnect = client.OnDisconnectReroute
@@ -68,7 +71,7 @@ commands get SIGTERM, and SIGKILL 2 s later. The second signal ends at once.`,
 	f := cmd.Flags()
 	f.StringVar(&command, "exec", "", "the command")
 	f.IntVarP(&w.Concurrency, "concurrency", "c", 1, "how many commands run at a time")
-	f.IntVar(&w.MaxMessages, "max", 0, "end after so many messages (default: don't)")
+	f.IntVar(&w.MaxMessages, "max", 0, "end after so many attempts: a message that comes again counts again (default: don't)")
 	f.DurationVar(&w.IdleTimeout, "idle-exit", 0, "end when nothing was to do for so long (default: don't)")
 	f.DurationVar(&w.TTL, "ttl", 0, "silence after which others get the messages: 5s to 5m (default 10s)")
 	f.StringVar(&onDisconnect, "on-disconnect", "reroute", "a broken connection: reroute after 1s, or wait for the --ttl")

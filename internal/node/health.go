@@ -1,11 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/comanda-mq/comanda/internal/catalog"
+	"github.com/comanda-mq/comanda/internal/replica"
 )
 
 // health is one thing that was looked at.
@@ -24,7 +27,9 @@ const (
 
 // health looks at what the node needs to serve.
 func (n *Node) health() (all []health) {
-	for _, g := range n.host.Groups() {
+	groups := n.host.Groups()
+	slices.SortFunc(groups, func(a, b *replica.Group) int { return cmp.Compare(a.ID(), b.ID()) })
+	for _, g := range groups {
 		s := g.Status()
 		switch {
 		case s.Leader != 0:

@@ -128,9 +128,11 @@ func TestReadyTellsWhatItLookedAt(t *testing.T) {
 	if code != http.StatusOK {
 		t.Error(code, text)
 	}
-	for _, line := range []string{"ok: group 1 is led by", "ok: group 5 is led by", "ok: the disk has", "ok: the server uses"} {
-		if !strings.Contains(text, line) {
-			t.Errorf("%q is missing in:\n%s", line, text)
+	rest := text
+	for _, line := range []string{"ok: group 1 is led by", "ok: group 2 is led by", "ok: group 3 is led by", "ok: group 4 is led by", "ok: group 5 is led by", "ok: the disk has", "ok: the server uses"} {
+		var found bool
+		if _, rest, found = strings.Cut(rest, line); !found {
+			t.Errorf("%q is missing, or not in its place, in:\n%s", line, text)
 		}
 	}
 }
