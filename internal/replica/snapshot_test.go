@@ -222,12 +222,14 @@ func TestSnapshotEndsWhenTheLogGrowsTooMuch(t *testing.T) {
 	failed := make(chan error, 1)
 	var moves atomic.Bool
 	c.watchSnapshots(func(_ Outgoing, body io.Reader) io.Reader {
+		var slow sync.Once
 		return readerFunc(func(p []byte) (int, error) { // the network stands still
 			ticker := time.NewTicker(time.Millisecond)
 			defer ticker.Stop()
 			for {
 				<-ticker.C
 				if moves.Load() { // also for one that was begun again meanwhile
+					slow.Do(func() { time.Sleep(3 * TickEvery) }) // the log, which is still long, is looked at meanwhile
 					return body.Read(p)
 				}
 				if _, err := body.Read(p[:0]); err != nil {

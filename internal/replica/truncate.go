@@ -24,7 +24,7 @@ func (h *Host) keepLogShort(ticked bool) error {
 		return err
 	}
 	live := h.liveBytes()
-	if s := h.sending; s != nil && live > h.snapshotBudget() {
+	if s := h.sending; s != nil && live > h.snapshotBudget() && s.keepsLog() {
 		h.abortSnapshot(s.group, errLogFull(s.group.id, h.o.LogBudget))
 	}
 	if live <= h.o.LogBudget {
@@ -39,6 +39,11 @@ func (h *Host) keepLogShort(ticked bool) error {
 	}
 	return nil
 }
+
+// keepsLog says that the log would forget more if the snapshot were not under way.
+// One that is newer than the durable rows is not why the log is long, and where
+// nothing is written any more the log stays as long until the snapshot has arrived.
+func (s *sending) keepsLog() bool { return s.index < s.group.durable }
 
 // snapshotBudget is up to where the log may grow for one who needs it after a
 // snapshot. It is a few segments at least, because the log grows by whole ones:
