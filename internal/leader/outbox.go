@@ -2,6 +2,8 @@ package leader
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -28,9 +30,10 @@ const (
 
 // outbox is what a leader knows of the cells that messages are to leave.
 type outbox struct {
-	cells map[queue.Line]*leaving // that may have some
-	lines map[way]*sending        // that are being sent, or that can't be just now
-	busy  int                     // lines that are being sent
+	cells   map[queue.Line]*leaving // that may have some
+	lines   map[way]*sending        // that are being sent, or that can't be just now
+	busy    int                     // lines that are being sent
+	stopped queue.Line              // the cell for which the last turn had no room
 }
 
 // leaving is how far a cell's lines were looked at.
@@ -60,6 +63,14 @@ func (o *outbox) add(from queue.Line) {
 		o.cells[from] = &leaving{}
 	}
 	o.cells[from].news = true
+}
+
+// turn puts cells into the order in which they have their turn: their own, so that a
+// simulation can be repeated, from the one on at which the last turn had no room left.
+func (o *outbox) turn(cells []queue.Line) []queue.Line {
+	slices.SortFunc(cells, queue.Line.Compare)
+	first, _ := slices.BinarySearchFunc(cells, o.stopped, queue.Line.Compare)
+	return slices.Concat(cells[first:], cells[:first])
 }
 
 // forget forgets the lines whose turn has passed: they were purged, dropped or given
@@ -103,8 +114,12 @@ func (g *Group) sendOutbox() {
 	if !g.leading || g.term != term {
 		return // what is begun now would still be on its way for the next leader here
 	}
-	for from, lines := range found {
-		l := g.outbox.cells[from]
+	for _, from := range g.outbox.turn(slices.Collect(maps.Keys(found))) {
+		if g.outbox.busy >= maxSending {
+			g.outbox.stopped = from
+			return
+		}
+		l, lines := g.outbox.cells[from], found[from]
 		if l.after == nil && len(lines) == 0 && !l.news {
 			delete(g.outbox.cells, from)
 		} else {

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -37,6 +38,11 @@ func decodeTarget(d *decoder) (t Target) {
 type Line struct {
 	Queue uint32 // where it goes
 	Cell  int
+}
+
+// Compare orders lines by queue and cell.
+func (l Line) Compare(other Line) int {
+	return cmp.Or(cmp.Compare(l.Queue, other.Queue), cmp.Compare(l.Cell, other.Cell))
 }
 
 // What a cell's outbox holds at the most; above it a message stays dead where it is,
