@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,7 +47,9 @@ func launch(ctx context.Context, dir string, env []string, name string, args ...
 	}
 	defer func() { _ = out.Close() }()                                    // the server has its own
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), name, args...) // stop ends it
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(os.Environ(), env...), out, out
+	// What the caller has set for a server of its own does not count here.
+	environ := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "COMANDA_") })
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, append(environ, env...), out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p := &process{cmd: cmd, output: out.Name(), ended: make(chan struct{})}
 	if err := cmd.Start(); err != nil {

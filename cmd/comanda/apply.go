@@ -202,7 +202,7 @@ func planObjects(plan []change) (out []object) {
 		x := &plan[i]
 		o := object{{"name", x.then.GetName()}, {"action", x.action()}}
 		if x.action() == "update" {
-			o = append(o, field{"changes", x.differences()})
+			o = append(o, field{"changes", x.differences()}, field{"was", objectOf(x.now.GetSettings())}, field{"then", objectOf(x.then.GetSettings())})
 		}
 		if note := x.note(); note != "" {
 			o = append(o, field{"note", note})

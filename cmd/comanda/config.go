@@ -22,14 +22,10 @@ func newConfigCheck() *cobra.Command {
 		Use: "check", Short: "Say whether a server would start with these settings; it opens nothing", Args: args(cobra.NoArgs),
 		Example: "  comanda config check --config /etc/comanda.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := s.config(cmd)
-			if err == nil {
-				err = c.Check()
-			}
-			if err != nil {
+			if _, err := s.config(cmd); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "the settings are in order")
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "the settings are in order")
 			return err
 		},
 	}
@@ -96,25 +92,25 @@ func (s *serveFlags) load(environ []string, stdin io.Reader) error {
 	for _, line := range environ {
 		key, text, _ := strings.Cut(line, "=")
 		name, ours := strings.CutPrefix(key, envPrefix)
-		if !ours {
+		if !ours || text == "" { // an empty variable is none
 			continue
 		}
 		f := s.setting(strings.ToLower(name))
 		if f == nil || key != envName(f) {
 			return fmt.Errorf("%s in the environment is no setting: see 'comanda config docs'", key)
 		}
-		if err := s.set(f, key, text); err != nil {
-			return err
+		if err := s.set(f, key, func() error { return setText(f, text) }); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
 		}
 	}
 	if s.file == "" {
 		return nil
 	}
 	text, err := readText(stdin, s.file)
-	if err == nil {
-		err = s.parse(text)
-	}
 	if err != nil {
+		return err
+	}
+	if err := s.parse(text); err != nil {
 		return fmt.Errorf("%s: %w", s.file, err)
 	}
 	return nil
@@ -131,53 +127,60 @@ func (s *serveFlags) parse(text []byte) error {
 		if f == nil || f.Name == configFlag {
 			return fmt.Errorf("line %d: %q is no setting: see 'comanda config docs'", key.Line, key.Value)
 		}
-		values, err := settingValues(f, value)
+		err := s.set(f, fmt.Sprintf("%s line %d", s.file, key.Line), func() error { return s.setNode(f, value) })
 		if err != nil {
-			return err
+			return fmt.Errorf("line %d: %w", key.Line, err)
 		}
-		return s.set(f, fmt.Sprintf("%s line %d", s.file, key.Line), values...)
+		return nil
 	})
 }
 
-// set gives a setting its values, unless it has some from what goes before.
-func (s *serveFlags) set(f *pflag.Flag, origin string, values ...string) error {
+// set has a setting given its value, unless it has one from what goes before.
+func (s *serveFlags) set(f *pflag.Flag, origin string, give func() error) error {
 	if s.origins[f.Name] != "" {
 		return nil
 	}
-	for _, v := range values {
-		if err := f.Value.Set(v); err != nil {
-			return fmt.Errorf("%s: %s %q: %w", origin, fileName(f), v, err)
-		}
-	}
 	s.origins[f.Name] = origin
+	return give()
+}
+
+func setText(f *pflag.Flag, text string) error {
+	if err := f.Value.Set(text); err != nil {
+		return fmt.Errorf("%s %q: %w", fileName(f), text, err)
+	}
 	return nil
 }
 
-// settingValues are the values that a setting has in a file: several where it is a
-// list, NAME=VALUE where it has names.
-func settingValues(f *pflag.Flag, node *yaml.Node) (values []string, err error) {
+// setNode gives a setting what it has in a file: a list where it takes several values,
+// names with values where it has names.
+func (s *serveFlags) setNode(f *pflag.Flag, node *yaml.Node) error {
 	switch kind := f.Value.Type(); {
-	case node.Kind == yaml.ScalarNode && node.ShortTag() != "!!null":
-		return []string{node.Value}, nil
+	case hasText(node):
+		return setText(f, node.Value)
 	case node.Kind == yaml.SequenceNode && kind == "stringSlice":
+		var values []string
 		for _, item := range node.Content {
-			if item.Kind != yaml.ScalarNode {
-				return nil, fmt.Errorf("line %d: %s: want a list of values", item.Line, fileName(f))
+			if !hasText(item) {
+				return fmt.Errorf("%s: want a list of values", fileName(f))
 			}
 			values = append(values, item.Value)
 		}
-		return values, nil
+		return f.Value.(pflag.SliceValue).Replace(values)
 	case node.Kind == yaml.MappingNode && kind == "stringToString":
-		err = eachField(node, func(key, value *yaml.Node) error {
-			if value.Kind != yaml.ScalarNode {
-				return fmt.Errorf("line %d: %s: want names and values", value.Line, fileName(f))
+		s.Labels = map[string]string{}
+		return eachField(node, func(key, value *yaml.Node) error {
+			if !hasText(value) {
+				return fmt.Errorf("%s: want names and values", fileName(f))
 			}
-			values = append(values, key.Value+"="+value.Value)
+			s.Labels[key.Value] = value.Value
 			return nil
 		})
-		return values, err
 	}
-	return nil, fmt.Errorf("line %d: %s: want one value", node.Line, fileName(f))
+	return fmt.Errorf("%s: want one value", fileName(f))
+}
+
+func hasText(node *yaml.Node) bool {
+	return node.Kind == yaml.ScalarNode && node.ShortTag() != "!!null" && node.Value != ""
 }
 
 // print writes the settings as a file. One that is empty has a default of its own,
@@ -226,7 +229,7 @@ func (s *serveFlags) docs(out io.Writer) error {
 A server needs none. Each setting is taken from the first of these that names it; what is no setting is refused:
 
 1. flags: ` + "`comanda serve --log-level debug`" + `
-2. the environment: ` + "`COMANDA_SERVE_LOG_LEVEL=debug`" + `; a list has commas
+2. the environment: ` + "`COMANDA_SERVE_LOG_LEVEL=debug`" + `; a list has commas, and an empty variable is none
 3. the file in YAML that ` + "`--config` or `COMANDA_SERVE_CONFIG`" + ` names: ` + "`log_level: debug`, `join: [10.0.0.7:7401]`, `label: {zone: a}`" + `
 4. the defaults
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,11 +40,14 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		{file: "listen:", want: "listen: want one value"},
 		{file: "listen: {a: b}", want: "listen: want one value"},
 		{file: "join: {a: b}", want: "join: want one value"},
+		{file: "listen: ''", want: "listen: want one value"},
+		{file: "join: [~]", want: "join: want a list of values"},
+		{file: "label: {zone: ~}", want: "label: want names and values"},
 		{file: "join: [[a]]", want: "join: want a list of values"},
 		{file: "label: [zone=a]", want: "label: want one value"},
 		{file: "label: {zone: [a]}", want: "label: want names and values"},
 		{file: "label: {zone: a, zone: b}", want: "zone stands here twice"},
-		{file: "\ndisk_reserve: lots", want: `file line 2: disk_reserve "lots": want a number of bytes`},
+		{file: "\ndisk_reserve: lots", want: `line 2: disk_reserve "lots": want a number of bytes`},
 		{file: "log_slow: soon", want: `log_slow "soon"`},
 		{file: "insecure: perhaps", want: `insecure "perhaps"`},
 		{file: "listen: a\n---\nlisten: b", want: "a second document"},
@@ -63,6 +68,28 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q %q: %v, want %q", c.file, c.env, err, c.want)
 		}
+	}
+}
+
+// What stands in a file is taken as it stands there; an empty variable is none.
+func TestValuesOfSettings(t *testing.T) {
+	s := &serveFlags{}
+	s.add(&cobra.Command{})
+	if err := s.load([]string{"COMANDA_SERVE_LISTEN=", "COMANDA_SERVE_NODE_NAME=n1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	text := "listen: 127.0.0.1:7999\nnode_name: n2\nlabel: {zone: 'a,b=c', says: '\"x\"'}\njoin: ['a,b', c]"
+	if err := s.parse([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if s.Listen != "127.0.0.1:7999" || s.NodeName != "n1" {
+		t.Errorf("listen %s, node name %s", s.Listen, s.NodeName)
+	}
+	if want := map[string]string{"zone": "a,b=c", "says": `"x"`}; !maps.Equal(s.Labels, want) {
+		t.Errorf("labels %v, want %v", s.Labels, want)
+	}
+	if want := []string{"a,b", "c"}; !slices.Equal(s.Join, want) {
+		t.Errorf("join %q, want %q", s.Join, want)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/comanda-mq/comanda/client"
 )
@@ -167,9 +166,7 @@ func newMessageList(a *app) *cobra.Command {
 				}
 				sayAge(cmd, p, o.Stale, r.GetFreshness())
 				if !every && p.format == "table" && o.State == "" && o.Key == "" {
-					if err := sayOthers(cmd, c, queue, o.Stale); err != nil {
-						return err
-					}
+					sayOthers(cmd, c, queue, o.Stale)
 				}
 				if r.GetNextPage() != "" {
 					cmd.PrintErrf("%d rows were looked at, %d are listed. There is more: --page %s\n", r.GetPlan().GetRows(), len(r.GetMessages()), r.GetNextPage())
@@ -194,17 +191,17 @@ func newMessageList(a *app) *cobra.Command {
 }
 
 // sayOthers tells a person who was shown ready messages what else a queue has.
-func sayOthers(cmd *cobra.Command, c *client.Client, queue string, stale time.Duration) error {
+func sayOthers(cmd *cobra.Command, c *client.Client, queue string, stale time.Duration) {
 	r, err := c.Queue(cmd.Context(), queue, client.Stale(stale))
 	if err != nil {
-		return err
+		cmd.PrintErrf("These are the ready ones; what else the queue has is not known now: %v\n", err)
+		return
 	}
-	others := proto.CloneOf(r.GetQueue().GetCounts())
+	others := r.GetQueue().GetCounts()
 	others.Ready = 0
 	if words := countWords(others); words != "" {
 		cmd.PrintErrf("These are the ready ones. The queue also has %s: --state\n", words)
 	}
-	return nil
 }
 
 // pastFlag is a time in a flag: RFC 3339, or a duration before now.

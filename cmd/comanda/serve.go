@@ -98,6 +98,9 @@ func (s *serveFlags) config(cmd *cobra.Command) (c node.Config, err error) {
 	if c.Logger, err = newLogger(cmd.ErrOrStderr(), s.logFormat, s.logLevel); err != nil {
 		return c, usageError(err)
 	}
+	if err := c.Check(); err != nil {
+		return c, usageError(err)
+	}
 	return c, nil
 }
 

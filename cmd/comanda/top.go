@@ -15,6 +15,8 @@ import (
 // maxTop is how many queues a look at them has: each is asked for by itself.
 const maxTop = 100
 
+var moreQueues = fmt.Sprintf("There are more queues: --max, up to %d", maxTop)
+
 func newTop(a *app) *cobra.Command {
 	var looks looks
 	var t top
@@ -43,9 +45,11 @@ func newTop(a *app) *cobra.Command {
 					}
 					if p.format == "table" {
 						if more {
-							fmt.Fprintf(&screen, "There are more: --max, up to %d\n", maxTop)
+							fmt.Fprintln(&screen, moreQueues)
 						}
 						fmt.Fprintln(&screen)
+					} else if more {
+						cmd.PrintErrln(moreQueues)
 					}
 					if p.format == "table" && terminal(out) {
 						_, err = fmt.Fprintf(out, "\x1b[H\x1b[2J%s  every %s\n\n%s", time.Now().Format(time.TimeOnly), looks.every, screen.Bytes())
@@ -81,8 +85,9 @@ func (t *top) look(ctx context.Context, c *client.Client) (queues []object, more
 		if client.CodeOf(err) == client.CodeQueueNotFound {
 			continue // deleted since
 		}
-		if err != nil {
-			return nil, false, err
+		if err != nil { // of its groups alone, maybe: the others are shown
+			queues = append(queues, object{{"name", name}, {"error", err.Error()}})
+			continue
 		}
 		if watchers[name] = t.watchers[name]; watchers[name] == nil {
 			watchers[name] = &watcher{}
