@@ -100,9 +100,19 @@ func (w *Worker) Run(ctx context.Context) error {
 // RunUntilSignal is Run for a program's main: SIGTERM and Ctrl-C drain the worker as the
 // end of ctx does, and no attempt is counted. A second signal ends the program.
 func (w *Worker) RunUntilSignal(ctx context.Context) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // the second signal has its usual effect
+	ctx, drain := context.WithCancel(ctx)
+	defer drain()
+	signals, done := make(chan os.Signal, 1), make(chan struct{})
+	defer close(done)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			drain()
+		case <-done:
+		}
+		signal.Stop(signals) // the second signal has its usual effect
+	}()
 	return w.Run(ctx)
 }
 

@@ -51,7 +51,7 @@ func (g *Gateway) placeFollowUps(ctx context.Context, s *message.Settlement, to 
 // done before, for then nothing is to be sent.
 func (g *Gateway) refuseAck(ctx context.Context, s *message.Settlement, why *message.Error) message.SettleResult {
 	a, _, _, _, err := g.find(ctx, s.Token.At(), message.ReadOptions{})
-	if d := a.Message; err == nil && d != nil && d.State == message.Finished && d.Fence == s.Token.Fence && len(d.FollowUps) == len(s.FollowUps) {
+	if d := a.Message; err == nil && d != nil && d.State == message.Finished && d.Place == s.Token.At() && d.Fence == s.Token.Fence && len(d.FollowUps) == len(s.FollowUps) {
 		return message.SettleResult{AlreadyDone: true, State: d.State, FollowUps: d.FollowUps}
 	}
 	return message.SettleResult{Err: why}

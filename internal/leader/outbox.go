@@ -65,6 +65,18 @@ func (o *outbox) add(from queue.Line) {
 	o.cells[from].news = true
 }
 
+// overdue says that something could be on its way to another group, or is.
+func (o *outbox) overdue(now time.Time) bool {
+	waits := len(o.lines) > 0
+	for _, l := range o.cells {
+		waits = waits && !l.news
+	}
+	for _, s := range o.lines {
+		waits = waits && !s.busy && now.Before(s.at)
+	}
+	return len(o.cells) > 0 && !waits
+}
+
 // turn puts cells into the order in which they have their turn: their own, so that a
 // simulation can be repeated, from the one on at which the last turn had no room left.
 func (o *outbox) turn(cells []queue.Line) []queue.Line {
@@ -163,12 +175,14 @@ func (g *Group) begin(w way) {
 func (g *Group) sendLine(w way, s *sending, term uint64) {
 	more, err := true, error(nil)
 	for more && err == nil {
-		more, err = g.sendNext(w)
+		if more, err = g.sendNext(w); g.crowded() {
+			break // others have their turn
+		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.term != term {
-		return
+	if !g.leading || g.term != term {
+		return // that outbox is forgotten
 	}
 	g.outbox.busy--
 	if s.busy = false; err == nil {
@@ -178,6 +192,12 @@ func (g *Group) sendLine(w way, s *sending, term uint64) {
 	s.pause = min(max(2*s.pause, deliverAgain), maxDeliverAgain)
 	s.at = g.clock.Now().Add(s.pause)
 	g.log.Debug("messages wait to leave for another queue", "queue", w.from.Queue, "to", w.to.Queue, "error", err)
+}
+
+func (g *Group) crowded() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.outbox.busy >= maxSending
 }
 
 // sendNext sends the first messages of a line, and has its own group keep what came

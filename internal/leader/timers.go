@@ -207,13 +207,13 @@ func (g *Group) far(t *timers, now int64) int64 {
 }
 
 // Overdue says that the time of a lease or a timer has come and that its end is not
-// applied yet, or that something is to leave for another group.
+// applied yet, or that something is to leave for another group and could.
 func (g *Group) Overdue() bool {
 	now, _ := g.stamps.now()
 	wall := g.clock.Wall().UnixMilli()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.outbox.cells) > 0 {
+	if g.outbox.overdue(g.clock.Now()) {
 		return true
 	}
 	for t := range g.timed {

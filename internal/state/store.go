@@ -51,10 +51,11 @@ var bodies = pebble.ValueSeparationPolicy{
 	Enabled:               true,
 	MinimumSize:           256,
 	MaxBlobReferenceDepth: 10,
-	// A file goes when nothing points into it. One of which the half is dead is
-	// written anew, so that a few old messages do not keep the disk full, but not
-	// at once: in a queue that is drained the other half dies soon.
-	TargetGarbageRatio: 0.5,
+	// A file goes when nothing points into it. When more than a fifth of all files
+	// together is dead, the one with the most of it is written anew, so that a few old
+	// messages do not keep the disk full; but not at once: in a queue that is drained
+	// the rest dies soon.
+	TargetGarbageRatio: 0.2,
 	RewriteMinimumAge:  5 * time.Minute,
 }
 

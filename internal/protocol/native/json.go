@@ -2,6 +2,7 @@ package native
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -80,8 +80,7 @@ func (r jsonReader) next() (json.Token, error) {
 	}
 	// The decoder puts U+FFFD where a text is no Unicode, and two keys would be one.
 	raw := r.text[start:r.d.InputOffset()]
-	if s, ok := t.(string); ok && strings.ContainsRune(s, utf8.RuneError) &&
-		(!utf8.Valid(raw) || !bytes.ContainsRune(raw, utf8.RuneError) && !bytes.Contains(bytes.ToLower(raw), []byte(`\ufffd`))) {
+	if s, ok := t.(string); ok && strings.Count(s, "\ufffd") > bytes.Count(raw, []byte("\ufffd"))+bytes.Count(bytes.ToLower(raw), []byte(`\ufffd`)) {
 		return nil, message.Errorf(message.InvalidArgument, "%s has a text that is not Unicode, up to byte %d: only a message's body may be any bytes, as base64", r.what, r.d.InputOffset())
 	}
 	return t, nil
@@ -105,6 +104,9 @@ func (r jsonReader) message(t json.Token, m protoreflect.Message, at string) err
 		}
 		if f == nil {
 			return message.Errorf(message.InvalidArgument, "%s is not known here%s", at, among(", only", fieldNames(fields)))
+		}
+		if one := f.ContainingOneof(); m.Has(f) || one != nil && m.WhichOneof(one) != nil {
+			return message.Errorf(message.InvalidArgument, "%s stands beside another name of it, or beside what excludes it", at)
 		}
 		return r.field(m, f, at)
 	})
@@ -136,6 +138,9 @@ func (r jsonReader) object(t json.Token, at string, each func(name, at string) e
 		inner := fmt.Sprintf("%.100s", name)
 		if at != "" {
 			inner = at + "." + inner
+		}
+		if len(seen) == message.MaxBatch {
+			return message.Errorf(message.InvalidArgument, "%s has more than %d names", cmp.Or(at, r.what), message.MaxBatch)
 		}
 		if seen[name] {
 			return message.Errorf(message.InvalidArgument, "%s stands twice", inner)
@@ -183,6 +188,9 @@ func (r jsonReader) list(t json.Token, f protoreflect.FieldDescriptor, values pr
 		return mismatch(t, at, "a list")
 	}
 	for r.d.More() {
+		if values.Len() == message.MaxBatch {
+			return message.Errorf(message.InvalidArgument, "%s has more than %d values: divide it", at, message.MaxBatch)
+		}
 		t, err := r.next()
 		if err != nil {
 			return err

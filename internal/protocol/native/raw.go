@@ -67,9 +67,10 @@ func (s *Server) sendBody(r *http.Request, path map[string]string) (*comandav1.S
 	return messages{Server: s}.Send(r.Context(), req)
 }
 
-// refusedWhole is why a send stored nothing, nil if it stored something: clients such
-// as curl -f look at the status only. Of an atomic batch it is the refusal that the
-// others follow from.
+// refusedWhole is why nothing of a send is known to be stored, nil if something is:
+// clients such as curl -f look at the status only. Of an atomic batch it is the refusal
+// that the others follow from. That one may have been stored goes before all: who sent
+// them should not send them again without a thought.
 func refusedWhole(results []*comandav1.SendResult) *message.Error {
 	var why *comandav1.Error
 	for _, r := range results {
@@ -77,7 +78,8 @@ func refusedWhole(results []*comandav1.SendResult) *message.Error {
 		if e == nil {
 			return nil
 		}
-		if why == nil || why.GetCode() == string(message.BatchRefused) {
+		c := message.Code(e.GetCode())
+		if why == nil || why.GetCode() == string(message.BatchRefused) || c == message.UnknownOutcome || c == message.Internal {
 			why = e
 		}
 	}

@@ -94,6 +94,7 @@ func TestSendThatStoresNothing(t *testing.T) {
 		{`{"messages":[{},{}],"atomic":true}`, []message.SendResult{refused(message.InvalidArgument), refused(message.BatchRefused)}, 400, message.InvalidArgument},
 		{`{"messages":[{},{}]}`, []message.SendResult{refused(message.TooLarge), refused(message.Conflict)}, 413, message.TooLarge},
 		{`{"messages":[{},{}]}`, []message.SendResult{refused(message.TooLarge), stored}, 200, ""},
+		{`{"messages":[{},{}]}`, []message.SendResult{refused(message.TooLarge), refused(message.UnknownOutcome)}, 504, message.UnknownOutcome},
 	} {
 		f := newFake()
 		f.sent = c.results
