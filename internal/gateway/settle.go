@@ -59,6 +59,7 @@ func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message
 		full = err
 	}
 	followUps, to := map[int][]queue.FollowUp{}, lookups{}
+	var refused []int
 	for i := range ss {
 		if err := ss[i].Check(); err != nil {
 			results[i].Err = asError(err)
@@ -70,7 +71,8 @@ func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message
 				followUps[i], err = g.placeFollowUps(ctx, &ss[i], to)
 			}
 			if err != nil {
-				results[i] = g.refuseAck(ctx, &ss[i], asError(err))
+				results[i].Err = asError(err)
+				refused = append(refused, i)
 				continue
 			}
 		}
@@ -80,6 +82,12 @@ func (g *Gateway) settle(ctx context.Context, ss []message.Settlement) []message
 		n := fit(ss, left)
 		g.carrySettlements(ctx, ss, followUps, left[:n:n], results)
 		left = left[n:]
+	}
+	// They are looked for when the others are done, which they must not keep.
+	ctx, cancel := context.WithTimeout(ctx, retryFor)
+	defer cancel()
+	for _, i := range refused {
+		results[i] = g.refuseAck(ctx, &ss[i], results[i].Err)
 	}
 	return results
 }
