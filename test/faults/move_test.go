@@ -58,9 +58,17 @@ func TestMove(t *testing.T) {
 			o = now
 			return nil
 		})
-		if at, _ := s.places(c, shard); o.GetState() != "done" || at != to {
-			t.Errorf("the move to %s: %s, led by %s", nodeName(to), o, nodeName(at))
+		if o.GetState() != "done" {
+			t.Errorf("the move to %s: %s", nodeName(to), o)
 		}
+		// An election may give the lead to another for a moment, as where a server waits
+		// for its disk or for a processor; it comes back to where the shard was moved.
+		eventually(t, "the lead to be where it was moved", func() error {
+			if at, _ := s.places(c, shard); at != to {
+				return fmt.Errorf("it is at %s, not %s", nodeName(at), nodeName(to))
+			}
+			return nil
+		})
 		for _, l := range loads {
 			l.stop()
 		}
