@@ -258,3 +258,47 @@ func TestOutboxIsBounded(t *testing.T) {
 		t.Errorf("%d lines are remembered that are gone", len(from.outbox.lines))
 	}
 }
+
+// What waits for its next attempt keeps nobody who waits for the clock; what could be
+// sent does.
+func TestOverdueOutbox(t *testing.T) {
+	from, to := queue.Line{Queue: 1}, queue.Line{Queue: 2}
+	now := time.Unix(100, 0)
+	for name, c := range map[string]struct {
+		news bool
+		line *sending
+		want bool
+	}{
+		"not looked at yet":      {true, nil, true},
+		"looked at, not begun":   {false, nil, true},
+		"being sent":             {false, &sending{busy: true}, true},
+		"its pause is over":      {false, &sending{at: now}, true},
+		"it pauses":              {false, &sending{at: now.Add(1)}, false},
+		"more came in its pause": {true, &sending{at: now.Add(1)}, true},
+	} {
+		o := newOutbox()
+		o.cells[from] = &leaving{news: c.news}
+		if c.line != nil {
+			o.lines[way{from, to}] = c.line
+		}
+		if got := o.overdue(now); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if o := newOutbox(); o.overdue(now) {
+		t.Error("nothing is to leave")
+	}
+}
+
+// The turn begins with the cell for which the last one had no room.
+func TestTurnOfCells(t *testing.T) {
+	o := newOutbox()
+	a, b, c := queue.Line{Queue: 1, Cell: 2}, queue.Line{Queue: 1, Cell: 9}, queue.Line{Queue: 2}
+	if got := o.turn([]queue.Line{c, a, b}); !slices.Equal(got, []queue.Line{a, b, c}) {
+		t.Error(got)
+	}
+	o.stopped = b
+	if got := o.turn([]queue.Line{c, b, a}); !slices.Equal(got, []queue.Line{b, c, a}) {
+		t.Error(got)
+	}
+}
