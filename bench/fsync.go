@@ -20,7 +20,7 @@ type syncLoop struct {
 	P50, P99  time.Duration
 }
 
-// measureSync runs the bare loop in dir, in a file of fileSize bytes, with
+// measureSync runs the bare loop in dir, in a file of fileSize bytes or one batch, with
 // messages of size bytes, for each batch size as long as each says.
 func measureSync(dir string, size int, each time.Duration, fileSize int64) (loops []syncLoop, err error) {
 	f, err := os.Create(filepath.Join(dir, "sync"))
@@ -28,6 +28,7 @@ func measureSync(dir string, size int, each time.Duration, fileSize int64) (loop
 		return nil, err
 	}
 	defer func() { _, _ = f.Close(), os.Remove(f.Name()) }()
+	fileSize = max(fileSize, int64(syncSizes[len(syncSizes)-1]*size))
 	block := make([]byte, 1<<20)
 	for off := int64(0); off < fileSize; off += int64(len(block)) {
 		if _, err := f.WriteAt(block, off); err != nil {
@@ -53,7 +54,10 @@ func measureSync(dir string, size int, each time.Duration, fileSize int64) (loop
 func loopSync(f *os.File, bytes []byte, each time.Duration, fileSize int64) (syncLoop, error) {
 	var took []time.Duration
 	began, size := time.Now(), int64(len(bytes))
-	for off := int64(0); time.Since(began) < each; off = (off + size) % (fileSize - size) {
+	for off := int64(0); time.Since(began) < each; off += size {
+		if off+size > fileSize {
+			off = 0
+		}
 		at := time.Now()
 		if _, err := f.WriteAt(bytes, off); err != nil {
 			return syncLoop{}, err

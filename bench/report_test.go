@@ -47,13 +47,15 @@ func result(rate float64) load.Result {
 }
 
 func TestSyncLoop(t *testing.T) {
-	loops, err := measureSync(t.TempDir(), 64, time.Millisecond, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, l := range loops {
-		if l.Batch != syncSizes[i] || l.PerSecond <= 0 || l.P50 <= 0 || l.P99 < l.P50 {
-			t.Errorf("%+v", l)
+	for _, size := range []int{64, 4 << 10, 8 << 10} { // a batch fills the file, or is larger
+		loops, err := measureSync(t.TempDir(), size, time.Millisecond, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, l := range loops {
+			if l.Batch != syncSizes[i] || l.PerSecond <= 0 || l.P50 <= 0 || l.P99 < l.P50 {
+				t.Errorf("%d bytes: %+v", size, l)
+			}
 		}
 	}
 }
