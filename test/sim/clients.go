@@ -73,6 +73,9 @@ func (w *world) produce(number int) {
 		call := make([]*sending, len(c.msgs))
 		for i := range call {
 			call[i] = newSending(q, &c.msgs[i], ws[i])
+			if w.hook.dropExpiry {
+				c.msgs[i].Expires = time.Time{}
+			}
 		}
 		w.tally.begin(call, c.atomic)
 		for tries := 0; !w.send(p, &c, tries, once && tries < 5 && w.ctx.Err() == nil); tries++ {

@@ -24,10 +24,10 @@ type control struct {
 	skipRedrive bool // a redrive is done without its steps
 	dropPurge   bool // a purge is confirmed and not made
 	dropLimit   bool // a limit is confirmed and not made
+	dropExpiry  bool // messages are sent without their times of expiry
 }
 
 var controls = map[string]control{
-	"":                {},
 	"no-sync":         {lazyDisk: true},
 	"doubled-lease":   {doubleLease: true},
 	"skipped-fencing": {skipFence: true},
@@ -42,6 +42,7 @@ var controls = map[string]control{
 	"skipped-redrive": {skipRedrive: true},
 	"dropped-purge":   {dropPurge: true},
 	"dropped-limit":   {dropLimit: true},
+	"dropped-expiry":  {dropExpiry: true},
 }
 
 // tornAck sends what goes with an ack, and then acks.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -104,6 +105,7 @@ func (w *world) jump(r *rand.Rand, n *node, keep int, lasts time.Duration) {
 	}
 	w.note("node %d's wall clock jumps by %v for %v", n.number, by, lasts)
 	w.tally.count("jumps")
+	w.jumps.Add(1)
 	n.jumped.Store(int64(by))
 	w.after(lasts, func() {
 		n.jumped.Store(0)
@@ -113,6 +115,13 @@ func (w *world) jump(r *rand.Rand, n *node, keep int, lasts time.Duration) {
 			w.restart(n, lasts)
 		}
 	})
+}
+
+// watchWalls begins to watch the wall clocks; right says that all have been so since.
+func (w *world) watchWalls() (right func() bool) {
+	jumps := w.jumps.Load()
+	wrong := slices.ContainsFunc(w.nodes, func(n *node) bool { return n.jumped.Load() != 0 })
+	return func() bool { return !wrong && w.jumps.Load() == jumps }
 }
 
 // isolate cuts a node off from all others.

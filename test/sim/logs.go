@@ -495,6 +495,15 @@ func (l *logs) cancelled(id message.ID) {
 	l.messages[nameOf(id)].cancelled = true
 }
 
+// lasts says that a message does not expire any more: it was redriven, or has died in
+// another queue.
+func (l *logs) lasts(id message.ID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.messages[nameOf(id)]
+	return m.revived != 0 || m.came != 0
+}
+
 // pause is told that a pause of a queue, or of a part of it, was confirmed, resume
 // that it will be taken back.
 func (l *logs) pause(queue uint32, of message.Pause) {

@@ -18,9 +18,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +32,7 @@ func main() {
 	seeds := flag.Int("seeds", 100, "how many seeds to run, from -first on")
 	first := flag.Uint64("first", 1, "the first of them")
 	seed := flag.Uint64("seed", 0, "run this one, twice, and compare")
-	ctl := flag.String("control", "", "put a bug in: no-sync, doubled-lease, skipped-fencing, reordered-key, dropped-ack, stale-read, hidden-age, torn-batch, dropped-pause, lost-letter, torn-ack, skipped-redrive, dropped-purge, dropped-limit")
+	ctl := flag.String("control", "", "put a bug in: "+strings.Join(slices.Sorted(maps.Keys(controls)), ", "))
 	duration := flag.Duration("duration", 30*time.Second, "simulated time with faults")
 	pace := flag.Duration("pace", 250*time.Millisecond, "the longest pause of a sender")
 	twice := flag.Bool("twice", false, "run each seed twice, and compare")
@@ -39,7 +41,7 @@ func main() {
 	trace := flag.Bool("trace", false, "tell what happens")
 	// A bubble wants a test: this is the one.
 	testing.Main(func(_, _ string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "sim", F: func(t *testing.T) {
-		if _, ok := controls[*ctl]; !ok {
+		if _, ok := controls[*ctl]; !ok && *ctl != "" {
 			fmt.Fprintln(os.Stderr, "unknown control", *ctl)
 			os.Exit(2)
 		}

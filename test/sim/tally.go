@@ -221,6 +221,16 @@ func (t *tally) hand(k *worker, d *message.Delivery, token message.Token, batch 
 	return h
 }
 
+// inTime checks that a message which a worker has asked for at a time was of use then.
+func (t *tally) inTime(d *message.Delivery, asked time.Time) {
+	lasts := t.w.logs.lasts(d.ID)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.sends[string(d.Body)]; !s.expires.IsZero() && !s.expires.After(asked) && !lasts {
+		t.w.fail("message %s expired %v before somebody asked for what was given to him", d.ID, asked.Sub(s.expires))
+	}
+}
+
 // settles ends a worker's belief; it goes on to claim what it settles until that is
 // answered. believed says whether the worker was right to go on with it until now.
 func (t *tally) settles(h *holding) (believed func() bool) {
@@ -330,7 +340,7 @@ func (t *tally) final() {
 		case state == message.Dead && (m.bound || t.w.logs.forwards(m)):
 			t.w.fail("message %s with %q is dead, and has not gone to the queue where it should be", s.id, payload)
 		case state == message.Dead:
-		case state == message.Expired && s.expires, state == message.Cancelled && s.withdrawn:
+		case state == message.Expired && !s.expires.IsZero(), state == message.Cancelled && s.withdrawn:
 			t.counts["withdrawn"]++
 		case state == message.Finished && t.acking[s.id]:
 		case state == message.Finished:

@@ -13,9 +13,9 @@ func someTenant(r *rand.Rand) string { return fmt.Sprint("t", r.IntN(3)) }
 
 // wishes are what a sender asks for one message besides its key and its delay.
 type wishes struct {
-	unique  string // name that one unfinished message has at the most
-	shared  bool   // who has the name stands for it
-	expires bool   // it may end by itself
+	unique  string    // name that one unfinished message has at the most
+	shared  bool      // who has the name stands for it
+	expires time.Time // when it is no use any more; zero: never
 }
 
 // wishAll asks for something, or nothing, for each message of a call, and says what.
@@ -55,7 +55,8 @@ func wish(r *rand.Rand, m *message.New) (ws wishes) {
 	case x < 14 && m.Delay == 0:
 		m.DeliverAt = wall.Add(time.Duration(r.Int64N(int64(3 * time.Second))))
 	case x < 18 && m.Delay == 0:
-		m.Expires, ws.expires = wall.Add(time.Duration(r.Int64N(int64(6*time.Second)))), true
+		m.Expires = wall.Add(time.Duration(r.Int64N(int64(6 * time.Second))))
+		ws.expires = m.Expires
 	case x < 22:
 		m.Retry = &message.Retry{MaxAttempts: 1 + r.IntN(3)}
 	}

@@ -61,6 +61,7 @@ func (k *worker) receive(p *process, own *life, queue string) {
 	} else {
 		o.Lease = 2*time.Second + time.Duration(k.r.Int64N(int64(3*time.Second)))
 	}
+	asked, wallsRight := time.Now(), k.w.watchWalls()
 	end, leaps := k.w.now()+k.trust(o.Lease), k.w.leaps.Load() // it can't have begun before
 	until := func() time.Duration { return end - time.Duration(k.w.leaps.Load()-leaps)*leapCounts }
 	var stream [2]uint64
@@ -84,6 +85,9 @@ func (k *worker) receive(p *process, own *life, queue string) {
 		token, err := p.gateway.OpenToken(got[i].Token)
 		if err != nil {
 			k.w.fail("the token of message %s can't be read: %v", got[i].ID, err)
+		}
+		if wallsRight() {
+			k.w.tally.inTime(&got[i], asked)
 		}
 		hold[i] = k.w.tally.hand(k, &got[i], token, k.batch, until)
 	}

@@ -45,6 +45,7 @@ type world struct {
 	drained   *node        // nil: none
 	orders    int          // that an operator gave
 	leaps     atomic.Int64 // of nodes' clocks
+	jumps     atomic.Int64 // of their wall clocks
 	running   sync.WaitGroup
 	over      atomic.Bool     // nothing starts any more
 	ctx       context.Context // of clients
