@@ -20,7 +20,7 @@ type queueSpec struct {
 var queues = []queueSpec{
 	{"orders", 2, message.Settings{MaxAttempts: 6, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 300 * time.Millisecond}}},
 	{"mails", 1, message.Settings{MaxAttempts: 1, Backoff: message.Backoff{Kind: message.BackoffExponential, Initial: 100 * time.Millisecond}, DeadLetterTo: "orders"}},
-	{"calls", 1, message.Settings{MaxAttempts: 3, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 100 * time.Millisecond}, MaxInFlight: 3}},
+	{"calls", 1, message.Settings{MaxAttempts: 3, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: time.Second}, MaxInFlight: 3, OnFailure: message.SkipKey}},
 }
 
 // anyNode picks a node that takes clients; nil: there is none.

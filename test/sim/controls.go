@@ -25,6 +25,7 @@ type control struct {
 	dropPurge   bool // a purge is confirmed and not made
 	dropLimit   bool // a limit is confirmed and not made
 	dropExpiry  bool // messages are sent without their times of expiry
+	skipKey     bool // after a failure each queue lets others of the key overtake
 }
 
 var controls = map[string]control{
@@ -43,6 +44,15 @@ var controls = map[string]control{
 	"dropped-purge":   {dropPurge: true},
 	"dropped-limit":   {dropLimit: true},
 	"dropped-expiry":  {dropExpiry: true},
+	"overtaken-key":   {skipKey: true},
+}
+
+// settings are those that a queue gets, of those that were asked for.
+func (c control) settings(s message.Settings) message.Settings {
+	if c.skipKey {
+		s.OnFailure = message.SkipKey
+	}
+	return s
 }
 
 // tornAck sends what goes with an ack, and then acks.

@@ -411,12 +411,26 @@ func (l *logs) inLine(m *stored, first bool, batches map[cellSeq]int) {
 			continue // one that is dead comes back if it is revived
 		case o != m && o.leased && batches[nameOf(o.place)] != batch:
 			l.w.fail("messages %s and %s of one key have two holders", m.id, o.id)
+		case before && batches[nameOf(o.place)] != batch && l.aside(o, state):
+			l.w.tally.count("overtaken")
 		case before && batches[nameOf(o.place)] != batch:
 			l.w.fail("message %s went out before %s of the same key, which is %s", m.id, o.id, state)
 		}
 		kept = append(kept, o)
 	}
 	k.stand = kept
+}
+
+// aside says that a message waits for its next attempt, and that others of its key may
+// overtake it until then.
+func (l *logs) aside(m *stored, state message.State) bool {
+	return state == message.Scheduled && m.died == queue.Nacked && l.asked(m.at.Queue).OnFailure == message.SkipKey
+}
+
+// asked are the settings with which a queue was to be created.
+func (l *logs) asked(number uint32) message.Settings {
+	q, _ := l.by[catalog.MetaGroup].catalog.View().QueueNumber(number)
+	return queues[slices.IndexFunc(queues, func(spec queueSpec) bool { return spec.name == q.Name })].settings
 }
 
 // state is what has become of a message, wherever it is; 0: it is not there.

@@ -166,7 +166,7 @@ func (w *world) createQueues() bool {
 	w.spawn(func() {
 		for _, q := range queues {
 			p := w.node(1).process()
-			if _, _, err := p.gateway.CreateQueue(p.ctx, q.name, q.settings, q.shards); err != nil {
+			if _, _, err := p.gateway.CreateQueue(p.ctx, q.name, w.hook.settings(q.settings), q.shards); err != nil {
 				w.fail("queue %s can't be created: %v", q.name, err)
 			}
 			made.Add(1)
