@@ -21,6 +21,7 @@ var queues = []queueSpec{
 	{"orders", 2, message.Settings{MaxAttempts: 6, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 300 * time.Millisecond}}},
 	{"mails", 1, message.Settings{MaxAttempts: 1, Backoff: message.Backoff{Kind: message.BackoffExponential, Initial: 100 * time.Millisecond}, DeadLetterTo: "orders"}},
 	{"calls", 1, message.Settings{MaxAttempts: 3, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: time.Second}, MaxInFlight: 3, OnFailure: message.SkipKey}},
+	{"texts", 1, message.Settings{MaxAttempts: 3, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 100 * time.Millisecond}, Rate: message.Rate{Count: 20, Per: time.Second}, RatePerKey: message.Rate{Count: 4, Per: time.Second}}},
 }
 
 // anyNode picks a node that takes clients; nil: there is none.

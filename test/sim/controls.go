@@ -26,31 +26,41 @@ type control struct {
 	dropLimit   bool // a limit is confirmed and not made
 	dropExpiry  bool // messages are sent without their times of expiry
 	skipKey     bool // after a failure each queue lets others of the key overtake
+	dropRate    bool // a queue has no rate
+	dropKeyRate bool // a queue has no rate of each key
 }
 
 var controls = map[string]control{
-	"no-sync":         {lazyDisk: true},
-	"doubled-lease":   {doubleLease: true},
-	"skipped-fencing": {skipFence: true},
-	"reordered-key":   {reorder: true},
-	"dropped-ack":     {dropAck: true},
-	"stale-read":      {staleRead: true},
-	"hidden-age":      {hideAge: true},
-	"torn-batch":      {tearBatch: true},
-	"dropped-pause":   {dropPause: true},
-	"lost-letter":     {loseLetter: true},
-	"torn-ack":        {tearAck: true},
-	"skipped-redrive": {skipRedrive: true},
-	"dropped-purge":   {dropPurge: true},
-	"dropped-limit":   {dropLimit: true},
-	"dropped-expiry":  {dropExpiry: true},
-	"overtaken-key":   {skipKey: true},
+	"no-sync":          {lazyDisk: true},
+	"doubled-lease":    {doubleLease: true},
+	"skipped-fencing":  {skipFence: true},
+	"reordered-key":    {reorder: true},
+	"dropped-ack":      {dropAck: true},
+	"stale-read":       {staleRead: true},
+	"hidden-age":       {hideAge: true},
+	"torn-batch":       {tearBatch: true},
+	"dropped-pause":    {dropPause: true},
+	"lost-letter":      {loseLetter: true},
+	"torn-ack":         {tearAck: true},
+	"skipped-redrive":  {skipRedrive: true},
+	"dropped-purge":    {dropPurge: true},
+	"dropped-limit":    {dropLimit: true},
+	"dropped-expiry":   {dropExpiry: true},
+	"overtaken-key":    {skipKey: true},
+	"dropped-rate":     {dropRate: true},
+	"dropped-key-rate": {dropKeyRate: true},
 }
 
 // settings are those that a queue gets, of those that were asked for.
 func (c control) settings(s message.Settings) message.Settings {
 	if c.skipKey {
 		s.OnFailure = message.SkipKey
+	}
+	if c.dropRate {
+		s.Rate = message.Rate{}
+	}
+	if c.dropKeyRate {
+		s.RatePerKey = message.Rate{}
 	}
 	return s
 }

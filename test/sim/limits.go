@@ -48,6 +48,53 @@ func (l *logs) limited(name string, n int) {
 	l.limits[l.number(name)] = n
 }
 
+// pace is how far messages have gone out by a rate: when the next one is due, if they are
+// evenly spread.
+type pace struct {
+	group time.Duration // by the time of their group
+	world time.Duration // by that of the world, as its fastest clock has it
+}
+
+// paceOf names a pace: of a key or, without one, of all messages of a queue.
+type paceOf struct {
+	queue uint32
+	key   string
+}
+
+// early is how much before it is due a message may go out: that early, or so late that the
+// one before did not delay it.
+const early = 100 * time.Millisecond
+
+// inPace checks that a message which goes out now is not before its time by the rates of
+// its queue.
+func (l *logs) inPace(g *groupLog, m *stored) {
+	of := paceOf{queue: m.place.Queue()}
+	asked := l.asked(of.queue)
+	l.spread(g, m, of, asked.Rate)
+	if of.key = m.key; m.key != "" {
+		l.spread(g, m, of, asked.RatePerKey)
+	}
+}
+
+func (l *logs) spread(g *groupLog, m *stored, of paceOf, r message.Rate) {
+	if r.Count == 0 {
+		return
+	}
+	p := l.paces[of]
+	if p == nil {
+		p = &pace{}
+		l.paces[of] = p
+	}
+	group := time.Duration(g.queue.GroupTime()) * time.Millisecond
+	world := time.Duration(float64(l.w.now())*(1+maxDrift)) + time.Duration(l.w.leaps.Load())*leapCounts
+	// In the world leases may take their time to be applied, and come together with those
+	// that were made after them: as many as go out at a time.
+	if p.group-group > early || p.world-world > 2*early+r.Step() {
+		l.w.fail("message %s of %+v goes out %v before it is due by its group's time, and %v by the world's", m.id, of, p.group-group, p.world-world)
+	}
+	p.group, p.world = max(p.group, group)+r.Step(), max(p.world, world)+r.Step()
+}
+
 // number is that of a queue.
 func (l *logs) number(name string) uint32 {
 	q, _ := l.by[catalog.MetaGroup].catalog.View().Queue(name)

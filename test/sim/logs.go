@@ -29,7 +29,8 @@ type logs struct {
 	ends      int                      // leases that have ended
 	revivals  map[uint64]*revival      // by operation
 	limits    map[uint32]int           // by queue: how many messages are leased at a time, at the most
-	cleanings map[uint32]*cleaning     // by queue, from before a purge until it was confirmed
+	paces     map[paceOf]*pace
+	cleanings map[uint32]*cleaning // by queue, from before a purge until it was confirmed
 }
 
 // groupLog is what is known of one group.
@@ -88,7 +89,7 @@ func newLogs(w *world) *logs {
 	return &logs{
 		w: w, by: map[uint64]*groupLog{}, homes: map[uint64]*groupLog{}, messages: map[cellSeq]*stored{},
 		lines: map[string]*line{}, singles: map[string]*stored{}, paused: map[uint32]message.Pause{},
-		revivals: map[uint64]*revival{}, cleanings: map[uint32]*cleaning{}, limits: map[uint32]int{},
+		revivals: map[uint64]*revival{}, cleanings: map[uint32]*cleaning{}, limits: map[uint32]int{}, paces: map[paceOf]*pace{},
 	}
 }
 
@@ -196,7 +197,7 @@ func (g *groupLog) apply(index uint64, entry []byte, told []any, hash uint64) {
 		case queue.Purged:
 			l.cleared(g)
 		case queue.LeaseSet:
-			l.leased(m, e.Fence, batches)
+			l.leased(g, m, e.Fence, batches)
 		case queue.LeaseEnded:
 			if m.fence == e.Fence {
 				l.ends++
@@ -361,7 +362,7 @@ func (l *logs) alone(m *stored) {
 
 // leased checks a lease: a message has one holder, fences grow, nothing goes out that
 // is paused or cancelled, and a key's messages go out in order, several only together.
-func (l *logs) leased(m *stored, fence uint64, batches map[cellSeq]int) {
+func (l *logs) leased(g *groupLog, m *stored, fence uint64, batches map[cellSeq]int) {
 	switch {
 	case m.leased && m.fence == fence:
 		return // extended
@@ -381,6 +382,7 @@ func (l *logs) leased(m *stored, fence uint64, batches map[cellSeq]int) {
 	first := m.fence == 0
 	m.leased, m.fence, m.granted = true, fence, l.w.now()
 	l.within(m.place)
+	l.inPace(g, m)
 	if m.key != "" {
 		l.inLine(m, first, batches)
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/comanda-mq/comanda/internal/message"
@@ -97,6 +99,9 @@ type gone struct {
 
 // cleared takes in that an entry has purged what was in the cells.
 func (l *logs) cleared(g *groupLog) {
+	maps.DeleteFunc(l.paces, func(of paceOf, _ *pace) bool {
+		return of.key != "" && slices.ContainsFunc(g.cleared, func(at queue.Line) bool { return at.Queue == of.queue })
+	})
 	for _, x := range g.gone {
 		x.m.purged, x.m.adrift, x.m.leased = true, x.adrift, false
 		l.w.tally.purged(x.m.payload)
