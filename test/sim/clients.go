@@ -22,6 +22,7 @@ var queues = []queueSpec{
 	{"mails", 1, message.Settings{MaxAttempts: 1, Backoff: message.Backoff{Kind: message.BackoffExponential, Initial: 100 * time.Millisecond}, DeadLetterTo: "orders"}},
 	{"calls", 1, message.Settings{MaxAttempts: 3, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: time.Second}, MaxInFlight: 3, OnFailure: message.SkipKey}},
 	{"texts", 1, message.Settings{MaxAttempts: 3, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 100 * time.Millisecond}, Rate: message.Rate{Count: 20, Per: time.Second}, RatePerKey: message.Rate{Count: 4, Per: time.Second}}},
+	{"prints", 1, message.Settings{MaxAttempts: 3, Backoff: message.Backoff{Kind: message.BackoffFixed, Initial: 100 * time.Millisecond}, Assign: message.AssignSingle}},
 }
 
 // anyNode picks a node that takes clients; nil: there is none.

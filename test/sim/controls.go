@@ -28,6 +28,7 @@ type control struct {
 	skipKey     bool // after a failure each queue lets others of the key overtake
 	dropRate    bool // a queue has no rate
 	dropKeyRate bool // a queue has no rate of each key
+	dropAssign  bool // a queue that is to have one worker has all
 }
 
 var controls = map[string]control{
@@ -49,6 +50,7 @@ var controls = map[string]control{
 	"overtaken-key":    {skipKey: true},
 	"dropped-rate":     {dropRate: true},
 	"dropped-key-rate": {dropKeyRate: true},
+	"dropped-assign":   {dropAssign: true},
 }
 
 // settings are those that a queue gets, of those that were asked for.
@@ -61,6 +63,9 @@ func (c control) settings(s message.Settings) message.Settings {
 	}
 	if c.dropKeyRate {
 		s.RatePerKey = message.Rate{}
+	}
+	if c.dropAssign {
+		s.Assign = message.AssignAll
 	}
 	return s
 }

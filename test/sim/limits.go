@@ -101,15 +101,20 @@ func (l *logs) number(name string) uint32 {
 	return q.Number
 }
 
-// within checks that a message which goes out is one of those that may be leased at a time.
-func (l *logs) within(id message.ID) {
-	number, n := id.Queue(), 0
-	for at, m := range l.messages {
-		if m.leased && at == nameOf(m.place) && at.queue == number {
-			n++
+// within checks that a message which goes out is one of those that may be leased at a time,
+// and goes to the worker who has the others if only one may.
+func (l *logs) within(m *stored) {
+	number, n := m.place.Queue(), 0
+	single := l.asked(number).Assign == message.AssignSingle
+	for at, o := range l.messages {
+		if !o.leased || at != nameOf(o.place) || at.queue != number {
+			continue
+		}
+		if n++; single && o.worker != m.worker {
+			l.w.fail("message %s goes to %s while %s has %s, and one worker gets the queue's messages", m.id, m.worker, o.worker, o.id)
 		}
 	}
 	if limit, ok := l.limits[number]; ok && n > limit {
-		l.w.fail("%d messages of queue %d are leased with message %s, and %d may be", n, number, id, limit)
+		l.w.fail("%d messages of queue %d are leased with message %s, and %d may be", n, number, m.id, limit)
 	}
 }

@@ -66,6 +66,7 @@ type stored struct {
 	place       message.ID    // where it stood when it was last leased
 	fence       uint64        // of its last lease there; 0: none
 	granted     time.Duration // when that was applied
+	worker      string        // who got that
 	over        int           // its last lease was the how manieth to end
 	died        queue.Outcome // how that ended
 	revived     uint64        // the last redrive that did it
@@ -381,7 +382,10 @@ func (l *logs) leased(g *groupLog, m *stored, fence uint64, batches map[cellSeq]
 	}
 	first := m.fence == 0
 	m.leased, m.fence, m.granted = true, fence, l.w.now()
-	l.within(m.place)
+	if d, _ := l.show(m.id, lineOf(m.place)); d != nil { // else the entry purges it as well
+		m.worker = d.Worker
+	}
+	l.within(m)
 	l.inPace(g, m)
 	if m.key != "" {
 		l.inLine(m, first, batches)
