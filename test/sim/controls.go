@@ -29,6 +29,7 @@ type control struct {
 	dropRate    bool // a queue has no rate
 	dropKeyRate bool // a queue has no rate of each key
 	dropAssign  bool // a queue that is to have one worker has all
+	dropTenant  bool // messages are sent without their tenants
 }
 
 var controls = map[string]control{
@@ -51,6 +52,7 @@ var controls = map[string]control{
 	"dropped-rate":     {dropRate: true},
 	"dropped-key-rate": {dropKeyRate: true},
 	"dropped-assign":   {dropAssign: true},
+	"dropped-tenant":   {dropTenant: true},
 }
 
 // settings are those that a queue gets, of those that were asked for.

@@ -120,14 +120,22 @@ func (w *world) liveThrough(faults func()) (stop func()) {
 	}
 	w.spawn(func() { w.redrive(queues[0].name) }) // the dead of the other leave it
 	working, endWork := context.WithCancel(context.Background())
+	var busy atomic.Int32
 	for i := range workers {
-		w.spawn(func() { w.work(working, i) })
+		busy.Add(1)
+		w.spawn(func() { w.work(working, i); busy.Add(-1) })
 	}
 	stop = func() { endWork(); end() }
 	faults()
 	w.heal()
 	w.quiet() // nobody sends any more
-	w.drain()
+	if w.drain() {
+		endWork()
+		if w.expect("the workers end", func() bool { return busy.Load() == 0 }, 30*time.Second) {
+			w.takeTurns(queues[2]) // its shards are together, so one leader has all of its tenants
+		}
+	}
+	w.rest()
 	return stop
 }
 
@@ -179,16 +187,20 @@ func (w *world) createQueues() bool {
 // fault.
 const drainWithin = 150 * time.Second
 
-// drain lets the workers work until nothing waits, and looks whether all is well.
-func (w *world) drain() {
+// drain lets the workers work until nothing waits.
+func (w *world) drain() bool {
 	next := time.Duration(0)
-	w.runUntil(func() bool {
+	return w.runUntil(func() bool {
 		if w.now() < next {
 			return false
 		}
 		next = w.now() + time.Second
 		return w.operationsEnded() && !w.tally.waits()
 	}, drainWithin)
+}
+
+// rest looks whether all is well when nothing happens any more.
+func (w *world) rest() {
 	if w.failed() == nil {
 		w.tally.final()
 	}
