@@ -27,7 +27,7 @@ type Group struct {
 	// Sender carries what leaves for other groups; it is set before the group is used,
 	// and nil sends nothing.
 	Sender Sender
-	// Metrics counts how long workers take; it is set before the group is used, and nil
+	// Metrics counts what happens to messages; it is set before the group is used, and nil
 	// counts nothing.
 	Metrics *metrics.Metrics
 	stamps  stamps
@@ -311,7 +311,7 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 	case queue.LeaseEnded:
 		g.awaits.wake(key)
 		g.endLease(key, e.Fence)
-		g.count(l, e)
+		g.processed(l, e)
 		if l != nil && l.active != nil {
 			l.active.seen = g.clock.Now()
 		}
@@ -338,28 +338,44 @@ func (g *Group) learnOne(e *queue.Effect) *line {
 		l.withdraw(c, queue.Offer{Ref: e.Ref, Tenant: e.Tenant})
 	case queue.Due:
 		g.schedule(c, e.Timer, e.At)
+	case queue.CountRetried:
+		g.traffic(l).Retried()
+	case queue.CountDead:
+		g.traffic(l).Dead()
+	case queue.CountExpired:
+		g.traffic(l).Expired()
+	case queue.CountRedriven:
+		g.traffic(l).Redriven()
 	}
 	return nil
 }
 
-// count counts how long a worker had a message that it settled.
-func (g *Group) count(l *line, e *queue.Effect) {
+// processed counts how long a worker had a message that it settled.
+func (g *Group) processed(l *line, e *queue.Effect) {
 	switch e.Outcome {
 	case queue.Acked, queue.Nacked, queue.Rejected:
-	default:
-		return // it was not processed, or nobody knows how long
+		g.traffic(l).Processed(e.Held)
+	default: // it was not processed, or nobody knows how long
 	}
+}
+
+// traffic is where what happens to messages of a queue is counted; nil if that is not
+// known. It is counted as it happens, and not in rows: a counter of Prometheus belongs to
+// a process and only grows, and one that came and went with the lead, or with a shard,
+// would be taken for growth, or for a restart. What is applied before a new leader
+// leads, nobody counts.
+func (g *Group) traffic(l *line) *metrics.Traffic {
 	if l == nil || g.view == nil {
-		return
+		return nil
 	}
 	if l.traffic == nil {
-		q, ok := g.view.QueueNumber(e.Queue)
+		q, ok := g.view.QueueNumber(l.number)
 		if !ok {
-			return
+			return nil
 		}
 		l.traffic = g.Metrics.Queue(q.Name)
 	}
-	l.traffic.Processed(e.Held)
+	return l.traffic
 }
 
 func (g *Group) drop(number uint32) {

@@ -40,6 +40,10 @@ type Metrics struct {
 	sent      *prometheus.CounterVec
 	delivered *prometheus.CounterVec
 	settled   *prometheus.CounterVec
+	retried   *prometheus.CounterVec
+	dead      *prometheus.CounterVec
+	expired   *prometheus.CounterVec
+	redriven  *prometheus.CounterVec
 	waited    *prometheus.HistogramVec
 	processed *prometheus.HistogramVec
 
@@ -65,12 +69,16 @@ func New(clock clock.Clock, report func() Report) *Metrics {
 		sent:      counter("comanda_messages_sent_total", "Messages that were confirmed through this node.", "queue"),
 		delivered: counter("comanda_messages_delivered_total", "Messages that went out to workers through this node, repeats included.", "queue"),
 		settled:   counter("comanda_messages_settled_total", "Leases that were settled through this node, by what the worker said.", "queue", "action"),
+		retried:   counter("comanda_messages_retried_total", "Failed attempts that another one follows, in shards that this node leads.", "queue"),
+		dead:      counter("comanda_messages_dead_total", "Messages that became dead in shards that this node leads.", "queue"),
+		expired:   counter("comanda_messages_expired_total", "Messages whose own time to expire passed in shards that this node leads.", "queue"),
+		redriven:  counter("comanda_messages_redriven_total", "Dead messages that were revived, or sent on to another queue, in shards that this node leads.", "queue"),
 		waited:    histogram("comanda_message_wait_seconds", "Time from a message's sending to its first delivery through this node, delays included.", "queue"),
 		processed: histogram("comanda_message_processing_seconds", "Time from a delivery to its ack, nack or reject, of messages in shards that this node leads.", "queue"),
 		queues:    map[string]*Traffic{},
 	}
-	m.registry.MustRegister(m.requests, m.took, m.sent, m.delivered, m.settled, m.waited, m.processed, reporter(report),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.took, m.sent, m.delivered, m.settled, m.retried, m.dead, m.expired, m.redriven,
+		m.waited, m.processed, reporter(report), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -103,13 +111,13 @@ func (c Call) End(code string) {
 	c.m.took.WithLabelValues(c.protocol, c.op).Observe(c.m.clock.Now().Sub(c.began).Seconds())
 }
 
-// Traffic counts what happens in one queue through this node. A nil *Traffic
-// counts nothing.
+// Traffic counts what happens in one queue through this node, or where this node leads.
+// A nil *Traffic counts nothing.
 type Traffic struct {
-	sent, delivered prometheus.Counter
-	settled         *prometheus.CounterVec
-	waited          prometheus.Observer
-	processed       prometheus.Observer
+	sent, delivered, retried, dead, expired, redriven prometheus.Counter
+
+	settled           *prometheus.CounterVec
+	waited, processed prometheus.Observer
 }
 
 // Queue is where a queue's traffic is counted.
@@ -126,6 +134,8 @@ func (m *Metrics) Queue(name string) *Traffic {
 	if t == nil {
 		t = &Traffic{
 			sent: m.sent.WithLabelValues(name), delivered: m.delivered.WithLabelValues(name),
+			retried: m.retried.WithLabelValues(name), dead: m.dead.WithLabelValues(name),
+			expired: m.expired.WithLabelValues(name), redriven: m.redriven.WithLabelValues(name),
 			settled: m.settled.MustCurryWith(prometheus.Labels{"queue": name}), waited: m.waited.WithLabelValues(name),
 			processed: m.processed.WithLabelValues(name),
 		}
@@ -164,6 +174,34 @@ func (t *Traffic) Settled(action string) {
 	}
 }
 
+// Retried counts a failed attempt that another one follows.
+func (t *Traffic) Retried() {
+	if t != nil {
+		t.retried.Inc()
+	}
+}
+
+// Dead counts a message that became dead.
+func (t *Traffic) Dead() {
+	if t != nil {
+		t.dead.Inc()
+	}
+}
+
+// Expired counts a message whose own time to expire passed, also if it is dead then.
+func (t *Traffic) Expired() {
+	if t != nil {
+		t.expired.Inc()
+	}
+}
+
+// Redriven counts a dead message that was revived, or goes to another queue.
+func (t *Traffic) Redriven() {
+	if t != nil {
+		t.redriven.Inc()
+	}
+}
+
 // Processed counts how long a worker had a message that it settled. Leaders' clocks
 // differ, so it may be less than nothing, which is none.
 func (t *Traffic) Processed(d time.Duration) {
@@ -184,9 +222,9 @@ func (m *Metrics) Forget(queue string) {
 	}
 	delete(m.queues, queue)
 	of := prometheus.Labels{"queue": queue}
-	m.sent.DeletePartialMatch(of)
-	m.delivered.DeletePartialMatch(of)
-	m.settled.DeletePartialMatch(of)
+	for _, counter := range []*prometheus.CounterVec{m.sent, m.delivered, m.settled, m.retried, m.dead, m.expired, m.redriven} {
+		counter.DeletePartialMatch(of)
+	}
 	m.waited.DeletePartialMatch(of)
 	m.processed.DeletePartialMatch(of)
 }

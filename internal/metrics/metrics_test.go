@@ -44,6 +44,10 @@ func TestTraffic(t *testing.T) {
 	m.Queue("orders").Settled("ack")
 	m.Queue("orders").Processed(3 * time.Second)
 	m.Queue("orders").Processed(-time.Second)
+	m.Queue("orders").Retried()
+	m.Queue("orders").Dead()
+	m.Queue("orders").Expired()
+	m.Queue("orders").Redriven()
 	m.Begin("rest", "Send").End("QUEUE_NOT_FOUND")
 	want(t, scrape(t, m, "comanda_messages_sent_total"), `comanda_messages_sent_total{queue="orders"} 3`)
 	want(t, scrape(t, m, "comanda_messages_delivered_total"), `comanda_messages_delivered_total{queue="orders"} 2`)
@@ -51,6 +55,10 @@ func TestTraffic(t *testing.T) {
 	want(t, scrape(t, m, "comanda_message_processing_seconds_sum"), `comanda_message_processing_seconds_sum{queue="orders"} 3`)
 	want(t, scrape(t, m, "comanda_message_processing_seconds_count"), `comanda_message_processing_seconds_count{queue="orders"} 2`)
 	want(t, scrape(t, m, "comanda_messages_settled_total"), `comanda_messages_settled_total{action="ack",queue="orders"} 1`)
+	for _, name := range []string{"retried", "dead", "expired", "redriven"} {
+		name = "comanda_messages_" + name + "_total"
+		want(t, scrape(t, m, name), name+`{queue="orders"} 1`)
+	}
 	want(t, scrape(t, m, "comanda_requests_total"), `comanda_requests_total{code="QUEUE_NOT_FOUND",op="Send",protocol="rest"} 1`)
 
 	m.Forget("orders")
@@ -116,5 +124,9 @@ func TestNothingIsCounted(*testing.T) {
 	m.Queue("orders").Delivered(0)
 	m.Queue("orders").Settled("ack")
 	m.Queue("orders").Processed(0)
+	m.Queue("orders").Retried()
+	m.Queue("orders").Dead()
+	m.Queue("orders").Expired()
+	m.Queue("orders").Redriven()
 	m.Forget("orders")
 }

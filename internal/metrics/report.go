@@ -38,6 +38,7 @@ type Times struct {
 type Cluster struct {
 	Nodes   map[string]int // by state
 	Workers int            // that live
+	Slots   int            // of those
 }
 
 // Queue is what a node leads of a queue.
@@ -85,6 +86,7 @@ var (
 	groupApply  = describe("comanda_group_applied_index", "Last entry that is applied here.", "group")
 	nodes       = describe("comanda_nodes", "Nodes of the cluster by state, told by the node that leads the catalog.", "state")
 	workers     = describe("comanda_workers", "Workers that live, told by the node that leads the catalog.")
+	slots       = describe("comanda_worker_slots", "Messages that the workers that live take at a time, told by the node that leads the catalog.")
 	syncs       = describe("comanda_log_sync_seconds", "How long a write of the log took, with its fdatasync.")
 	entries     = describe("comanda_log_entries_total", "Entries that this node put into the log as a leader.")
 	commands    = describe("comanda_log_commands_total", "Commands in those entries.")
@@ -132,6 +134,7 @@ func (report reporter) Collect(out chan<- prometheus.Metric) {
 			gauge(nodes, float64(n), state)
 		}
 		gauge(workers, float64(c.Workers))
+		gauge(slots, float64(c.Slots))
 	}
 	out <- powers(syncs, Times{r.Syncs, r.SyncTime})
 	out <- powers(commits, r.Commits)

@@ -41,6 +41,7 @@ func cluster(v *catalog.View) *metrics.Cluster {
 	for _, s := range v.Sessions() {
 		if s.Live() {
 			c.Workers++
+			c.Slots += s.Slots
 		}
 	}
 	return c

@@ -118,6 +118,66 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// What becomes of messages is counted where their shard is led, and workers' slots where
+// the catalog is.
+func TestTotals(t *testing.T) {
+	n := startNode(t)
+	g := n.Gateway()
+	send := func(queue string, m message.New) message.ID {
+		if _, _, err := g.CreateQueue(t.Context(), queue, message.Settings{MaxAttempts: 2}, 1); err != nil {
+			t.Fatal(err)
+		}
+		rs, err := g.Send(t.Context(), queue, []message.New{m})
+		if err != nil || rs[0].Err != nil {
+			t.Fatal(rs, err)
+		}
+		return rs[0].ID
+	}
+	send("late", message.New{Expires: time.Now().Add(2 * time.Second)})
+	id := send("orders", message.New{})
+	for range 2 {
+		ds, err := g.Receive(t.Context(), "orders", message.ReceiveOptions{Max: 1, Wait: 10 * time.Second, Lease: time.Minute, Worker: "w"})
+		if err != nil || len(ds) != 1 {
+			t.Fatal(ds, err)
+		}
+		token, err := g.OpenToken(ds[0].Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rs, err := g.Settle(t.Context(), []message.Settlement{{Token: token, Action: message.Nack, HasDelay: true}}); err != nil || rs[0].Err != nil {
+			t.Fatal(rs, err)
+		}
+	}
+	if errs, err := g.Redrive(t.Context(), []message.ID{id}, false); err != nil || errs[0] != nil {
+		t.Fatal(errs, err)
+	}
+	worker, err := g.OpenSession(t.Context(), message.SessionOptions{Worker: "w", Incarnation: 1, Attachment: 1, TTL: time.Minute, Slots: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer worker.Close(true)
+	missing := ""
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		_, text := get(t, "http://"+n.Addr().String()+"/metrics")
+		missing = ""
+		for _, line := range []string{
+			`comanda_messages_retried_total{queue="orders"} 1`,
+			`comanda_messages_dead_total{queue="orders"} 1`,
+			`comanda_messages_expired_total{queue="late"} 1`,
+			`comanda_messages_redriven_total{queue="orders"} 1`,
+			`comanda_worker_slots 7`,
+		} {
+			if !strings.Contains(text, line+"\n") {
+				missing = line
+			}
+		}
+		if missing == "" {
+			return
+		}
+	}
+	t.Errorf("missing: %s", missing)
+}
+
 func TestReadyTellsWhatItLookedAt(t *testing.T) {
 	n := startNode(t)
 	url := "http://" + n.Addr().String()

@@ -80,6 +80,11 @@ const (
 	Purged          EffectKind = 11 // all messages of the queue are gone
 	Withheld        EffectKind = 12 // a message that waited ended without a lease, or is elsewhere
 	Outgoing        EffectKind = 13 // a message is to leave the cell
+	// What befell a message, for who counts that; of Queue.
+	CountRetried  EffectKind = 14 // an attempt failed, and another one is to come
+	CountDead     EffectKind = 15 // it may go on to another queue at once
+	CountExpired  EffectKind = 16 // if it is dead then, CountDead comes as well
+	CountRedriven EffectKind = 17
 )
 
 // Effects returns what the last entry changed, valid until the next one.
@@ -298,6 +303,11 @@ func (m *Machine) flush() {
 }
 
 func (m *Machine) effect(e Effect) { m.effects = append(m.effects, e) }
+
+// count tells what befell a message of a cell, which changes nothing for the leader.
+func (m *Machine) count(c *cell, kind EffectKind) {
+	m.effect(Effect{Kind: kind, Queue: c.queue.number})
+}
 
 func wrongShard(queueNumber uint32, cell int) *message.Error {
 	return message.Errorf(message.WrongShard, "cell %d of queue number %d is not in this group", cell, queueNumber)

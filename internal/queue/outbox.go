@@ -435,6 +435,7 @@ func (m *Machine) delivered(d *decoder) {
 			if dead {
 				m.save(x)
 			} else {
+				m.count(at, CountDead)
 				m.bury(x)
 			}
 			continue

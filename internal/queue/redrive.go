@@ -138,13 +138,17 @@ func (m *Machine) redriveTo(x *stored, c *RedriveSome) bool {
 // sendOn lets a dead message go to another queue. false: it stays dead, and its history
 // says why.
 func (m *Machine) sendOn(x *stored, to *Target) bool {
-	if m.leaveFor(x, to) {
+	gone := m.leaveFor(x, to)
+	if gone {
 		m.rows.SingleDelete(x.cell.space, m.keys.seq(rowDead, x.Seq))
 		x.cell.counts.Dead--
-		return true
+	} else {
+		m.save(x)
 	}
-	m.save(x)
-	return x.st.leaving
+	if gone || x.st.leaving {
+		m.count(x.cell, CountRedriven)
+	}
+	return gone || x.st.leaving
 }
 
 // redriveProgress reads how far an operation is in a cell. Another one that the row

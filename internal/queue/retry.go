@@ -36,7 +36,16 @@ func (m *Machine) fail(h *held, f failure) message.State {
 	}
 	// Wake brings it back into the line, at its old place.
 	st.aside = delay > 0 && h.keyed() && h.cell.queue.settings.OnFailure == message.SkipKey
-	return m.back(h.stored, delay)
+	return m.retry(h.stored, delay)
+}
+
+// retry lets a message have another attempt.
+func (m *Machine) retry(x *stored, delay int64) message.State {
+	state := m.back(x, delay)
+	if !state.Ended() { // its time may have passed
+		m.count(x.cell, CountRetried)
+	}
+	return state
 }
 
 // maxAttempts is after how many failed attempts the message is dead.
@@ -57,6 +66,7 @@ func (x *stored) backoff() *message.Backoff {
 // die makes a message dead where it is: its history stays with it, and its key
 // goes on.
 func (m *Machine) die(x *stored) {
+	m.count(x.cell, CountDead)
 	m.forgetExpiry(x)
 	m.freeUnique(x)
 	if to := &x.cell.queue.deadLetter; to.Queue != 0 && m.leaveFor(x, to) {
@@ -165,6 +175,7 @@ func (m *Machine) revive(x *stored, reset bool) *message.Error {
 		x.st.attempts, x.st.deaths = 0, 0
 	}
 	x.st.remember(Attempt{Outcome: Redriven, EndedAt: m.wall})
+	m.count(c, CountRedriven)
 	m.becomeReady(x)
 	m.touch(c)
 	if x.keyed() {

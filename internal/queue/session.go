@@ -208,7 +208,7 @@ func (m *Machine) lose(h *held) {
 		m.die(h.stored)
 		return
 	}
-	m.back(h.stored, 0)
+	m.retry(h.stored, 0)
 }
 
 // SessionInfo is a session that is attached to a group, or has ended there.

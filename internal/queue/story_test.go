@@ -25,15 +25,20 @@ type world struct {
 	skew   int64                 // of the wall clock
 	names  map[string]message.ID // by body
 	tokens map[string]message.Token
+	counts map[queue.EffectKind]int // what was counted since it was told
 }
 
 func newWorld() *world {
-	return &world{rows: newMapRows(), m: queue.New(), names: map[string]message.ID{}, tokens: map[string]message.Token{}}
+	return &world{rows: newMapRows(), m: queue.New(), names: map[string]message.ID{}, tokens: map[string]message.Token{}, counts: map[queue.EffectKind]int{}}
 }
 
 func (w *world) apply(cmds ...queue.Command) []any {
 	w.index++
-	return w.m.Apply(w.rows, w.index, queue.AppendEntry(nil, w.now, 1_000_000+w.now+w.skew, cmds))
+	results := w.m.Apply(w.rows, w.index, queue.AppendEntry(nil, w.now, 1_000_000+w.now+w.skew, cmds))
+	for _, e := range w.m.Effects() {
+		w.counts[e.Kind]++
+	}
+	return results
 }
 
 func hashOf(key string) message.KeyHash {
@@ -312,6 +317,10 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		}
 		t := q.Totals()
 		return fmt.Sprintf("sent=%d delivered=%d finished=%d failed=%d, %s\n", t.Sent, t.Delivered, t.Finished, t.Failed, age)
+	case "counted": // since the last time
+		c := w.counts
+		w.counts = map[queue.EffectKind]int{}
+		return fmt.Sprintf("retried=%d dead=%d expired=%d redriven=%d\n", c[queue.CountRetried], c[queue.CountDead], c[queue.CountExpired], c[queue.CountRedriven])
 	case "restart": // what is kept in memory is loaded from the rows again
 		w.m = queue.New()
 	case "turns":

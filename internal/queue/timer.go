@@ -127,6 +127,7 @@ func (m *Machine) withhold(x *stored) {
 
 // expire ends a message that waits for nothing, as its queue wants it.
 func (m *Machine) expire(x *stored) message.State {
+	m.count(x.cell, CountExpired)
 	line := Attempt{Outcome: Lapsed, EndedAt: m.wall}
 	if x.cell.queue.settings.OnExpired == message.ExpiredDead {
 		if x.st == nil {
