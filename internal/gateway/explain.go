@@ -116,14 +116,26 @@ func inTurn(d *queue.Detail) string {
 
 func stamp(wall int64) string { return time.UnixMilli(wall).UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// timeline unrolls the history: sent, then each lease and how it ended.
-func timeline(d *queue.Detail) []message.Event {
+// timeline unrolls the history: sent, then each lease and how it ended. A message that was
+// moved came to where the next move took it from or, with the last, to where it is: q.
+func timeline(v *catalog.View, q *catalog.Queue, d *queue.Detail) []message.Event {
+	moved := -1 // the last event of that kind
 	events := []message.Event{{At: time.UnixMilli(d.SentAt), Event: "sent"}}
 	for _, a := range d.History {
 		if a.LeasedAt > 0 {
 			events = append(events, message.Event{At: time.UnixMilli(a.LeasedAt), Event: "leased", Worker: a.Worker, Attempt: a.Number})
 		}
-		events = append(events, message.Event{At: time.UnixMilli(a.EndedAt), Event: a.Outcome.String(), Worker: a.Worker, Attempt: a.Number, Error: a.Error})
+		e := message.Event{At: time.UnixMilli(a.EndedAt), Event: a.Outcome.String(), Worker: a.Worker, Attempt: a.Number, Error: a.Error}
+		if a.Outcome == queue.Moved {
+			if from, ok := v.QueueNumber(a.From); ok {
+				e.From = from.Name
+			}
+			if moved >= 0 {
+				events[moved].To = e.From
+			}
+			e.To, moved = q.Name, len(events)
+		}
+		events = append(events, e)
 	}
 	switch d.State {
 	case message.Leased:

@@ -187,10 +187,12 @@ type Freshness struct {
 // Event is one line of a timeline.
 type Event struct {
 	At      time.Time
-	Event   string // sent, leased, acked, nacked, rejected, released, expired, dead, redriven, worker_lost, lapsed
+	Event   string // sent, leased, acked, nacked, rejected, released, expired, dead, redriven, worker_lost, lapsed, cancelled, moved, undelivered
 	Worker  string
 	Attempt int
 	Error   string
+	// From and To are the queues of what was moved; empty: deleted since.
+	From, To string
 }
 
 // Shown is what is known of a message.

@@ -139,6 +139,7 @@ func TestDeadLettersCrossGroups(t *testing.T) {
 	}
 
 	// What is dead over there comes home by a redrive, and goes there again when it dies.
+	moves := ""
 	for _, home := range []bool{true, false} {
 		from, into, state := to, "orders", message.Ready
 		if !home {
@@ -152,9 +153,14 @@ func TestDeadLettersCrossGroups(t *testing.T) {
 			}
 		}
 		eventually(t, "they are in "+into, func() bool { return len(arrived(into, state)) == 3 })
+		moves += from + " to " + into + ", "
 		for _, m := range arrived(into, state) {
-			if s, _, err := gw.Show(ctx, m.ID, message.ReadOptions{}, 0); err != nil || s.ID != m.ID || s.Queue != into || s.State != state {
+			s, _, err := gw.Show(ctx, m.ID, message.ReadOptions{}, 0)
+			if err != nil || s.ID != m.ID || s.Queue != into || s.State != state {
 				t.Errorf("it is shown as %+v, %v", s, err)
+			}
+			if told := movesOf(s); told != moves {
+				t.Errorf("its timeline tells of moves %swant %s", told, moves)
 			}
 		}
 		if left := arrived(from, message.Dead); len(left) > 0 {
@@ -174,4 +180,14 @@ func TestDeadLettersCrossGroups(t *testing.T) {
 		s, _, err := gw.Show(ctx, rs[0].ID, message.ReadOptions{}, 0)
 		return err == nil && s.State == message.Dead && s.Timeline[len(s.Timeline)-2].Event == "undelivered"
 	})
+}
+
+// movesOf are the queues that a message has gone through, as its timeline has them.
+func movesOf(s message.Shown) (moves string) {
+	for _, e := range s.Timeline {
+		if e.Event == "moved" {
+			moves += e.From + " to " + e.To + ", "
+		}
+	}
+	return moves
 }

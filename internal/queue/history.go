@@ -45,7 +45,8 @@ func (o Outcome) String() string {
 // Attempt is one line of a message's history. Times are wall time, ms.
 type Attempt struct {
 	Outcome  Outcome
-	Number   int // failed attempts before it, + 1
+	From     uint32 // Moved: number of the queue that it came from; 0: not known
+	Number   int    // failed attempts before it, + 1
 	LeasedAt int64
 	EndedAt  int64
 	Worker   string
@@ -148,7 +149,11 @@ func appendHistory(b []byte, as []Attempt) []byte {
 	b = binary.AppendUvarint(b, uint64(len(as)))
 	for _, a := range as {
 		b = append(b, byte(a.Outcome))
-		b = putInt(putInt(putInt(b, int64(a.Number)), a.LeasedAt), a.EndedAt)
+		number := int64(a.Number)
+		if a.Outcome == Moved { // which has none
+			number = int64(a.From)
+		}
+		b = putInt(putInt(putInt(b, number), a.LeasedAt), a.EndedAt)
 		b = putString(putString(b, a.Worker), a.Error)
 	}
 	return b
@@ -161,7 +166,11 @@ func decodeHistory(d *decoder) []Attempt {
 	}
 	as := make([]Attempt, 0, n)
 	for range n {
-		as = append(as, Attempt{Outcome: Outcome(d.byte()), Number: int(d.int()), LeasedAt: d.int(), EndedAt: d.int(), Worker: d.string(), Error: d.string()})
+		a := Attempt{Outcome: Outcome(d.byte()), Number: int(d.int()), LeasedAt: d.int(), EndedAt: d.int(), Worker: d.string(), Error: d.string()}
+		if a.Outcome == Moved {
+			a.From, a.Number = uint32(a.Number), 0
+		}
+		as = append(as, a)
 	}
 	return as
 }

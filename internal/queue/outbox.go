@@ -158,7 +158,7 @@ func (m *Machine) deliver(d *decoder) any {
 			must(kept.end("a row of what arrived"))
 			continue
 		}
-		results[i] = m.arrive(at, p)
+		results[i] = m.arrive(at, c.From.Queue, p)
 		m.rows.Set(at.space, m.keys.arrived(c.From, p.Seq), appendError(nil, results[i]))
 	}
 	return results
@@ -205,8 +205,8 @@ func (m *Machine) setInboxRows(c *cell, all []inboxRow) {
 	m.touch(c)
 }
 
-// arrive gives a message from elsewhere a place in a cell. A refusal is for good.
-func (m *Machine) arrive(c *cell, p *Parcel) *message.Error {
+// arrive gives a message from another queue a place in a cell. A refusal is for good.
+func (m *Machine) arrive(c *cell, from uint32, p *Parcel) *message.Error {
 	switch {
 	case c.shard.full():
 		return sequencesUsed(c.shard)
@@ -217,7 +217,7 @@ func (m *Machine) arrive(c *cell, p *Parcel) *message.Error {
 	switch {
 	case !p.fresh():
 		x.st = &standing{state: message.Ready, history: p.History}
-		x.st.remember(Attempt{Outcome: Moved, EndedAt: m.wall})
+		x.st.remember(Attempt{Outcome: Moved, From: from, EndedAt: m.wall})
 	case x.Due > 0:
 		x.Due, x.DueWall = m.meta.groupTime+x.Due, m.wall+x.Due
 	}
@@ -270,7 +270,7 @@ func (m *Machine) leaveFor(x *stored, to *Target) (gone bool) {
 	}
 	if at := m.cell(line.Queue, line.Cell); at != nil {
 		sent := parcel(m.rows, &m.keys, whole, to, m.meta.groupTime)
-		if err := m.arrive(at, &sent); err != nil {
+		if err := m.arrive(at, c.queue.number, &sent); err != nil {
 			x.st.remember(undelivered(m.wall, err))
 			return false
 		}

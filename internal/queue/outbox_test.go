@@ -184,7 +184,7 @@ func TestOutbox(t *testing.T) {
 				t.Fatalf("nobody knows where message %s went", id)
 			}
 			d, _ := queue.Find(p.to.rows, id, *on)
-			if d == nil || d.Key != p.keys[id] || len(d.History) != 2 || d.History[0].Outcome != queue.Rejected || d.History[1].Outcome != queue.Moved {
+			if d == nil || d.Key != p.keys[id] || len(d.History) != 2 || d.History[0].Outcome != queue.Rejected || d.History[1].Outcome != queue.Moved || d.History[1].From != 1 {
 				t.Fatalf("message %s is found as %+v", id, d)
 			}
 		}
@@ -336,7 +336,7 @@ func TestDeadLetterInAGroup(t *testing.T) {
 	found := 0
 	for _, id := range ids {
 		_, on := queue.Find(w.rows, id, queue.Line{Queue: 1, Cell: id.Point().Cell()})
-		if d, _ := queue.Find(w.rows, id, *on); d != nil && d.State == message.Finished && d.ID == id {
+		if d, _ := queue.Find(w.rows, id, *on); d != nil && d.State == message.Finished && d.ID == id && d.History[1].From == 1 {
 			found++
 		}
 	}

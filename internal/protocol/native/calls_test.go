@@ -38,7 +38,7 @@ func invoke(t *testing.T, f *fake, name string, req proto.Message) (string, erro
 const shownJSON = `{"id":"00000010-0000-8000-8000-000000000001","queue":"q","state":"scheduled","reason":"delayed","key":"k","type":"t",` +
 	`"attempts":2,"deliveries":3,"worker_deaths":1,"sent_at":"2026-11-24T12:00:00Z","ready_at":"2026-11-24T12:00:01Z",` +
 	`"attributes":{"a":{"number":"12.50"}},"body":"Yg==","body_size":1,` +
-	`"timeline":[{"at":"2026-11-24T12:00:00Z","event":"sent","worker":"w","attempt":1,"error":"x"}],"shard":"q/0","worker":"w","last_error":"e"}`
+	`"timeline":[{"at":"2026-11-24T12:00:00Z","event":"sent","worker":"w","attempt":1,"error":"x","from":"p","to":"q"}],"shard":"q/0","worker":"w","last_error":"e"}`
 
 const freshJSON = `"freshness":{"served_by":"n1","role":"leader","age_ms":5}`
 

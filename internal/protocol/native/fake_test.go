@@ -210,7 +210,7 @@ func shown(id message.ID) message.Shown {
 		ID: id, Queue: "q", Shard: "q/0", State: message.Scheduled, Reason: "delayed", Key: "k", Type: "t",
 		Attributes: []message.Attribute{{Name: "a", Kind: message.AttributeNumber, Value: []byte("12.50")}},
 		Body:       []byte("b"), BodySize: 1, Attempts: 2, Deliveries: 3, WorkerDeaths: 1, SentAt: sentAt, ReadyAt: sentAt.Add(time.Second),
-		Worker: "w", LastError: "e", Timeline: []message.Event{{At: sentAt, Event: "sent", Worker: "w", Attempt: 1, Error: "x"}},
+		Worker: "w", LastError: "e", Timeline: []message.Event{{At: sentAt, Event: "sent", Worker: "w", Attempt: 1, Error: "x", From: "p", To: "q"}},
 	}
 }
 

@@ -117,7 +117,7 @@ func shownTo(m *message.Shown) *comandav1.Message {
 	}
 	for _, e := range m.Timeline {
 		out.Timeline = append(out.Timeline, &comandav1.Event{
-			At: timeTo(e.At), Event: e.Event, Worker: e.Worker, Attempt: int32(e.Attempt), Error: e.Error,
+			At: timeTo(e.At), Event: e.Event, Worker: e.Worker, Attempt: int32(e.Attempt), Error: e.Error, From: e.From, To: e.To,
 		})
 	}
 	return out
