@@ -64,6 +64,23 @@ func (r *reasons) soon(when string, id message.ID, word string) {
 	}
 }
 
+// once is of, for what is so for a moment only: of one message after the other, until it
+// is seen.
+func (r *reasons) once(when, word string, next func() message.ID) {
+	r.t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		s, _, err := r.w.g.Show(r.t.Context(), next(), message.ReadOptions{}, 0)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if strings.Contains(s.Reason, word) {
+			r.note(when, s.Reason)
+			return
+		}
+	}
+	r.t.Fatalf("no message was seen when %s", when)
+}
+
 // queue makes a queue with messages in it.
 func (r *reasons) queue(name string, s message.Settings, msgs ...message.New) (ids []message.ID) {
 	r.t.Helper()
@@ -198,15 +215,33 @@ func TestReasons(t *testing.T) {
 	}
 	r.w.settle(ctx, r.take("orphaned"), message.Settlement{Action: message.Reject})
 	r.soon("its queue's dead_letter_to refused it for good", ids[0], "stays")
-	rs, err := r.w.g.Send(ctx, "deserted", []message.New{{}})
-	if err != nil || rs[0].Err != nil {
-		t.Fatal(rs, err)
+	r.w.create("parting", 1, message.Settings{})
+	far, _ := apartFrom(t, r.w.g, "parting")
+	r.once("it was sent with an ack, and has not arrived in its queue yet", "on its way", func() message.ID {
+		r.w.send(ctx, "parting", 1, message.New{})
+		token, err := r.w.g.OpenToken(r.take("parting").Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs, err := r.w.g.Settle(ctx, []message.Settlement{{Token: token, Action: message.Ack, FollowUps: []message.FollowUp{{Queue: far}}}})
+		if err != nil || rs[0].Err != nil {
+			t.Fatal(rs, err)
+		}
+		return rs[0].FollowUps[0]
+	})
+	if _, err := r.w.g.UpdateQueue(ctx, "parting", message.Settings{DeadLetterTo: far}, 0, false); err != nil {
+		t.Fatal(err)
 	}
-	r.soon("nobody has received from its queue for 10 s", rs[0].ID, "no worker is connected")
+	r.once("it is dead, and has not arrived in its queue's dead_letter_to yet", "on its way", func() message.ID {
+		id := r.w.send(ctx, "parting", 1, message.New{})[0]
+		r.w.settle(ctx, r.take("parting"), message.Settlement{Action: message.Reject})
+		return id
+	})
+	r.soon("nobody has received from its queue for 10 s", r.w.send(ctx, "deserted", 1, message.New{})[0], "no worker is connected")
 
 	ms[1].stop()
 	ms[2].stop()
-	_, _, err = r.w.g.Show(ctx, ids[0], message.ReadOptions{}, 0)
+	_, _, err := r.w.g.Show(ctx, ids[0], message.ReadOptions{}, 0)
 	if message.CodeOf(err) != message.Unavailable {
 		t.Errorf("without a majority: %v", err)
 	}
