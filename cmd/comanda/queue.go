@@ -269,17 +269,21 @@ func newQueueList(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				os := objectsOf(r.GetQueues(), r.GetFreshness())
+				fresh := r.GetFreshness()
+				var shards *comandav1.ListShardsResponse
 				if p.format != "name" {
 					// They come from all groups, one of which may have no leader: the list is right without.
-					if err := addCounts(cmd.Context(), c, os, limit, page, stale); err != nil {
+					if shards, err = c.Shards(cmd.Context(), "", limit, page, client.Stale(stale)); err != nil {
 						_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "counts are not known now: %v\n", err)
+					} else if f := shards.GetFreshness(); f.GetAgeMs() > fresh.GetAgeMs() {
+						fresh = f
 					}
 				}
+				os := listedQueues(r.GetQueues(), shards.GetShards(), fresh)
 				if err := p.many(os, "name", "shards", "paused", "counts.ready", "counts.leased", "counts.dead"); err != nil {
 					return err
 				}
-				sayAge(cmd, p, stale, r.GetFreshness())
+				sayAge(cmd, p, stale, fresh)
 				return sayMore(cmd, r.GetNextPage())
 			})
 		},
@@ -290,14 +294,11 @@ func newQueueList(a *app) *cobra.Command {
 	return cmd
 }
 
-// addCounts adds to a page of queues how many messages each has.
-func addCounts(ctx context.Context, c *client.Client, queues []object, limit int, page string, stale time.Duration) error {
-	r, err := c.Shards(ctx, "", limit, page, client.Stale(stale))
-	if err != nil {
-		return err
-	}
+// listedQueues are a page of queues with what is known of each, and how many messages it
+// has in its shards.
+func listedQueues(queues []*comandav1.Queue, shards []*comandav1.Shard, fresh *comandav1.Freshness) []object {
 	counts := map[any]*comandav1.Counts{}
-	for _, s := range r.GetShards() {
+	for _, s := range shards {
 		n := counts[s.GetQueue()]
 		if n == nil {
 			n = &comandav1.Counts{}
@@ -310,12 +311,14 @@ func addCounts(ctx context.Context, c *client.Client, queues []object, limit int
 		n.Dead += of.GetDead()
 		n.Finished += of.GetFinished()
 	}
-	for i := range queues {
-		if n := counts[queues[i].at("name")]; n != nil { // else it was deleted since
-			queues[i] = append(queues[i], field{"counts", objectOf(n)})
+	os := objectsOf(queues, fresh)
+	for i := range os {
+		os[i] = slices.DeleteFunc(os[i], func(f field) bool { return f.name == "leaving" || f.name == "pauses" }) // only one queue's are told
+		if n := counts[os[i].at("name")]; n != nil {                                                              // else it was deleted since
+			os[i] = append(os[i], field{"counts", objectOf(n)})
 		}
 	}
-	return nil
+	return os
 }
 
 func newQueueShow(a *app) *cobra.Command {

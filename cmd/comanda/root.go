@@ -47,6 +47,16 @@ func newRoot() *cobra.Command {
 // execute runs the command that the arguments name, and returns it. It explains no
 // command that there is not, as cobra would.
 func execute(ctx context.Context, root *cobra.Command) (cmd *cobra.Command, err error) {
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, given []string) error {
+			cmd, rest, err := root.Find(given)
+			if err == nil && cmd.HasSubCommands() {
+				err = cmd.ValidateArgs(rest)
+			}
+			return err
+		}
+	}
 	root.InitDefaultHelpFlag() // else what follows --help is taken for its value
 	var unknown error
 	help := root.HelpFunc()
