@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -36,6 +37,9 @@ func newWorkerList(a *app) *cobra.Command {
 				}
 				if err := p.many(os, "id", "state", "queues", "slots", "holds", "last_beat", "node", "reason"); err != nil {
 					return err
+				}
+				if groups := r.GetUnreached(); len(groups) > 0 {
+					cmd.PrintErrf("What they hold in groups %s is not counted: nobody who leads them can be asked now.\n", strings.Trim(fmt.Sprint(groups), "[]"))
 				}
 				return sayMore(cmd, r.GetNextPage())
 			})

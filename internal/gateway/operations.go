@@ -97,20 +97,11 @@ func (g *Gateway) Operation(ctx context.Context, id uint64) (message.OperationIn
 // Operations lists the operations that are under way and the last that have ended,
 // the newest first: up to limit from page on, and the next page.
 func (g *Gateway) Operations(ctx context.Context, limit int, page string) ([]message.OperationInfo, string, error) {
-	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
-		return nil, "", err
-	}
-	if err := checkLimit(limit); err != nil {
-		return nil, "", err
-	}
-	below, err := pageBelow(page)
+	below, v, err := g.newestFirst(ctx, limit, page)
 	if err != nil {
 		return nil, "", err
 	}
-	fresh, cancel := context.WithTimeout(ctx, freshWithin)
-	defer cancel()
-	_ = g.o.Refresh(fresh) // a node that is cut off lists what it knew last
-	os, next := newestBelow(g.newest.Load().Operations(), below, limit, func(o *catalog.Operation) uint64 { return o.ID })
+	os, next := newestBelow(v.Operations(), below, limit, func(o *catalog.Operation) uint64 { return o.ID })
 	out := make([]message.OperationInfo, len(os))
 	for i, o := range os {
 		out[i] = operationInfo(o)

@@ -3,32 +3,21 @@ package gateway
 import (
 	"context"
 
-	"github.com/comanda-mq/comanda/internal/auth"
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/liveness"
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
 // Workers lists the workers' sessions, the newest first, those that have ended until
-// they are forgotten: up to limit from page on, and the next page. The catalog knows
-// who there is, its leader when each was heard, and every group what they hold there.
-func (g *Gateway) Workers(ctx context.Context, limit int, page string) ([]message.WorkerInfo, string, error) {
-	if err := g.authorize(ctx, auth.Observe, ""); err != nil {
-		return nil, "", err
-	}
-	if err := checkLimit(limit); err != nil {
-		return nil, "", err
-	}
-	below, err := pageBelow(page)
+// they are forgotten: up to limit from page on. The catalog knows who there is, its
+// leader when each was heard, and every group what they hold there.
+func (g *Gateway) Workers(ctx context.Context, limit int, page string) (message.ListedWorkers, error) {
+	below, v, err := g.newestFirst(ctx, limit, page)
 	if err != nil {
-		return nil, "", err
+		return message.ListedWorkers{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, retryFor)
 	defer cancel()
-	if err := g.o.Refresh(ctx); err != nil {
-		return nil, "", err
-	}
-	v := g.newest.Load()
 	sessions, next := newestBelow(v.Sessions(), below, limit, func(s *catalog.Session) uint64 { return s.ID })
 	ids := make([]uint64, len(sessions))
 	for i, s := range sessions {
@@ -36,17 +25,14 @@ func (g *Gateway) Workers(ctx context.Context, limit int, page string) ([]messag
 	}
 	heard, err := g.heard(ctx, ids)
 	if err != nil {
-		return nil, "", err
+		return message.ListedWorkers{}, err
 	}
-	holds, err := g.holds(ctx, v, ids)
-	if err != nil {
-		return nil, "", err
-	}
-	out := make([]message.WorkerInfo, len(sessions))
+	holds, unreached := g.holds(ctx, v, ids)
+	out := message.ListedWorkers{Workers: make([]message.WorkerInfo, len(sessions)), NextPage: next, Unreached: unreached}
 	for i, s := range sessions {
-		out[i] = workerInfo(v, s, heard[s.ID], holds[s.ID])
+		out.Workers[i] = workerInfo(v, s, heard[s.ID], holds[s.ID])
 	}
-	return out, next, nil
+	return out, nil
 }
 
 func workerInfo(v *catalog.View, s *catalog.Session, h liveness.Heard, holds int) message.WorkerInfo {
@@ -81,25 +67,36 @@ func (g *Gateway) heard(ctx context.Context, sessions []uint64) (map[uint64]live
 	return heard, err
 }
 
-// holds adds up what sessions hold in all groups.
-func (g *Gateway) holds(ctx context.Context, v *catalog.View, sessions []uint64) (map[uint64]int, error) {
-	r, all := g.retry(ctx), map[uint64]int{}
+// holds adds up what sessions hold in all groups but those that can't be asked now.
+func (g *Gateway) holds(ctx context.Context, v *catalog.View, sessions []uint64) (all map[uint64]int, unreached []uint64) {
+	type part struct {
+		group uint64
+		holds map[uint64]int
+		err   error
+	}
+	var parts []part
 	for _, group := range v.Groups() {
-		if group.ID == catalog.MetaGroup || group.Unborn() {
-			continue
+		if group.ID != catalog.MetaGroup && !group.Unborn() {
+			parts = append(parts, part{group: group.ID})
 		}
-		here, err := g.holdsOnce(ctx, group.ID, sessions)
-		for err != nil && movable(err) && r.again() {
-			here, err = g.holdsOnce(ctx, group.ID, sessions)
+	}
+	each(parts, func(p *part) {
+		r := g.retry(ctx)
+		p.holds, p.err = g.holdsOnce(ctx, p.group, sessions)
+		for p.err != nil && movable(p.err) && r.again() {
+			p.holds, p.err = g.holdsOnce(ctx, p.group, sessions)
 		}
-		if err != nil {
-			return nil, g.leaderless(ctx, group.ID, err)
+	})
+	all = map[uint64]int{}
+	for i := range parts {
+		if parts[i].err != nil {
+			unreached = append(unreached, parts[i].group)
 		}
-		for id, n := range here {
+		for id, n := range parts[i].holds {
 			all[id] += n
 		}
 	}
-	return all, nil
+	return all, unreached
 }
 
 func (g *Gateway) holdsOnce(ctx context.Context, group uint64, sessions []uint64) (map[uint64]int, error) {

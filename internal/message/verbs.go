@@ -358,6 +358,13 @@ type WorkerInfo struct {
 	TTL     time.Duration
 }
 
+// ListedWorkers is a page of a list of workers.
+type ListedWorkers struct {
+	Workers   []WorkerInfo
+	NextPage  string   // empty at the end
+	Unreached []uint64 // groups that could not be asked: what is held there is not counted
+}
+
 // Behind is a replica that has lacked much of its group's log for a while, or was
 // not heard of, as the group's leader knows.
 type Behind struct {

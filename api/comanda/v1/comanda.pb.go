@@ -6869,7 +6869,10 @@ type ListWorkersResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Workers []*Worker              `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
 	// Empty at the end.
-	NextPage      string `protobuf:"bytes,2,opt,name=next_page,json=nextPage,proto3" json:"next_page,omitempty"`
+	NextPage string `protobuf:"bytes,2,opt,name=next_page,json=nextPage,proto3" json:"next_page,omitempty"`
+	// Groups of shards that could not be asked just now: what is leased there is not in
+	// holds.
+	Unreached     []uint32 `protobuf:"varint,3,rep,packed,name=unreached,proto3" json:"unreached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6916,6 +6919,13 @@ func (x *ListWorkersResponse) GetNextPage() string {
 		return x.NextPage
 	}
 	return ""
+}
+
+func (x *ListWorkersResponse) GetUnreached() []uint32 {
+	if x != nil {
+		return x.Unreached
+	}
+	return nil
 }
 
 type RemoveNodeRequest struct {
@@ -8530,10 +8540,11 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x03ttl\":\n" +
 	"\x12ListWorkersRequest\x12\x10\n" +
 	"\x03max\x18\x01 \x01(\x05R\x03max\x12\x12\n" +
-	"\x04page\x18\x02 \x01(\tR\x04page\"`\n" +
+	"\x04page\x18\x02 \x01(\tR\x04page\"~\n" +
 	"\x13ListWorkersResponse\x12,\n" +
 	"\aworkers\x18\x01 \x03(\v2\x12.comanda.v1.WorkerR\aworkers\x12\x1b\n" +
-	"\tnext_page\x18\x02 \x01(\tR\bnextPage\"O\n" +
+	"\tnext_page\x18\x02 \x01(\tR\bnextPage\x12\x1c\n" +
+	"\tunreached\x18\x03 \x03(\rR\tunreached\"O\n" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12&\n" +
 	"\x0faccept_one_disk\x18\x02 \x01(\bR\racceptOneDisk\"\x14\n" +

@@ -197,7 +197,7 @@ func TestCalls(t *testing.T) {
 		{"Cluster/ListShards", &comandav1.ListShardsRequest{}, `shards  max=100 page=`, ""},
 		{
 			"Cluster/ListWorkers", &comandav1.ListWorkersRequest{Max: 2, Page: "p"}, `workers max=2 page=p`,
-			`{"workers":[{"id":"w","state":"suspect","last_beat_ms":6000,"holds":2,"queues":["q"],"slots":8,"node":"n1","session":"5","reason":"silent","ttl":"10s"}],"next_page":"next"}`,
+			`{"workers":[{"id":"w","state":"suspect","last_beat_ms":6000,"holds":2,"queues":["q"],"slots":8,"node":"n1","session":"5","reason":"silent","ttl":"10s"}],"next_page":"next","unreached":[4]}`,
 		},
 		{"Cluster/ListWorkers", &comandav1.ListWorkersRequest{}, `workers max=100 page=`, ""},
 		{

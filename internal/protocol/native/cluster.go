@@ -97,12 +97,15 @@ func (s cluster) RemoveNode(ctx context.Context, req *comandav1.RemoveNodeReques
 
 // ListWorkers lists the sessions of workers, page by page.
 func (s cluster) ListWorkers(ctx context.Context, req *comandav1.ListWorkersRequest) (*comandav1.ListWorkersResponse, error) {
-	workers, next, err := s.verbs.Workers(ctx, orDefault(req.GetMax(), defaultPage), req.GetPage())
+	l, err := s.verbs.Workers(ctx, orDefault(req.GetMax(), defaultPage), req.GetPage())
 	if err != nil {
 		return nil, err
 	}
-	resp := &comandav1.ListWorkersResponse{Workers: make([]*comandav1.Worker, len(workers)), NextPage: next}
-	for i, w := range workers {
+	resp := &comandav1.ListWorkersResponse{Workers: make([]*comandav1.Worker, len(l.Workers)), NextPage: l.NextPage}
+	for _, group := range l.Unreached {
+		resp.Unreached = append(resp.Unreached, uint32(group))
+	}
+	for i, w := range l.Workers {
 		resp.Workers[i] = &comandav1.Worker{
 			Id: w.Worker, State: w.State, LastBeatMs: int32(w.Silent.Milliseconds()), Holds: int32(w.Holds), Queues: w.Queues, Slots: uint32(w.Slots),
 			Node: w.Node, Session: w.Session, Reason: w.Reason, Ttl: durationpb.New(w.TTL),

@@ -68,5 +68,5 @@ type Verbs interface {
 
 	// Workers answers with at most n sessions of workers from page on, the newest
 	// first, and the next page.
-	Workers(ctx context.Context, n int, page string) ([]message.WorkerInfo, string, error)
+	Workers(ctx context.Context, n int, page string) (message.ListedWorkers, error)
 }
