@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"strings"
 
 	"github.com/dchest/siphash"
 )
@@ -65,7 +66,7 @@ func OpenToken(text string, s *Secret) (Token, error) {
 	bad := func() (Token, error) {
 		return Token{}, Errorf(InvalidArgument, "not a token of this cluster: use the token exactly as it was received")
 	}
-	if len(text) > 128 {
+	if len(text) > 128 || strings.ContainsAny(text, "\r\n") { // which base64 would pass over
 		return bad()
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
