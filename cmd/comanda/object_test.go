@@ -33,7 +33,7 @@ func TestObjectsAsJSON(t *testing.T) {
 		},
 		{
 			[]proto.Message{&comandav1.Event{At: timestamppb.New(time.Unix(0, 5e6)), Event: "sent"}},
-			`{"at":"1970-01-01T00:00:00.005Z","event":"sent","worker":"","attempt":0,"error":""}`,
+			`{"at":"1970-01-01T00:00:00.005Z","event":"sent","worker":"","attempt":0,"error":"","from":"","to":""}`,
 		},
 		{
 			[]proto.Message{&comandav1.NewMessage{Body: []byte("hi"), Attributes: map[string]*comandav1.Attribute{
