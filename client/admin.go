@@ -193,6 +193,14 @@ func (c *Client) Workers(ctx context.Context, limit int, page string) (*comandav
 	return c.cluster.ListWorkers(ctx, &comandav1.ListWorkersRequest{Max: narrow(limit), Page: page})
 }
 
+// DrainWorker asks a worker to finish what it holds and has it get nothing more: all
+// sessions that its name has now. Its Run then returns nil. It does not wait: Workers tells
+// how far it is. A repeat changes nothing; it is CodeNotFound if nobody of that name
+// works or has lately. It answers with the sessions of the name, the newest first.
+func (c *Client) DrainWorker(ctx context.Context, name string) (*comandav1.DrainWorkerResponse, error) {
+	return c.cluster.DrainWorker(ctx, &comandav1.DrainWorkerRequest{Worker: name})
+}
+
 // Server tells what the server is and how it fares.
 func (c *Client) Server(ctx context.Context) (*comandav1.GetServerResponse, error) {
 	return c.cluster.GetServer(ctx, &comandav1.GetServerRequest{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"runtime"
 	"slices"
 	"time"
@@ -206,6 +207,15 @@ func (s *shift) cancelJobs(tokens []string) {
 	}
 }
 
+// drained is called when somebody has the worker drain. The lock is held.
+func (s *shift) drained() {
+	if !s.stopping {
+		s.w.Logger.InfoContext(s.base, "the worker is drained, as the server says: it finishes what it has", slog.String("queue", s.w.Queue))
+	}
+	s.stopLocked(nil) // before the next delivery
+	s.drain()
+}
+
 func (s *shift) take(resp *comandav1.WorkResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,6 +231,9 @@ func (s *shift) take(resp *comandav1.WorkResponse) {
 		s.nudge()
 	}
 	s.cancelJobs(resp.GetCancelled())
+	if resp.GetDraining() {
+		s.drained()
+	}
 	full := len(s.ahead) == maxAhead
 	for _, r := range resp.GetSettled() {
 		p := s.sent[r.GetNumber()]

@@ -46,6 +46,8 @@ type fake struct {
 	// session has ended.
 	mute, shut, late atomic.Bool
 	lag              time.Duration // of answers to heartbeats
+	// drains tells the worker once, on the stream that is open, that it is drained.
+	drains chan struct{}
 	// cancels are the tokens that it answers each claim with.
 	cancels []string
 
@@ -277,6 +279,8 @@ func (f *fake) Work(stream grpc.BidiStreamingServer[comandav1.WorkRequest, coman
 				return status.Error(codes.Unavailable, "cut")
 			}
 		case <-f.arrived:
+		case <-f.drains:
+			resp.Draining = true
 		case <-cut:
 			if f.broken != nil {
 				return f.broken

@@ -82,6 +82,71 @@ func TestSession(t *testing.T) {
 	})
 }
 
+// A worker that the server has drain lets its handlers finish, beats meanwhile, gives
+// back what comes all the same, says goodbye, and its Run returns nil. Its next stream
+// is told again, and that changes nothing.
+func TestServerDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{ttl: ttl, drains: make(chan struct{})}
+		w := &client.Worker{Client: start(t, f), Queue: "q", Concurrency: 2, Handler: func(ctx context.Context, _ *client.RawJob) error {
+			select {
+			case <-time.After(9 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}}
+		f.put("a")
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(t.Context()) }()
+		pass(time.Second)
+		f.mu.Lock()
+		f.ready = append(f.ready, &comandav1.Delivery{Id: "id-late", Token: "late"}) // it comes with the word
+		f.mu.Unlock()
+		f.drains <- struct{}{}
+		pass(0)
+		f.put("too late")
+		close(f.cut)
+		pass(time.Second)
+		f.drains <- struct{}{}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("it goes on working")
+		}
+		if got := f.actions(); !slices.Equal(got, []string{"late RELEASE", "t1 ACK"}) {
+			t.Errorf("settled %v", got)
+		}
+		if saw, waiting := f.saw(); saw.goodbyes != 1 || saw.beats < 5 || len(saw.opens) != 2 || waiting != 1 {
+			t.Errorf("%d goodbyes, %d beats, %d streams; %d messages wait", saw.goodbyes, saw.beats, len(saw.opens), waiting)
+		}
+	})
+}
+
+// A server's drain has the drain timeout as well.
+func TestServerDrainsForNoLongerThanTheTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{drains: make(chan struct{})}
+		w, ended := holder(t, f)
+		w.DrainTimeout = 5 * time.Second
+		f.put("a")
+		stop := work(t, w)
+		f.drains <- struct{}{}
+		if h := <-ended; h.ran != 5*time.Second || !errors.Is(h.cause, client.ErrDrainTimeout) {
+			t.Errorf("cancelled after %s with %v", h.ran, h.cause)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if got := f.actions(); !slices.Equal(got, []string{"t1 RELEASE"}) {
+			t.Errorf("settled %v", got)
+		}
+	})
+}
+
 // What is settled but not answered is claimed too, or the server could release it
 // before it gets the settlement.
 func TestUnansweredSettlementsAreClaimed(t *testing.T) {

@@ -26,6 +26,7 @@ type shift struct {
 	wake   chan struct{}   // has room for one: look again at what there is to do
 	cut    context.Context // ends with Run, or when a drain has taken too long
 	cutOff context.CancelFunc
+	drain  context.CancelFunc // as if Run's context had ended
 
 	mu        sync.Mutex
 	jobs      map[*RawJob]bool // whose handlers run
@@ -71,6 +72,8 @@ func newShift(ctx context.Context, w *Worker) *shift {
 }
 
 func (s *shift) run(ctx context.Context) error {
+	ctx, s.drain = context.WithCancel(ctx)
+	defer s.drain()
 	var watch sync.WaitGroup
 	watch.Go(func() { s.drainAfter(ctx) })
 	defer watch.Wait()

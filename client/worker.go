@@ -68,8 +68,8 @@ type Worker struct {
 	Lease time.Duration
 	// Name is the worker's name in histories; default: host:pid.
 	Name string
-	// DrainTimeout is how long handlers may go on after Run's context ended;
-	// default 30 s.
+	// DrainTimeout is how long handlers may go on in a drain: after Run's context
+	// ended, or the server had the worker drain; default 30 s.
 	DrainTimeout time.Duration
 	// IdleTimeout, if set, ends Run when nothing was to do for so long.
 	IdleTimeout time.Duration
@@ -81,14 +81,15 @@ type Worker struct {
 	Logger *slog.Logger
 }
 
-// Run works until ctx ends and then drains: it takes nothing new, gives back
-// what it did not begin, lets handlers finish, and returns nil when everything
-// is settled. When the server goes away Run connects again and handlers go on
+// Run works until ctx ends, or somebody has the worker drain ('comanda worker drain').
+// Then it takes nothing new, gives back what it did not begin, lets handlers finish,
+// and returns nil when everything is settled. When the server goes away Run connects again and handlers go on
 // meanwhile. It returns an error when the server refuses the worker (as for an
 // unknown queue), when nothing was to do for IdleTimeout because no server
 // answered, or when the last settlements could not be delivered.
 //
-// Run leaves signals to the program; RunUntilSignal is for one that does nothing else.
+// Run leaves signals to the program, which may have other work to end. The usual way to
+// run a worker in a main is RunUntilSignal.
 func (w *Worker) Run(ctx context.Context) error {
 	filled, err := w.filled()
 	if err != nil {

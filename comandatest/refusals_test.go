@@ -83,6 +83,8 @@ func TestEveryMethodRefuses(t *testing.T) {
 		{"PauseOperation", failed(s.PauseOperation(ctx, 7, "")), client.CodeNotFound},
 		{"ResumeOperation", failed(s.ResumeOperation(ctx, 7, "")), client.CodeNotFound},
 		{"DrainNode", failed(s.DrainNode(ctx, "nobody", false)), client.CodeNotFound},
+		{"DrainWorker", failed(s.DrainWorker(ctx, "nobody")), client.CodeNotFound},
+		{"DrainWorker", failed(s.DrainWorker(ctx, long)), large},
 		{"RemoveNode", s.RemoveNode(ctx, "nobody", false), client.CodeNotFound},
 		{"Show", failed(s.Show(ctx, "x", 0)), invalid},
 		{"Show", failed(s.Show(ctx, unsent, 0)), client.CodeMessageNotFound},

@@ -175,6 +175,7 @@ var refusals = map[string][]struct {
 	"comanda node list":        {{"one", exitUsage, "want: comanda node list"}},
 	"comanda node drain":       {{"nobody", exitNotFound, "comanda node list"}, {"one --timeout -1s", exitUsage, "want a duration of 0s or more"}},
 	"comanda node remove":      {{"nobody", exitNotFound, "comanda node list"}, {"one", exitRefused, "CONFLICT"}},
+	"comanda worker drain":     {{"", exitUsage, "want: comanda worker drain WORKER"}, {"nobody", exitNotFound, "comanda worker list"}, {strings.Repeat("w", 300), exitRefused, "worker name has 300 bytes"}},
 	"comanda worker list":      {{"one", exitUsage, "want: comanda worker list"}, {"--max -1", exitUsage, "max is -1"}, {"--page x", exitUsage, "use next_page as it came"}},
 	"comanda operation list":   {{"--max -1", exitUsage, "max is -1"}, {"--page x", exitUsage, "use next_page as it came"}},
 	"comanda operation show":   {{"x", exitUsage, "no operation's number"}, {"-- -1", exitUsage, "no operation's number"}, {"7", exitNotFound, "comanda operation list"}},

@@ -41,8 +41,8 @@ others may have its message. So it is when the worker dies, even by kill -9.
 (On Linux; on other systems only the command's own process, and only while the
 worker lives.)
 
-SIGTERM and Ctrl-C drain: what runs may finish, nothing new begins. After --drain
-commands get SIGTERM, and SIGKILL 2 s later. The second signal ends at once.`,
+SIGTERM, Ctrl-C and 'comanda worker drain' drain: what runs may finish, nothing new
+begins. After --drain commands get SIGTERM, and SIGKILL 2 s later. The second signal ends at once.`,
 		Example: "  comanda work orders --exec './bake.sh' -c 8",
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -76,7 +76,7 @@ commands get SIGTERM, and SIGKILL 2 s later. The second signal ends at once.`,
 	f.DurationVar(&w.TTL, "ttl", 0, "silence after which others get the messages: 5s to 5m (default 10s)")
 	f.StringVar(&onDisconnect, "on-disconnect", "reroute", "a broken connection: reroute after 1s, or wait for the --ttl")
 	f.DurationVar(&w.Lease, "lease", 0, "length of the leases of a server that knows no heartbeats (default 30s)")
-	f.DurationVar(&w.DrainTimeout, "drain", 0, "how long commands may go on after a signal (default 30s)")
+	f.DurationVar(&w.DrainTimeout, "drain", 0, "how long commands may go on in a drain (default 30s)")
 	f.StringVar(&w.Name, "worker", hostPID(), "name in histories")
 	return cmd
 }

@@ -107,6 +107,8 @@ func (m *Machine) apply(c *Command) Result {
 		return m.openSession(c.OpenSession)
 	case c.EndSession != nil:
 		return m.endSession(c.EndSession)
+	case c.DrainWorker != nil:
+		return m.drainWorker(c.DrainWorker)
 	case c.ForgetSessions != nil:
 		return m.forgetSessions(c.ForgetSessions)
 	case c.BeginOperation != nil:

@@ -33,6 +33,7 @@ type Command struct {
 
 	OpenSession    *OpenSession    `json:"open_session,omitempty"`
 	EndSession     *EndSession     `json:"end_session,omitempty"`
+	DrainWorker    *DrainWorker    `json:"drain_worker,omitempty"`
 	ForgetSessions *ForgetSessions `json:"forget_sessions,omitempty"`
 
 	BeginOperation   *BeginOperation   `json:"begin_operation,omitempty"`
@@ -112,7 +113,7 @@ type Change struct {
 	Queue     *Queue
 	Node      *Node
 	Group     *Group
-	Session   *Session // opened, or (not Live) ended
+	Session   *Session // opened, told to drain, or (not Live) ended
 	Operation *Operation
 	Deleted   bool // it is no more; the pointer shows what it was
 }

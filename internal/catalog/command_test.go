@@ -37,6 +37,7 @@ func FuzzCommand(f *testing.F) {
 		{Confirm: &Confirm{Group: 2, Epoch: 1, Configuration: Configuration{Term: 1, Index: 2, Voters: []uint64{1}}}},
 		open("kitchen", 2),
 		{EndSession: &EndSession{ID: 1, Incarnation: 1, Why: "silent"}},
+		{DrainWorker: &DrainWorker{Worker: "kitchen"}},
 		{ForgetSessions: &ForgetSessions{UpTo: 9}},
 		{BeginOperation: &BeginOperation{Key: "k", Kind: "move", Title: "move", Subject: "q", Args: []byte(`{"a": 1}`)}},
 		{AdvanceOperation: &AdvanceOperation{ID: 1, Next: "there", Data: []byte(`[]`)}},

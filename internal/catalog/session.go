@@ -33,8 +33,10 @@ type Session struct {
 	// What it told of itself, for people.
 	Queues []string `json:"queues,omitempty"`
 	Slots  int      `json:"slots,omitempty"`
-	Ended  uint64   `json:"ended,omitempty"` // version at which it ended; 0: it is live
-	Why    string   `json:"why,omitempty"`   // it ended
+	// Draining: it is to finish what it holds, and gets nothing more.
+	Draining bool   `json:"draining,omitempty"`
+	Ended    uint64 `json:"ended,omitempty"` // version at which it ended; 0: it is live
+	Why      string `json:"why,omitempty"`   // it ended
 }
 
 // Live says whether the session may hold leases.
@@ -60,6 +62,12 @@ type EndSession struct {
 	ID          uint64 `json:"id"`
 	Incarnation uint64 `json:"incarnation"`
 	Why         string `json:"why"` // for people: goodbye, connection lost, silent for 10 s
+}
+
+// DrainWorker has all live sessions of a worker drain. Those that it opens later do
+// not: a worker that starts anew works.
+type DrainWorker struct {
+	Worker string `json:"worker"`
 }
 
 // ForgetSessions forgets the sessions that ended at or below a version. The
@@ -126,6 +134,21 @@ func (m *Machine) end(s *Session, why string) *Session {
 	n.Ended, n.Why = m.index, why
 	m.set(&n)
 	return &n
+}
+
+func (m *Machine) drainWorker(c *DrainWorker) Result {
+	sessions := m.view.Worker(c.Worker)
+	if len(sessions) == 0 {
+		return Result{Err: message.Errorf(message.NotFound, "there is no worker %.100q in this cluster: see 'comanda worker list'", c.Worker)}
+	}
+	for _, s := range sessions {
+		if s.Live() && !s.Draining {
+			n := *s
+			n.Draining = true
+			m.set(&n)
+		}
+	}
+	return Result{}
 }
 
 func (m *Machine) forgetSessions(c *ForgetSessions) Result {

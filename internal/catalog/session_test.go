@@ -64,6 +64,38 @@ func TestSessionReplaces(t *testing.T) {
 	}
 }
 
+// All sessions that a worker's name has are told to drain, and a repeat changes
+// nothing. What has ended stays as it ended, and what is opened later works.
+func TestDrainWorker(t *testing.T) {
+	w := newTown()
+	w.refuse(t, message.NotFound, Command{DrainWorker: &DrainWorker{Worker: "kitchen"}})
+	a, b := w.do(open("kitchen", 1)).Session, w.do(open("kitchen", 2)).Session
+	gone, other := w.do(open("kitchen", 3)).Session, w.do(open("bakery", 1)).Session
+	w.do(end(gone))
+	drain := Command{DrainWorker: &DrainWorker{Worker: "kitchen"}}
+	w.do(drain)
+	if n := len(w.m.Changes()); n != 2 {
+		t.Errorf("%d changes are told of, want 2", n)
+	}
+	before := w.m.View()
+	if w.do(drain); w.m.View() != before {
+		t.Error("a repeat changed something")
+	}
+	if s := w.do(open("kitchen", 2)).Session; !s.Draining {
+		t.Error("its next stream does not find that it drains")
+	}
+	later := w.do(open("kitchen", 4)).Session
+	loaded := New()
+	loaded.Load(w.rows)
+	for _, v := range []*View{w.m.View(), loaded.View()} {
+		for s, want := range map[*Session]bool{a: true, b: true, gone: false, other: false, later: false} {
+			if now, _ := v.Session(s.ID); now.Draining != want || now.Live() != (s != gone) {
+				t.Errorf("%+v", now)
+			}
+		}
+	}
+}
+
 func TestSessionsAreLimited(t *testing.T) {
 	w := newTown()
 	for _, c := range []OpenSession{{Incarnation: 1}, {Worker: "w"}, {Worker: "w", Incarnation: 1, TTL: MinTTL - 1}, {Worker: "w", Incarnation: 1, TTL: MaxTTL + time.Second}} {

@@ -31,7 +31,7 @@ func anything(t *rapid.T, v *View) Command {
 	operation := operations[n("operation", len(operations)-1)]
 	nodes := v.Nodes()
 	node := nodes[n("node", len(nodes)-1)]
-	switch n("command", 17) {
+	switch n("command", 18) {
 	case 0:
 		return Command{CreateQueue: &CreateQueue{Name: name, Shards: 1 + n("shards", 2)}}
 	case 1:
@@ -83,6 +83,8 @@ func anything(t *rapid.T, v *View) Command {
 		return Command{BeginOperation: &BeginOperation{Key: name, Kind: "split"}}
 	case 16:
 		return Command{AdvanceOperation: &AdvanceOperation{ID: operation.ID, Step: operation.Step, Next: name}}
+	case 17:
+		return Command{DrainWorker: &DrainWorker{Worker: name}}
 	default:
 		return Command{FinishOperation: &FinishOperation{ID: operation.ID, Step: operation.Step, State: Done}}
 	}

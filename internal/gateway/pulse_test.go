@@ -102,6 +102,51 @@ func TestSuspectsGetNothing(t *testing.T) {
 	})
 }
 
+// A worker that is drained gets nothing more, however well it is heard: who waits for it
+// is called off, and waits for nothing to the end. So it is for its next stream.
+func TestDrainedWorkersGetNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		ask := func(wait time.Duration) (took time.Duration) {
+			began := time.Now()
+			got, err := d.Receive(t.Context(), "q", message.ReceiveOptions{Max: 1, Wait: wait, Worker: "w", Session: d.a.Session()})
+			if len(got) > 0 || err != nil {
+				t.Errorf("it got %v, %v", got, err)
+			}
+			return time.Since(began)
+		}
+		ended := make(chan time.Duration)
+		go func() { ended <- ask(4 * time.Second) }()
+		synctest.Wait()
+		call := <-d.waiting
+		select {
+		case <-d.a.Draining():
+			t.Error("it is told to drain")
+		default:
+		}
+		d.change(catalog.Command{DrainWorker: &catalog.DrainWorker{Worker: "w"}})
+		<-d.a.Draining()
+		synctest.Wait()
+		if got, _ := call.Collect(t.Context()); len(got) > 0 {
+			t.Errorf("its call collects %v", got)
+		}
+		d.a.Beat(1)
+		if took := <-ended; took != 4*time.Second {
+			t.Errorf("it waited for %s, want 4s", took)
+		}
+		ask(0)
+		next, err := d.OpenSession(t.Context(), message.SessionOptions{Worker: "w", Incarnation: 7, Attachment: 2, TTL: catalog.DefaultTTL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-next.Draining()
+		ask(time.Second)
+		if n := len(d.waiting); n > 0 {
+			t.Errorf("%d calls waited for it after it was drained", n)
+		}
+	})
+}
+
 // A beat that was lost on its way to the monitor goes with the next bundle: else the
 // end of the worker's stream before, which is kept, would be the last that it hears.
 func TestLostBundlesComeAgain(t *testing.T) {

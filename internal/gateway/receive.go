@@ -36,8 +36,7 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 	for {
 		var got []queue.Leased
 		var refusal *message.Error
-		trusted := a.trusted(wait)
-		trust, done := a.within(wait)
+		trust, done, trusted := a.within(wait)
 		unmoved, stop := g.moves.within(trust) // before the queue is looked up
 		q, err := g.queue(ctx, name)
 		if trusted && err == nil {

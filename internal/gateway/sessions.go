@@ -41,6 +41,7 @@ type attachment struct {
 	ttl       time.Duration
 	answered  chan uint64
 	cancelled chan []string
+	draining  chan struct{}
 	ended     chan struct{}
 	claiming  atomic.Bool // the leaders are being told of a claim
 
@@ -70,13 +71,15 @@ func (g *Gateway) OpenSession(ctx context.Context, o message.SessionOptions) (me
 	}
 	a := &attachment{
 		g: g, ref: message.SessionRef{ID: x.ID, Incarnation: x.Incarnation}, number: o.Attachment, ttl: x.TTL,
-		answered: make(chan uint64, 1), cancelled: make(chan []string, 1), ended: make(chan struct{}), handed: handed{}, groups: map[uint64]bool{},
+		answered: make(chan uint64, 1), cancelled: make(chan []string, 1), draining: make(chan struct{}), ended: make(chan struct{}),
+		handed: handed{}, groups: map[uint64]bool{},
 	}
 	a.pulse.hear(g.o.Clock.Now())
 	if err := g.sessions.attach(a); err != nil {
 		return nil, err
 	}
-	// It may have ended since it was looked up, before anybody told a of it.
+	// It may drain already, or have ended since it was looked up, before anybody told a
+	// of it.
 	g.sessions.mu.Lock()
 	defer g.sessions.mu.Unlock()
 	g.sessions.compare(g.newest.Load(), a)
@@ -148,6 +151,9 @@ func (a *attachment) Beat(number uint64) {
 // Answered has the newest beat that the monitor has answered.
 func (a *attachment) Answered() <-chan uint64 { return a.answered }
 
+// Draining is closed when the worker is to finish what it holds.
+func (a *attachment) Draining() <-chan struct{} { return a.draining }
+
 // Ended is closed when the session is over for this stream.
 func (a *attachment) Ended() <-chan struct{} { return a.ended }
 
@@ -215,7 +221,7 @@ func (a *attachment) answer() {
 	a.answered <- a.bundled
 }
 
-// learn ends the streams of sessions that the catalog has ended.
+// learn tells streams what the catalog has decided of their sessions.
 func (s *sessions) learn(v *catalog.View, changes []catalog.Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,8 +242,13 @@ func (s *sessions) learn(v *catalog.View, changes []catalog.Change) {
 }
 
 func (s *sessions) compare(v *catalog.View, a *attachment) {
-	if x, ok := v.Session(a.ref.ID); ok && x.Incarnation <= a.ref.Incarnation && !x.Live() {
+	x, ok := v.Session(a.ref.ID)
+	switch {
+	case !ok || x.Incarnation > a.ref.Incarnation:
+	case !x.Live():
 		a.end(message.Errorf(message.SessionEnded, "the worker's session has ended (%s): what it held goes to others", x.Why))
+	case x.Draining:
+		a.drain()
 	}
 }
 

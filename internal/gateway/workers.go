@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
+	"github.com/comanda-mq/comanda/internal/auth"
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/liveness"
 	"github.com/comanda-mq/comanda/internal/message"
@@ -19,6 +22,36 @@ func (g *Gateway) Workers(ctx context.Context, limit int, page string) (message.
 	ctx, cancel := context.WithTimeout(ctx, retryFor)
 	defer cancel()
 	sessions, next := newestBelow(v.Sessions(), below, limit, func(s *catalog.Session) uint64 { return s.ID })
+	out, err := g.workers(ctx, v, sessions)
+	out.NextPage = next
+	return out, err
+}
+
+// DrainWorker has all sessions that a worker's name has now finish what they hold and
+// get nothing more; a repeat is fine. It answers with them, and with those that have
+// ended lately, the newest first.
+func (g *Gateway) DrainWorker(ctx context.Context, name string) (message.ListedWorkers, error) {
+	if err := g.authorize(ctx, auth.Manage, ""); err != nil {
+		return message.ListedWorkers{}, err
+	}
+	if err := message.CheckWorkerName(name); err != nil {
+		return message.ListedWorkers{}, err
+	}
+	if _, err := g.propagate(ctx, catalog.Command{DrainWorker: &catalog.DrainWorker{Worker: name}}); err != nil {
+		return message.ListedWorkers{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, retryFor)
+	defer cancel()
+	if err := g.o.Refresh(ctx); err != nil {
+		return message.ListedWorkers{}, err
+	}
+	v := g.newest.Load()
+	sessions := slices.SortedFunc(slices.Values(v.Worker(name)), func(x, y *catalog.Session) int { return cmp.Compare(y.ID, x.ID) })
+	return g.workers(ctx, v, sessions)
+}
+
+// workers tells of sessions.
+func (g *Gateway) workers(ctx context.Context, v *catalog.View, sessions []*catalog.Session) (message.ListedWorkers, error) {
 	ids := make([]uint64, len(sessions))
 	for i, s := range sessions {
 		ids[i] = s.ID
@@ -28,7 +61,7 @@ func (g *Gateway) Workers(ctx context.Context, limit int, page string) (message.
 		return message.ListedWorkers{}, err
 	}
 	holds, unreached := g.holds(ctx, v, ids)
-	out := message.ListedWorkers{Workers: make([]message.WorkerInfo, len(sessions)), NextPage: next, Unreached: unreached}
+	out := message.ListedWorkers{Workers: make([]message.WorkerInfo, len(sessions)), Unreached: unreached}
 	for i, s := range sessions {
 		out.Workers[i] = workerInfo(v, s, heard[s.ID], holds[s.ID])
 	}
@@ -46,6 +79,8 @@ func workerInfo(v *catalog.View, s *catalog.Session, h liveness.Heard, holds int
 		info.State, info.Reason = "suspect", "connection lost"
 	case h.Silent >= liveness.SuspectAfter(s.TTL):
 		info.State, info.Reason = "suspect", "silent"
+	case s.Draining:
+		info.State = "draining"
 	}
 	node := h.Node
 	if node == 0 {

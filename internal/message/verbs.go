@@ -111,6 +111,9 @@ type Attachment interface {
 	// Cancelled has room for one: the tokens of claimed leases whose messages are to
 	// be cancelled.
 	Cancelled() <-chan []string
+	// Draining is closed when the worker is to finish what it holds: nothing more is
+	// handed out to it.
+	Draining() <-chan struct{}
 	// Ended is closed when the session is over, or a newer attachment has taken it
 	// up.
 	Ended() <-chan struct{}
@@ -348,8 +351,8 @@ type GroupInfo struct {
 type WorkerInfo struct {
 	Worker  string
 	Session uint64
-	State   string        // alive, suspect or dead
-	Reason  string        // why it is not alive
+	State   string        // alive, draining, suspect or dead
+	Reason  string        // why it is suspect or dead
 	Silent  time.Duration // since it was heard last, or has been watched; 0: it is dead
 	Holds   int           // messages that are leased to it
 	Queues  []string

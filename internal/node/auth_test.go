@@ -43,7 +43,10 @@ func decided(v *catalog.View) string {
 	for _, x := range v.Nodes() {
 		fmt.Fprintf(&s, "node %s draining %t removed %t, ", x.Name, x.Draining, x.State == catalog.Removed)
 	}
-	fmt.Fprintf(&s, "%d sessions, %d operations", len(v.Sessions()), len(v.Operations()))
+	for _, x := range v.Sessions() {
+		fmt.Fprintf(&s, "session %d draining %t, ", x.ID, x.Draining)
+	}
+	fmt.Fprintf(&s, "%d operations", len(v.Operations()))
 	return s.String()
 }
 
@@ -59,6 +62,7 @@ func TestEveryRPCIsAuthorized(t *testing.T) {
 	w.send(t.Context(), "q", 1, message.New{})
 	other := w.receive(t.Context(), "q", 1, message.MaxLease)[0]
 	w.settle(t.Context(), other, message.Settlement{Action: message.Reject})
+	attach(t, n.Gateway(), "oven", 1)
 	requests := validRequests(leased, other.ID, n.config.NodeName)
 	before, asked := r.changes(), decided(n.view.Load())
 	g.closed.Store(true)
@@ -84,7 +88,7 @@ func TestEveryRPCIsAuthorized(t *testing.T) {
 		t.Errorf("sums of the rows before: %v, after: %v; the catalog before: %s, after: %s", before, after, asked, now)
 	}
 	g.closed.Store(false)
-	for _, name := range []string{"Messages.Extend", "Messages.Ack", "Messages.ShowMessage", "Queues.RedriveQueue", "Messages.RedriveMessages", "Cluster.MoveShard", "Cluster.GetOperation", "Cluster.CancelOperation", "Cluster.SplitShard", "Cluster.DrainNode", "Queues.DeleteQueue"} { // they would have succeeded
+	for _, name := range []string{"Messages.Extend", "Messages.Ack", "Messages.ShowMessage", "Queues.RedriveQueue", "Messages.RedriveMessages", "Cluster.MoveShard", "Cluster.GetOperation", "Cluster.CancelOperation", "Cluster.SplitShard", "Cluster.DrainNode", "Cluster.DrainWorker", "Queues.DeleteQueue"} { // they would have succeeded
 		service, m, _ := strings.Cut(name, ".")
 		method := services.ByName(protoreflect.Name(service)).Methods().ByName(protoreflect.Name(m))
 		if err := call(t, conn, method, requests[method.Name()]); err != nil {
@@ -137,6 +141,7 @@ func validRequests(leased message.Delivery, dead message.ID, node string) map[pr
 		"DrainNode":       &comandav1.DrainNodeRequest{Node: node},
 		"RemoveNode":      &comandav1.RemoveNodeRequest{Node: node},
 		"ListWorkers":     &comandav1.ListWorkersRequest{},
+		"DrainWorker":     &comandav1.DrainWorkerRequest{Worker: "oven"},
 	}
 }
 

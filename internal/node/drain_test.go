@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/comanda-mq/comanda/internal/gateway"
 	"github.com/comanda-mq/comanda/internal/message"
 )
 
@@ -136,4 +137,79 @@ func TestDrainUnderLoad(t *testing.T) {
 			}
 		}
 	}
+}
+
+// attach opens or takes up the session of a worker for a stream of a number.
+func attach(t *testing.T, g *gateway.Gateway, worker string, number uint64) message.Attachment {
+	t.Helper()
+	a, err := g.OpenSession(t.Context(), message.SessionOptions{Worker: worker, Incarnation: 1, Attachment: number, TTL: message.MaxTTL, Wait: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func told(a message.Attachment) func() bool {
+	return func() bool {
+		select {
+		case <-a.Draining():
+			return true
+		default:
+			return false
+		}
+	}
+}
+
+// A worker is told that it is drained wherever it is, and again at the node to which it
+// goes when its own stops. What it holds stays its; it gets nothing more at either, and
+// nothing counts as an attempt.
+func TestDrainedWorkerStaysDrained(t *testing.T) {
+	ms := startCluster(t, 3)
+	voters(t, ms[1], 3)
+	ctx := t.Context()
+	w := &workload{t: t, g: ms[1].Gateway()}
+	w.create("orders", 1, message.Settings{})
+	w.send(ctx, "orders", 2, message.New{})
+	a := attach(t, ms[2].Gateway(), "oven", 1)
+	asks := func(m *member, wait time.Duration) []message.Delivery {
+		t.Helper()
+		ds, err := m.Gateway().Receive(ctx, "orders", message.ReceiveOptions{Max: 1, Wait: wait, Worker: "oven", Session: a.Session()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ds
+	}
+	held := asks(ms[2], 20*time.Second)
+	drain := func(worker string) ([]message.WorkerInfo, error) {
+		l, err := ms[0].Gateway().DrainWorker(ctx, worker)
+		return l.Workers, err
+	}
+	for range 2 {
+		if all, err := drain("oven"); err != nil || len(all) != 1 || all[0].State != "draining" || all[0].Holds != 1 {
+			t.Fatalf("drained: %+v, %v", all, err)
+		}
+	}
+	if all, err := drain("nobody"); message.CodeOf(err) != message.NotFound {
+		t.Errorf("nobody is drained: %+v, %v", all, err)
+	}
+	eventually(t, "it is told", told(a))
+	if ds := asks(ms[2], 100*time.Millisecond); len(ds) > 0 {
+		t.Errorf("it got %+v", ds)
+	}
+	ms[2].stop()
+	b := attach(t, ms[1].Gateway(), "oven", 2)
+	eventually(t, "it is told elsewhere", told(b))
+	if ds := asks(ms[1], 100*time.Millisecond); len(ds) > 0 {
+		t.Errorf("elsewhere it got %+v", ds)
+	}
+	w.settle(ctx, held[0], message.Settlement{Action: message.Ack})
+	b.Close(true)
+	if ds := w.receive(ctx, "orders", 1, time.Minute); len(ds) != 1 || ds[0].Attempt != 1 || ds[0].Deliveries != 1 {
+		t.Errorf("another one got %+v", ds)
+	}
+	eventually(t, "its session ended by its goodbye", func() bool {
+		all, err := drain("oven")
+		return err == nil && all[0].State == "dead" && all[0].Reason == "goodbye"
+	})
+	ms[2].start()
 }

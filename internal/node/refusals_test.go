@@ -87,6 +87,7 @@ func refusals(leased message.Delivery, stale, orphan string) map[string][]refusa
 		"ListShards.queue":    {{`{"queue":"or ders"}`, invalid, "queue name"}, {`{"queue":"none"}`, message.QueueNotFound, "comanda queue create none"}},
 		"shard":               {{`{"shard":""}`, message.NotFound, "comanda shard list"}, {`{"shard":"0.0"}`, message.NotFound, "comanda shard list"}, {`{"shard":"00"}`, message.NotFound, "comanda shard list"}},
 		"node":                {{`{"node":""}`, message.NotFound, "comanda node list"}, {`{"node":"nobody"}`, message.NotFound, "comanda node list"}},
+		"DrainWorker.worker":  {{`{"worker":""}`, message.NotFound, "comanda worker list"}, {`{"worker":"nobody"}`, message.NotFound, "comanda worker list"}, {`{"worker":"` + long + `"}`, large, "worker name has 300 bytes"}},
 		"max":                 {{`{"max":-1}`, invalid, "max is -1: want 1 to 1000"}, {`{"max":1001}`, invalid, "max is 1001"}},
 		"max_per_key":         {{`{"max_per_key":-1}`, invalid, "max_per_key is -1: want 0 to 100"}, {`{"max_per_key":101}`, invalid, "max_per_key is 101"}},
 		"page":                {{`{"page":"x y"}`, invalid, "use next_page as it came"}, {`{"page":"` + long + `"}`, invalid, "use next_page as it came"}},
@@ -231,6 +232,7 @@ func TestEveryRPCRefuses(t *testing.T) {
 	if err := w.g.DeleteQueue(t.Context(), "deleted"); err != nil {
 		t.Fatal(err)
 	}
+	attach(t, n.Gateway(), "oven", 1)
 	valid := validRequests(held[0], held[0].ID, n.config.NodeName)
 	// A queue without messages: none comes before what is refused does.
 	valid["Work"].(*comandav1.WorkRequest).Open.Queues = []string{"limited"}

@@ -2497,7 +2497,10 @@ type WorkResponse struct {
 	// Of a session: the tokens of messages that are to be cancelled. The worker
 	// stops what it does about them and gives them back. They are named again with
 	// each claim until it has.
-	Cancelled     []string `protobuf:"bytes,6,rep,name=cancelled,proto3" json:"cancelled,omitempty"`
+	Cancelled []string `protobuf:"bytes,6,rep,name=cancelled,proto3" json:"cancelled,omitempty"`
+	// Of a session, once a stream: the worker is drained (DrainWorker). Nothing more is
+	// handed out; it finishes what it holds and says goodbye.
+	Draining      bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2572,6 +2575,13 @@ func (x *WorkResponse) GetCancelled() []string {
 		return x.Cancelled
 	}
 	return nil
+}
+
+func (x *WorkResponse) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
 }
 
 // Freshness tells how new an answer is and who gave it.
@@ -6688,8 +6698,8 @@ type Worker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, which several processes may bear.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// alive, suspect (its beats are missing or its connection is lost, so it gets
-	// nothing new) or dead (its session has ended).
+	// alive, draining (DrainWorker), suspect (its beats are missing or its connection is
+	// lost, so it gets nothing new) or dead (its session has ended).
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// How long ago it was heard last, or since when the server that judges has watched
 	// it; 0 when it is dead.
@@ -6928,6 +6938,105 @@ func (x *ListWorkersResponse) GetUnreached() []uint32 {
 	return nil
 }
 
+type DrainWorkerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Worker        string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainWorkerRequest) Reset() {
+	*x = DrainWorkerRequest{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainWorkerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainWorkerRequest) ProtoMessage() {}
+
+func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
+func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
+}
+
+func (x *DrainWorkerRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+type DrainWorkerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sessions of its name, the newest first, those that have ended lately as well.
+	Workers []*Worker `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
+	// As in ListWorkersResponse.
+	Unreached     []uint32 `protobuf:"varint,2,rep,packed,name=unreached,proto3" json:"unreached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainWorkerResponse) Reset() {
+	*x = DrainWorkerResponse{}
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainWorkerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainWorkerResponse) ProtoMessage() {}
+
+func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainWorkerResponse.ProtoReflect.Descriptor instead.
+func (*DrainWorkerResponse) Descriptor() ([]byte, []int) {
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
+}
+
+func (x *DrainWorkerResponse) GetWorkers() []*Worker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+func (x *DrainWorkerResponse) GetUnreached() []uint32 {
+	if x != nil {
+		return x.Unreached
+	}
+	return nil
+}
+
 type RemoveNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
@@ -6941,7 +7050,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6953,7 +7062,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[93]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6966,7 +7075,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{93}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -6991,7 +7100,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7003,7 +7112,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[94]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7016,7 +7125,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{94}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
 }
 
 type MoveShardRequest struct {
@@ -7032,7 +7141,7 @@ type MoveShardRequest struct {
 
 func (x *MoveShardRequest) Reset() {
 	*x = MoveShardRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7044,7 +7153,7 @@ func (x *MoveShardRequest) String() string {
 func (*MoveShardRequest) ProtoMessage() {}
 
 func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[95]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7057,7 +7166,7 @@ func (x *MoveShardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardRequest.ProtoReflect.Descriptor instead.
 func (*MoveShardRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{95}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *MoveShardRequest) GetQueue() string {
@@ -7090,7 +7199,7 @@ type MoveShardResponse struct {
 
 func (x *MoveShardResponse) Reset() {
 	*x = MoveShardResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7102,7 +7211,7 @@ func (x *MoveShardResponse) String() string {
 func (*MoveShardResponse) ProtoMessage() {}
 
 func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[96]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7115,7 +7224,7 @@ func (x *MoveShardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShardResponse.ProtoReflect.Descriptor instead.
 func (*MoveShardResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{96}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *MoveShardResponse) GetOperation() *Operation {
@@ -7164,7 +7273,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7176,7 +7285,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[97]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7189,7 +7298,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{97}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *Operation) GetId() uint64 {
@@ -7315,7 +7424,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7327,7 +7436,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[98]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7340,7 +7449,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{98}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ListOperationsRequest) GetMax() int32 {
@@ -7368,7 +7477,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7380,7 +7489,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[99]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7393,7 +7502,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{99}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -7419,7 +7528,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7431,7 +7540,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[100]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7444,7 +7553,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{100}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *GetOperationRequest) GetId() uint64 {
@@ -7463,7 +7572,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7475,7 +7584,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[101]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7488,7 +7597,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{101}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -7509,7 +7618,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7521,7 +7630,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[102]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7534,7 +7643,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{102}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *CancelOperationRequest) GetId() uint64 {
@@ -7560,7 +7669,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7572,7 +7681,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[103]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7585,7 +7694,7 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{103}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
@@ -7606,7 +7715,7 @@ type PauseOperationRequest struct {
 
 func (x *PauseOperationRequest) Reset() {
 	*x = PauseOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7618,7 +7727,7 @@ func (x *PauseOperationRequest) String() string {
 func (*PauseOperationRequest) ProtoMessage() {}
 
 func (x *PauseOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[104]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7631,7 +7740,7 @@ func (x *PauseOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseOperationRequest.ProtoReflect.Descriptor instead.
 func (*PauseOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{104}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *PauseOperationRequest) GetId() uint64 {
@@ -7657,7 +7766,7 @@ type PauseOperationResponse struct {
 
 func (x *PauseOperationResponse) Reset() {
 	*x = PauseOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7669,7 +7778,7 @@ func (x *PauseOperationResponse) String() string {
 func (*PauseOperationResponse) ProtoMessage() {}
 
 func (x *PauseOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[105]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7682,7 +7791,7 @@ func (x *PauseOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseOperationResponse.ProtoReflect.Descriptor instead.
 func (*PauseOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{105}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *PauseOperationResponse) GetOperation() *Operation {
@@ -7703,7 +7812,7 @@ type ResumeOperationRequest struct {
 
 func (x *ResumeOperationRequest) Reset() {
 	*x = ResumeOperationRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[106]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7715,7 +7824,7 @@ func (x *ResumeOperationRequest) String() string {
 func (*ResumeOperationRequest) ProtoMessage() {}
 
 func (x *ResumeOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[106]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7728,7 +7837,7 @@ func (x *ResumeOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeOperationRequest.ProtoReflect.Descriptor instead.
 func (*ResumeOperationRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{106}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *ResumeOperationRequest) GetId() uint64 {
@@ -7754,7 +7863,7 @@ type ResumeOperationResponse struct {
 
 func (x *ResumeOperationResponse) Reset() {
 	*x = ResumeOperationResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[107]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7766,7 +7875,7 @@ func (x *ResumeOperationResponse) String() string {
 func (*ResumeOperationResponse) ProtoMessage() {}
 
 func (x *ResumeOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[107]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7779,7 +7888,7 @@ func (x *ResumeOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeOperationResponse.ProtoReflect.Descriptor instead.
 func (*ResumeOperationResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{107}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *ResumeOperationResponse) GetOperation() *Operation {
@@ -7798,7 +7907,7 @@ type ListOwnersRequest struct {
 
 func (x *ListOwnersRequest) Reset() {
 	*x = ListOwnersRequest{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[108]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7810,7 +7919,7 @@ func (x *ListOwnersRequest) String() string {
 func (*ListOwnersRequest) ProtoMessage() {}
 
 func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[108]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7823,7 +7932,7 @@ func (x *ListOwnersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersRequest.ProtoReflect.Descriptor instead.
 func (*ListOwnersRequest) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{108}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *ListOwnersRequest) GetQueue() string {
@@ -7851,7 +7960,7 @@ type ShardOwners struct {
 
 func (x *ShardOwners) Reset() {
 	*x = ShardOwners{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[109]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7863,7 +7972,7 @@ func (x *ShardOwners) String() string {
 func (*ShardOwners) ProtoMessage() {}
 
 func (x *ShardOwners) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[109]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7876,7 +7985,7 @@ func (x *ShardOwners) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardOwners.ProtoReflect.Descriptor instead.
 func (*ShardOwners) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{109}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *ShardOwners) GetShard() string {
@@ -7940,7 +8049,7 @@ type PreferredWorker struct {
 
 func (x *PreferredWorker) Reset() {
 	*x = PreferredWorker{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[110]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7952,7 +8061,7 @@ func (x *PreferredWorker) String() string {
 func (*PreferredWorker) ProtoMessage() {}
 
 func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[110]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7965,7 +8074,7 @@ func (x *PreferredWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreferredWorker.ProtoReflect.Descriptor instead.
 func (*PreferredWorker) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{110}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *PreferredWorker) GetWorker() string {
@@ -7991,7 +8100,7 @@ type ListOwnersResponse struct {
 
 func (x *ListOwnersResponse) Reset() {
 	*x = ListOwnersResponse{}
-	mi := &file_comanda_v1_comanda_proto_msgTypes[111]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8003,7 +8112,7 @@ func (x *ListOwnersResponse) String() string {
 func (*ListOwnersResponse) ProtoMessage() {}
 
 func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_comanda_v1_comanda_proto_msgTypes[111]
+	mi := &file_comanda_v1_comanda_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8016,7 +8125,7 @@ func (x *ListOwnersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOwnersResponse.ProtoReflect.Descriptor instead.
 func (*ListOwnersResponse) Descriptor() ([]byte, []int) {
-	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{111}
+	return file_comanda_v1_comanda_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *ListOwnersResponse) GetShards() []*ShardOwners {
@@ -8183,7 +8292,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"settlement\"`\n" +
 	"\x14NumberedSettleResult\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x120\n" +
-	"\x06result\x18\x02 \x01(\v2\x18.comanda.v1.SettleResultR\x06result\"\xf9\x01\n" +
+	"\x06result\x18\x02 \x01(\v2\x18.comanda.v1.SettleResultR\x06result\"\x95\x02\n" +
 	"\fWorkResponse\x124\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x14.comanda.v1.DeliveryR\n" +
@@ -8192,7 +8301,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x04beat\x18\x03 \x01(\x04R\x04beat\x12+\n" +
 	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
 	"\agoodbye\x18\x05 \x01(\bR\agoodbye\x12\x1c\n" +
-	"\tcancelled\x18\x06 \x03(\tR\tcancelled\"S\n" +
+	"\tcancelled\x18\x06 \x03(\tR\tcancelled\x12\x1a\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\"S\n" +
 	"\tFreshness\x12\x1b\n" +
 	"\tserved_by\x18\x01 \x01(\tR\bservedBy\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x15\n" +
@@ -8544,7 +8654,12 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\x13ListWorkersResponse\x12,\n" +
 	"\aworkers\x18\x01 \x03(\v2\x12.comanda.v1.WorkerR\aworkers\x12\x1b\n" +
 	"\tnext_page\x18\x02 \x01(\tR\bnextPage\x12\x1c\n" +
-	"\tunreached\x18\x03 \x03(\rR\tunreached\"O\n" +
+	"\tunreached\x18\x03 \x03(\rR\tunreached\",\n" +
+	"\x12DrainWorkerRequest\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\"a\n" +
+	"\x13DrainWorkerResponse\x12,\n" +
+	"\aworkers\x18\x01 \x03(\v2\x12.comanda.v1.WorkerR\aworkers\x12\x1c\n" +
+	"\tunreached\x18\x02 \x03(\rR\tunreached\"O\n" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12&\n" +
 	"\x0faccept_one_disk\x18\x02 \x01(\bR\racceptOneDisk\"\x14\n" +
@@ -8695,7 +8810,7 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\vResumeQueue\x12\x1e.comanda.v1.ResumeQueueRequest\x1a\x1f.comanda.v1.ResumeQueueResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x19/v1/queues/{queue}/resume\x12k\n" +
 	"\tLocateKey\x12\x1c.comanda.v1.LocateKeyRequest\x1a\x1d.comanda.v1.LocateKeyResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/locate\x12n\n" +
 	"\n" +
-	"ListOwners\x12\x1d.comanda.v1.ListOwnersRequest\x1a\x1e.comanda.v1.ListOwnersResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/owners2\xb0\v\n" +
+	"ListOwners\x12\x1d.comanda.v1.ListOwnersRequest\x1a\x1e.comanda.v1.ListOwnersResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/queues/{queue}/owners2\xa4\f\n" +
 	"\aCluster\x12\\\n" +
 	"\tGetServer\x12\x1c.comanda.v1.GetServerRequest\x1a\x1d.comanda.v1.GetServerResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/server\x12_\n" +
@@ -8714,7 +8829,8 @@ const file_comanda_v1_comanda_proto_rawDesc = "" +
 	"\tDrainNode\x12\x1c.comanda.v1.DrainNodeRequest\x1a\x1d.comanda.v1.DrainNodeResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x16/v1/nodes/{node}/drain\x12e\n" +
 	"\n" +
 	"RemoveNode\x12\x1d.comanda.v1.RemoveNodeRequest\x1a\x1e.comanda.v1.RemoveNodeResponse\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/nodes/{node}\x12c\n" +
-	"\vListWorkers\x12\x1e.comanda.v1.ListWorkersRequest\x1a\x1f.comanda.v1.ListWorkersResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/workersB8Z6github.com/comanda-mq/comanda/api/comanda/v1;comandav1b\x06proto3"
+	"\vListWorkers\x12\x1e.comanda.v1.ListWorkersRequest\x1a\x1f.comanda.v1.ListWorkersResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/workers\x12r\n" +
+	"\vDrainWorker\x12\x1e.comanda.v1.DrainWorkerRequest\x1a\x1f.comanda.v1.DrainWorkerResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x1a/v1/workers/{worker}/drainB8Z6github.com/comanda-mq/comanda/api/comanda/v1;comandav1b\x06proto3"
 
 var (
 	file_comanda_v1_comanda_proto_rawDescOnce sync.Once
@@ -8729,7 +8845,7 @@ func file_comanda_v1_comanda_proto_rawDescGZIP() []byte {
 }
 
 var file_comanda_v1_comanda_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 117)
+var file_comanda_v1_comanda_proto_msgTypes = make([]protoimpl.MessageInfo, 119)
 var file_comanda_v1_comanda_proto_goTypes = []any{
 	(OnConflict)(0),                 // 0: comanda.v1.OnConflict
 	(Action)(0),                     // 1: comanda.v1.Action
@@ -8832,38 +8948,40 @@ var file_comanda_v1_comanda_proto_goTypes = []any{
 	(*Worker)(nil),                  // 98: comanda.v1.Worker
 	(*ListWorkersRequest)(nil),      // 99: comanda.v1.ListWorkersRequest
 	(*ListWorkersResponse)(nil),     // 100: comanda.v1.ListWorkersResponse
-	(*RemoveNodeRequest)(nil),       // 101: comanda.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 102: comanda.v1.RemoveNodeResponse
-	(*MoveShardRequest)(nil),        // 103: comanda.v1.MoveShardRequest
-	(*MoveShardResponse)(nil),       // 104: comanda.v1.MoveShardResponse
-	(*Operation)(nil),               // 105: comanda.v1.Operation
-	(*ListOperationsRequest)(nil),   // 106: comanda.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),  // 107: comanda.v1.ListOperationsResponse
-	(*GetOperationRequest)(nil),     // 108: comanda.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),    // 109: comanda.v1.GetOperationResponse
-	(*CancelOperationRequest)(nil),  // 110: comanda.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil), // 111: comanda.v1.CancelOperationResponse
-	(*PauseOperationRequest)(nil),   // 112: comanda.v1.PauseOperationRequest
-	(*PauseOperationResponse)(nil),  // 113: comanda.v1.PauseOperationResponse
-	(*ResumeOperationRequest)(nil),  // 114: comanda.v1.ResumeOperationRequest
-	(*ResumeOperationResponse)(nil), // 115: comanda.v1.ResumeOperationResponse
-	(*ListOwnersRequest)(nil),       // 116: comanda.v1.ListOwnersRequest
-	(*ShardOwners)(nil),             // 117: comanda.v1.ShardOwners
-	(*PreferredWorker)(nil),         // 118: comanda.v1.PreferredWorker
-	(*ListOwnersResponse)(nil),      // 119: comanda.v1.ListOwnersResponse
-	nil,                             // 120: comanda.v1.NewMessage.AttributesEntry
-	nil,                             // 121: comanda.v1.Delivery.AttributesEntry
-	nil,                             // 122: comanda.v1.Message.AttributesEntry
-	nil,                             // 123: comanda.v1.DeadFilter.AttributesEntry
-	nil,                             // 124: comanda.v1.Node.LabelsEntry
-	(*durationpb.Duration)(nil),     // 125: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 126: google.protobuf.Timestamp
+	(*DrainWorkerRequest)(nil),      // 101: comanda.v1.DrainWorkerRequest
+	(*DrainWorkerResponse)(nil),     // 102: comanda.v1.DrainWorkerResponse
+	(*RemoveNodeRequest)(nil),       // 103: comanda.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),      // 104: comanda.v1.RemoveNodeResponse
+	(*MoveShardRequest)(nil),        // 105: comanda.v1.MoveShardRequest
+	(*MoveShardResponse)(nil),       // 106: comanda.v1.MoveShardResponse
+	(*Operation)(nil),               // 107: comanda.v1.Operation
+	(*ListOperationsRequest)(nil),   // 108: comanda.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 109: comanda.v1.ListOperationsResponse
+	(*GetOperationRequest)(nil),     // 110: comanda.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),    // 111: comanda.v1.GetOperationResponse
+	(*CancelOperationRequest)(nil),  // 112: comanda.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil), // 113: comanda.v1.CancelOperationResponse
+	(*PauseOperationRequest)(nil),   // 114: comanda.v1.PauseOperationRequest
+	(*PauseOperationResponse)(nil),  // 115: comanda.v1.PauseOperationResponse
+	(*ResumeOperationRequest)(nil),  // 116: comanda.v1.ResumeOperationRequest
+	(*ResumeOperationResponse)(nil), // 117: comanda.v1.ResumeOperationResponse
+	(*ListOwnersRequest)(nil),       // 118: comanda.v1.ListOwnersRequest
+	(*ShardOwners)(nil),             // 119: comanda.v1.ShardOwners
+	(*PreferredWorker)(nil),         // 120: comanda.v1.PreferredWorker
+	(*ListOwnersResponse)(nil),      // 121: comanda.v1.ListOwnersResponse
+	nil,                             // 122: comanda.v1.NewMessage.AttributesEntry
+	nil,                             // 123: comanda.v1.Delivery.AttributesEntry
+	nil,                             // 124: comanda.v1.Message.AttributesEntry
+	nil,                             // 125: comanda.v1.DeadFilter.AttributesEntry
+	nil,                             // 126: comanda.v1.Node.LabelsEntry
+	(*durationpb.Duration)(nil),     // 127: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 128: google.protobuf.Timestamp
 }
 var file_comanda_v1_comanda_proto_depIdxs = []int32{
-	120, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
-	125, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
-	126, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
-	126, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
+	122, // 0: comanda.v1.NewMessage.attributes:type_name -> comanda.v1.NewMessage.AttributesEntry
+	127, // 1: comanda.v1.NewMessage.delay:type_name -> google.protobuf.Duration
+	128, // 2: comanda.v1.NewMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	128, // 3: comanda.v1.NewMessage.expires:type_name -> google.protobuf.Timestamp
 	0,   // 4: comanda.v1.NewMessage.on_conflict:type_name -> comanda.v1.OnConflict
 	10,  // 5: comanda.v1.NewMessage.retry:type_name -> comanda.v1.Retry
 	58,  // 6: comanda.v1.Retry.backoff:type_name -> comanda.v1.Backoff
@@ -8873,205 +8991,208 @@ var file_comanda_v1_comanda_proto_depIdxs = []int32{
 	14,  // 10: comanda.v1.ProduceResponse.error:type_name -> comanda.v1.Error
 	14,  // 11: comanda.v1.SendResult.error:type_name -> comanda.v1.Error
 	15,  // 12: comanda.v1.SendResponse.results:type_name -> comanda.v1.SendResult
-	125, // 13: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
-	125, // 14: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
-	121, // 15: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
-	126, // 16: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
-	125, // 17: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
+	127, // 13: comanda.v1.ReceiveRequest.wait:type_name -> google.protobuf.Duration
+	127, // 14: comanda.v1.ReceiveRequest.lease:type_name -> google.protobuf.Duration
+	123, // 15: comanda.v1.Delivery.attributes:type_name -> comanda.v1.Delivery.AttributesEntry
+	128, // 16: comanda.v1.Delivery.sent_at:type_name -> google.protobuf.Timestamp
+	127, // 17: comanda.v1.Delivery.lease:type_name -> google.protobuf.Duration
 	18,  // 18: comanda.v1.ReceiveResponse.messages:type_name -> comanda.v1.Delivery
 	1,   // 19: comanda.v1.Settlement.action:type_name -> comanda.v1.Action
-	125, // 20: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
-	125, // 21: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
+	127, // 20: comanda.v1.Settlement.delay:type_name -> google.protobuf.Duration
+	127, // 21: comanda.v1.Settlement.lease:type_name -> google.protobuf.Duration
 	21,  // 22: comanda.v1.Settlement.follow_ups:type_name -> comanda.v1.FollowUp
 	9,   // 23: comanda.v1.FollowUp.message:type_name -> comanda.v1.NewMessage
 	20,  // 24: comanda.v1.SettleRequest.settlements:type_name -> comanda.v1.Settlement
 	14,  // 25: comanda.v1.SettleResult.error:type_name -> comanda.v1.Error
 	3,   // 26: comanda.v1.SettleResult.state:type_name -> comanda.v1.MessageState
 	23,  // 27: comanda.v1.SettleResponse.results:type_name -> comanda.v1.SettleResult
-	125, // 28: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	127, // 28: comanda.v1.NackRequest.delay:type_name -> google.protobuf.Duration
 	3,   // 29: comanda.v1.NackResponse.state:type_name -> comanda.v1.MessageState
-	125, // 30: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
-	125, // 31: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
+	127, // 30: comanda.v1.ExtendRequest.lease:type_name -> google.protobuf.Duration
+	127, // 31: comanda.v1.ReleaseRequest.delay:type_name -> google.protobuf.Duration
 	36,  // 32: comanda.v1.WorkRequest.open:type_name -> comanda.v1.WorkOpen
 	37,  // 33: comanda.v1.WorkRequest.settlements:type_name -> comanda.v1.NumberedSettlement
-	125, // 34: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
-	125, // 35: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
+	127, // 34: comanda.v1.WorkOpen.lease:type_name -> google.protobuf.Duration
+	127, // 35: comanda.v1.WorkOpen.ttl:type_name -> google.protobuf.Duration
 	2,   // 36: comanda.v1.WorkOpen.on_disconnect:type_name -> comanda.v1.OnDisconnect
 	20,  // 37: comanda.v1.NumberedSettlement.settlement:type_name -> comanda.v1.Settlement
 	23,  // 38: comanda.v1.NumberedSettleResult.result:type_name -> comanda.v1.SettleResult
 	18,  // 39: comanda.v1.WorkResponse.deliveries:type_name -> comanda.v1.Delivery
 	38,  // 40: comanda.v1.WorkResponse.settled:type_name -> comanda.v1.NumberedSettleResult
-	125, // 41: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
-	125, // 42: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
-	125, // 43: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
-	126, // 44: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
-	126, // 45: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
-	126, // 46: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
-	122, // 47: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
+	127, // 41: comanda.v1.WorkResponse.ttl:type_name -> google.protobuf.Duration
+	127, // 42: comanda.v1.ShowMessageRequest.wait:type_name -> google.protobuf.Duration
+	127, // 43: comanda.v1.ShowMessageRequest.stale:type_name -> google.protobuf.Duration
+	128, // 44: comanda.v1.Event.at:type_name -> google.protobuf.Timestamp
+	128, // 45: comanda.v1.Message.sent_at:type_name -> google.protobuf.Timestamp
+	128, // 46: comanda.v1.Message.ready_at:type_name -> google.protobuf.Timestamp
+	124, // 47: comanda.v1.Message.attributes:type_name -> comanda.v1.Message.AttributesEntry
 	42,  // 48: comanda.v1.Message.timeline:type_name -> comanda.v1.Event
 	10,  // 49: comanda.v1.Message.retry:type_name -> comanda.v1.Retry
-	126, // 50: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
+	128, // 50: comanda.v1.Message.expires:type_name -> google.protobuf.Timestamp
 	43,  // 51: comanda.v1.ShowMessageResponse.message:type_name -> comanda.v1.Message
 	40,  // 52: comanda.v1.ShowMessageResponse.freshness:type_name -> comanda.v1.Freshness
-	125, // 53: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
-	126, // 54: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
-	126, // 55: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
+	127, // 53: comanda.v1.ListMessagesRequest.stale:type_name -> google.protobuf.Duration
+	128, // 54: comanda.v1.ListMessagesRequest.since:type_name -> google.protobuf.Timestamp
+	128, // 55: comanda.v1.ListMessagesRequest.until:type_name -> google.protobuf.Timestamp
 	43,  // 56: comanda.v1.ListMessagesResponse.messages:type_name -> comanda.v1.Message
 	40,  // 57: comanda.v1.ListMessagesResponse.freshness:type_name -> comanda.v1.Freshness
 	46,  // 58: comanda.v1.ListMessagesResponse.plan:type_name -> comanda.v1.ListPlan
-	125, // 59: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
+	127, // 59: comanda.v1.CancelMessagesRequest.grace:type_name -> google.protobuf.Duration
 	14,  // 60: comanda.v1.CancelResult.error:type_name -> comanda.v1.Error
 	3,   // 61: comanda.v1.CancelResult.state:type_name -> comanda.v1.MessageState
 	49,  // 62: comanda.v1.CancelMessagesResponse.results:type_name -> comanda.v1.CancelResult
 	14,  // 63: comanda.v1.RedriveResult.error:type_name -> comanda.v1.Error
-	126, // 64: comanda.v1.DeadFilter.dead_since:type_name -> google.protobuf.Timestamp
-	126, // 65: comanda.v1.DeadFilter.dead_until:type_name -> google.protobuf.Timestamp
-	123, // 66: comanda.v1.DeadFilter.attributes:type_name -> comanda.v1.DeadFilter.AttributesEntry
+	128, // 64: comanda.v1.DeadFilter.dead_since:type_name -> google.protobuf.Timestamp
+	128, // 65: comanda.v1.DeadFilter.dead_until:type_name -> google.protobuf.Timestamp
+	125, // 66: comanda.v1.DeadFilter.attributes:type_name -> comanda.v1.DeadFilter.AttributesEntry
 	53,  // 67: comanda.v1.RedriveQueueRequest.filter:type_name -> comanda.v1.DeadFilter
-	105, // 68: comanda.v1.RedriveQueueResponse.operation:type_name -> comanda.v1.Operation
+	107, // 68: comanda.v1.RedriveQueueResponse.operation:type_name -> comanda.v1.Operation
 	52,  // 69: comanda.v1.RedriveMessagesResponse.results:type_name -> comanda.v1.RedriveResult
-	125, // 70: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
+	127, // 70: comanda.v1.Rate.per:type_name -> google.protobuf.Duration
 	4,   // 71: comanda.v1.Backoff.kind:type_name -> comanda.v1.BackoffKind
-	125, // 72: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
-	125, // 73: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
-	125, // 74: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
+	127, // 72: comanda.v1.Backoff.initial:type_name -> google.protobuf.Duration
+	127, // 73: comanda.v1.Backoff.max:type_name -> google.protobuf.Duration
+	127, // 74: comanda.v1.Backoff.list:type_name -> google.protobuf.Duration
 	58,  // 75: comanda.v1.QueueSettings.backoff:type_name -> comanda.v1.Backoff
-	125, // 76: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
+	127, // 76: comanda.v1.QueueSettings.keep_finished_for:type_name -> google.protobuf.Duration
 	6,   // 77: comanda.v1.QueueSettings.on_failure:type_name -> comanda.v1.OnFailure
 	7,   // 78: comanda.v1.QueueSettings.on_expired:type_name -> comanda.v1.OnExpired
 	57,  // 79: comanda.v1.QueueSettings.rate:type_name -> comanda.v1.Rate
 	57,  // 80: comanda.v1.QueueSettings.rate_per_key:type_name -> comanda.v1.Rate
 	5,   // 81: comanda.v1.QueueSettings.assign:type_name -> comanda.v1.Assign
-	125, // 82: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
+	127, // 82: comanda.v1.QueueSettings.dedup_window:type_name -> google.protobuf.Duration
 	59,  // 83: comanda.v1.Queue.settings:type_name -> comanda.v1.QueueSettings
 	60,  // 84: comanda.v1.Queue.counts:type_name -> comanda.v1.Counts
-	126, // 85: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
-	125, // 86: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
+	128, // 85: comanda.v1.Queue.received_at:type_name -> google.protobuf.Timestamp
+	127, // 86: comanda.v1.Queue.oldest_age:type_name -> google.protobuf.Duration
 	63,  // 87: comanda.v1.Queue.totals:type_name -> comanda.v1.Totals
 	62,  // 88: comanda.v1.Queue.pauses:type_name -> comanda.v1.Pause
-	126, // 89: comanda.v1.Pause.at:type_name -> google.protobuf.Timestamp
+	128, // 89: comanda.v1.Pause.at:type_name -> google.protobuf.Timestamp
 	59,  // 90: comanda.v1.CreateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
 	59,  // 91: comanda.v1.UpdateQueueRequest.settings:type_name -> comanda.v1.QueueSettings
 	61,  // 92: comanda.v1.UpdateQueueResponse.queue:type_name -> comanda.v1.Queue
 	61,  // 93: comanda.v1.CreateQueueResponse.queue:type_name -> comanda.v1.Queue
-	125, // 94: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
+	127, // 94: comanda.v1.GetQueueRequest.stale:type_name -> google.protobuf.Duration
 	61,  // 95: comanda.v1.GetQueueResponse.queue:type_name -> comanda.v1.Queue
 	40,  // 96: comanda.v1.GetQueueResponse.freshness:type_name -> comanda.v1.Freshness
-	125, // 97: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
+	127, // 97: comanda.v1.ListQueuesRequest.stale:type_name -> google.protobuf.Duration
 	61,  // 98: comanda.v1.ListQueuesResponse.queues:type_name -> comanda.v1.Queue
 	40,  // 99: comanda.v1.ListQueuesResponse.freshness:type_name -> comanda.v1.Freshness
-	126, // 100: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
-	126, // 101: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
+	128, // 100: comanda.v1.GetServerResponse.started_at:type_name -> google.protobuf.Timestamp
+	128, // 101: comanda.v1.GetServerResponse.now:type_name -> google.protobuf.Timestamp
 	84,  // 102: comanda.v1.GetServerResponse.disk:type_name -> comanda.v1.DiskStatus
 	85,  // 103: comanda.v1.GetServerResponse.memory:type_name -> comanda.v1.MemoryStatus
 	86,  // 104: comanda.v1.GetServerResponse.groups:type_name -> comanda.v1.GroupStatus
-	125, // 105: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
+	127, // 105: comanda.v1.ListShardsRequest.stale:type_name -> google.protobuf.Duration
 	60,  // 106: comanda.v1.Shard.counts:type_name -> comanda.v1.Counts
 	88,  // 107: comanda.v1.ListShardsResponse.shards:type_name -> comanda.v1.Shard
 	40,  // 108: comanda.v1.ListShardsResponse.freshness:type_name -> comanda.v1.Freshness
 	88,  // 109: comanda.v1.SplitShardResponse.shards:type_name -> comanda.v1.Shard
-	126, // 110: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
-	124, // 111: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
+	128, // 110: comanda.v1.ReplicaBehind.since:type_name -> google.protobuf.Timestamp
+	126, // 111: comanda.v1.Node.labels:type_name -> comanda.v1.Node.LabelsEntry
 	92,  // 112: comanda.v1.Node.behind:type_name -> comanda.v1.ReplicaBehind
 	93,  // 113: comanda.v1.ListNodesResponse.nodes:type_name -> comanda.v1.Node
 	93,  // 114: comanda.v1.DrainNodeResponse.node:type_name -> comanda.v1.Node
-	125, // 115: comanda.v1.Worker.ttl:type_name -> google.protobuf.Duration
+	127, // 115: comanda.v1.Worker.ttl:type_name -> google.protobuf.Duration
 	98,  // 116: comanda.v1.ListWorkersResponse.workers:type_name -> comanda.v1.Worker
-	105, // 117: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
-	14,  // 118: comanda.v1.Operation.error:type_name -> comanda.v1.Error
-	126, // 119: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
-	126, // 120: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
-	105, // 121: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
-	105, // 122: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
-	105, // 123: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
-	105, // 124: comanda.v1.PauseOperationResponse.operation:type_name -> comanda.v1.Operation
-	105, // 125: comanda.v1.ResumeOperationResponse.operation:type_name -> comanda.v1.Operation
-	118, // 126: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
-	117, // 127: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
-	8,   // 128: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 129: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	8,   // 130: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
-	11,  // 131: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
-	12,  // 132: comanda.v1.Messages.Produce:input_type -> comanda.v1.ProduceRequest
-	17,  // 133: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
-	22,  // 134: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
-	25,  // 135: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
-	27,  // 136: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
-	29,  // 137: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
-	31,  // 138: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
-	33,  // 139: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
-	35,  // 140: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
-	41,  // 141: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
-	45,  // 142: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
-	48,  // 143: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
-	51,  // 144: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
-	64,  // 145: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
-	65,  // 146: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
-	68,  // 147: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
-	70,  // 148: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
-	72,  // 149: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
-	74,  // 150: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
-	54,  // 151: comanda.v1.Queues.RedriveQueue:input_type -> comanda.v1.RedriveQueueRequest
-	76,  // 152: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
-	78,  // 153: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
-	80,  // 154: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
-	116, // 155: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
-	82,  // 156: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
-	87,  // 157: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
-	90,  // 158: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
-	103, // 159: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
-	106, // 160: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
-	108, // 161: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
-	110, // 162: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
-	112, // 163: comanda.v1.Cluster.PauseOperation:input_type -> comanda.v1.PauseOperationRequest
-	114, // 164: comanda.v1.Cluster.ResumeOperation:input_type -> comanda.v1.ResumeOperationRequest
-	94,  // 165: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
-	96,  // 166: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
-	101, // 167: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
-	99,  // 168: comanda.v1.Cluster.ListWorkers:input_type -> comanda.v1.ListWorkersRequest
-	16,  // 169: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
-	13,  // 170: comanda.v1.Messages.Produce:output_type -> comanda.v1.ProduceResponse
-	19,  // 171: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
-	24,  // 172: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
-	26,  // 173: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
-	28,  // 174: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
-	30,  // 175: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
-	32,  // 176: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
-	34,  // 177: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
-	39,  // 178: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
-	44,  // 179: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
-	47,  // 180: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
-	50,  // 181: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
-	56,  // 182: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
-	67,  // 183: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
-	66,  // 184: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
-	69,  // 185: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
-	71,  // 186: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
-	73,  // 187: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
-	75,  // 188: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
-	55,  // 189: comanda.v1.Queues.RedriveQueue:output_type -> comanda.v1.RedriveQueueResponse
-	77,  // 190: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
-	79,  // 191: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
-	81,  // 192: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
-	119, // 193: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
-	83,  // 194: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
-	89,  // 195: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
-	91,  // 196: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
-	104, // 197: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
-	107, // 198: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
-	109, // 199: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
-	111, // 200: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
-	113, // 201: comanda.v1.Cluster.PauseOperation:output_type -> comanda.v1.PauseOperationResponse
-	115, // 202: comanda.v1.Cluster.ResumeOperation:output_type -> comanda.v1.ResumeOperationResponse
-	95,  // 203: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
-	97,  // 204: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
-	102, // 205: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
-	100, // 206: comanda.v1.Cluster.ListWorkers:output_type -> comanda.v1.ListWorkersResponse
-	169, // [169:207] is the sub-list for method output_type
-	131, // [131:169] is the sub-list for method input_type
-	131, // [131:131] is the sub-list for extension type_name
-	131, // [131:131] is the sub-list for extension extendee
-	0,   // [0:131] is the sub-list for field type_name
+	98,  // 117: comanda.v1.DrainWorkerResponse.workers:type_name -> comanda.v1.Worker
+	107, // 118: comanda.v1.MoveShardResponse.operation:type_name -> comanda.v1.Operation
+	14,  // 119: comanda.v1.Operation.error:type_name -> comanda.v1.Error
+	128, // 120: comanda.v1.Operation.created_at:type_name -> google.protobuf.Timestamp
+	128, // 121: comanda.v1.Operation.changed_at:type_name -> google.protobuf.Timestamp
+	107, // 122: comanda.v1.ListOperationsResponse.operations:type_name -> comanda.v1.Operation
+	107, // 123: comanda.v1.GetOperationResponse.operation:type_name -> comanda.v1.Operation
+	107, // 124: comanda.v1.CancelOperationResponse.operation:type_name -> comanda.v1.Operation
+	107, // 125: comanda.v1.PauseOperationResponse.operation:type_name -> comanda.v1.Operation
+	107, // 126: comanda.v1.ResumeOperationResponse.operation:type_name -> comanda.v1.Operation
+	120, // 127: comanda.v1.ShardOwners.workers:type_name -> comanda.v1.PreferredWorker
+	119, // 128: comanda.v1.ListOwnersResponse.shards:type_name -> comanda.v1.ShardOwners
+	8,   // 129: comanda.v1.NewMessage.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 130: comanda.v1.Delivery.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	8,   // 131: comanda.v1.Message.AttributesEntry.value:type_name -> comanda.v1.Attribute
+	11,  // 132: comanda.v1.Messages.Send:input_type -> comanda.v1.SendRequest
+	12,  // 133: comanda.v1.Messages.Produce:input_type -> comanda.v1.ProduceRequest
+	17,  // 134: comanda.v1.Messages.Receive:input_type -> comanda.v1.ReceiveRequest
+	22,  // 135: comanda.v1.Messages.Settle:input_type -> comanda.v1.SettleRequest
+	25,  // 136: comanda.v1.Messages.Ack:input_type -> comanda.v1.AckRequest
+	27,  // 137: comanda.v1.Messages.Nack:input_type -> comanda.v1.NackRequest
+	29,  // 138: comanda.v1.Messages.Extend:input_type -> comanda.v1.ExtendRequest
+	31,  // 139: comanda.v1.Messages.Release:input_type -> comanda.v1.ReleaseRequest
+	33,  // 140: comanda.v1.Messages.Reject:input_type -> comanda.v1.RejectRequest
+	35,  // 141: comanda.v1.Messages.Work:input_type -> comanda.v1.WorkRequest
+	41,  // 142: comanda.v1.Messages.ShowMessage:input_type -> comanda.v1.ShowMessageRequest
+	45,  // 143: comanda.v1.Messages.ListMessages:input_type -> comanda.v1.ListMessagesRequest
+	48,  // 144: comanda.v1.Messages.CancelMessages:input_type -> comanda.v1.CancelMessagesRequest
+	51,  // 145: comanda.v1.Messages.RedriveMessages:input_type -> comanda.v1.RedriveMessagesRequest
+	64,  // 146: comanda.v1.Queues.CreateQueue:input_type -> comanda.v1.CreateQueueRequest
+	65,  // 147: comanda.v1.Queues.UpdateQueue:input_type -> comanda.v1.UpdateQueueRequest
+	68,  // 148: comanda.v1.Queues.GetQueue:input_type -> comanda.v1.GetQueueRequest
+	70,  // 149: comanda.v1.Queues.ListQueues:input_type -> comanda.v1.ListQueuesRequest
+	72,  // 150: comanda.v1.Queues.DeleteQueue:input_type -> comanda.v1.DeleteQueueRequest
+	74,  // 151: comanda.v1.Queues.PurgeQueue:input_type -> comanda.v1.PurgeQueueRequest
+	54,  // 152: comanda.v1.Queues.RedriveQueue:input_type -> comanda.v1.RedriveQueueRequest
+	76,  // 153: comanda.v1.Queues.PauseQueue:input_type -> comanda.v1.PauseQueueRequest
+	78,  // 154: comanda.v1.Queues.ResumeQueue:input_type -> comanda.v1.ResumeQueueRequest
+	80,  // 155: comanda.v1.Queues.LocateKey:input_type -> comanda.v1.LocateKeyRequest
+	118, // 156: comanda.v1.Queues.ListOwners:input_type -> comanda.v1.ListOwnersRequest
+	82,  // 157: comanda.v1.Cluster.GetServer:input_type -> comanda.v1.GetServerRequest
+	87,  // 158: comanda.v1.Cluster.ListShards:input_type -> comanda.v1.ListShardsRequest
+	90,  // 159: comanda.v1.Cluster.SplitShard:input_type -> comanda.v1.SplitShardRequest
+	105, // 160: comanda.v1.Cluster.MoveShard:input_type -> comanda.v1.MoveShardRequest
+	108, // 161: comanda.v1.Cluster.ListOperations:input_type -> comanda.v1.ListOperationsRequest
+	110, // 162: comanda.v1.Cluster.GetOperation:input_type -> comanda.v1.GetOperationRequest
+	112, // 163: comanda.v1.Cluster.CancelOperation:input_type -> comanda.v1.CancelOperationRequest
+	114, // 164: comanda.v1.Cluster.PauseOperation:input_type -> comanda.v1.PauseOperationRequest
+	116, // 165: comanda.v1.Cluster.ResumeOperation:input_type -> comanda.v1.ResumeOperationRequest
+	94,  // 166: comanda.v1.Cluster.ListNodes:input_type -> comanda.v1.ListNodesRequest
+	96,  // 167: comanda.v1.Cluster.DrainNode:input_type -> comanda.v1.DrainNodeRequest
+	103, // 168: comanda.v1.Cluster.RemoveNode:input_type -> comanda.v1.RemoveNodeRequest
+	99,  // 169: comanda.v1.Cluster.ListWorkers:input_type -> comanda.v1.ListWorkersRequest
+	101, // 170: comanda.v1.Cluster.DrainWorker:input_type -> comanda.v1.DrainWorkerRequest
+	16,  // 171: comanda.v1.Messages.Send:output_type -> comanda.v1.SendResponse
+	13,  // 172: comanda.v1.Messages.Produce:output_type -> comanda.v1.ProduceResponse
+	19,  // 173: comanda.v1.Messages.Receive:output_type -> comanda.v1.ReceiveResponse
+	24,  // 174: comanda.v1.Messages.Settle:output_type -> comanda.v1.SettleResponse
+	26,  // 175: comanda.v1.Messages.Ack:output_type -> comanda.v1.AckResponse
+	28,  // 176: comanda.v1.Messages.Nack:output_type -> comanda.v1.NackResponse
+	30,  // 177: comanda.v1.Messages.Extend:output_type -> comanda.v1.ExtendResponse
+	32,  // 178: comanda.v1.Messages.Release:output_type -> comanda.v1.ReleaseResponse
+	34,  // 179: comanda.v1.Messages.Reject:output_type -> comanda.v1.RejectResponse
+	39,  // 180: comanda.v1.Messages.Work:output_type -> comanda.v1.WorkResponse
+	44,  // 181: comanda.v1.Messages.ShowMessage:output_type -> comanda.v1.ShowMessageResponse
+	47,  // 182: comanda.v1.Messages.ListMessages:output_type -> comanda.v1.ListMessagesResponse
+	50,  // 183: comanda.v1.Messages.CancelMessages:output_type -> comanda.v1.CancelMessagesResponse
+	56,  // 184: comanda.v1.Messages.RedriveMessages:output_type -> comanda.v1.RedriveMessagesResponse
+	67,  // 185: comanda.v1.Queues.CreateQueue:output_type -> comanda.v1.CreateQueueResponse
+	66,  // 186: comanda.v1.Queues.UpdateQueue:output_type -> comanda.v1.UpdateQueueResponse
+	69,  // 187: comanda.v1.Queues.GetQueue:output_type -> comanda.v1.GetQueueResponse
+	71,  // 188: comanda.v1.Queues.ListQueues:output_type -> comanda.v1.ListQueuesResponse
+	73,  // 189: comanda.v1.Queues.DeleteQueue:output_type -> comanda.v1.DeleteQueueResponse
+	75,  // 190: comanda.v1.Queues.PurgeQueue:output_type -> comanda.v1.PurgeQueueResponse
+	55,  // 191: comanda.v1.Queues.RedriveQueue:output_type -> comanda.v1.RedriveQueueResponse
+	77,  // 192: comanda.v1.Queues.PauseQueue:output_type -> comanda.v1.PauseQueueResponse
+	79,  // 193: comanda.v1.Queues.ResumeQueue:output_type -> comanda.v1.ResumeQueueResponse
+	81,  // 194: comanda.v1.Queues.LocateKey:output_type -> comanda.v1.LocateKeyResponse
+	121, // 195: comanda.v1.Queues.ListOwners:output_type -> comanda.v1.ListOwnersResponse
+	83,  // 196: comanda.v1.Cluster.GetServer:output_type -> comanda.v1.GetServerResponse
+	89,  // 197: comanda.v1.Cluster.ListShards:output_type -> comanda.v1.ListShardsResponse
+	91,  // 198: comanda.v1.Cluster.SplitShard:output_type -> comanda.v1.SplitShardResponse
+	106, // 199: comanda.v1.Cluster.MoveShard:output_type -> comanda.v1.MoveShardResponse
+	109, // 200: comanda.v1.Cluster.ListOperations:output_type -> comanda.v1.ListOperationsResponse
+	111, // 201: comanda.v1.Cluster.GetOperation:output_type -> comanda.v1.GetOperationResponse
+	113, // 202: comanda.v1.Cluster.CancelOperation:output_type -> comanda.v1.CancelOperationResponse
+	115, // 203: comanda.v1.Cluster.PauseOperation:output_type -> comanda.v1.PauseOperationResponse
+	117, // 204: comanda.v1.Cluster.ResumeOperation:output_type -> comanda.v1.ResumeOperationResponse
+	95,  // 205: comanda.v1.Cluster.ListNodes:output_type -> comanda.v1.ListNodesResponse
+	97,  // 206: comanda.v1.Cluster.DrainNode:output_type -> comanda.v1.DrainNodeResponse
+	104, // 207: comanda.v1.Cluster.RemoveNode:output_type -> comanda.v1.RemoveNodeResponse
+	100, // 208: comanda.v1.Cluster.ListWorkers:output_type -> comanda.v1.ListWorkersResponse
+	102, // 209: comanda.v1.Cluster.DrainWorker:output_type -> comanda.v1.DrainWorkerResponse
+	171, // [171:210] is the sub-list for method output_type
+	132, // [132:171] is the sub-list for method input_type
+	132, // [132:132] is the sub-list for extension type_name
+	132, // [132:132] is the sub-list for extension extendee
+	0,   // [0:132] is the sub-list for field type_name
 }
 
 func init() { file_comanda_v1_comanda_proto_init() }
@@ -9091,7 +9212,7 @@ func file_comanda_v1_comanda_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_comanda_v1_comanda_proto_rawDesc), len(file_comanda_v1_comanda_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   117,
+			NumMessages:   119,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

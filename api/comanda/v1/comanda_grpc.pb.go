@@ -1193,6 +1193,7 @@ const (
 	Cluster_DrainNode_FullMethodName       = "/comanda.v1.Cluster/DrainNode"
 	Cluster_RemoveNode_FullMethodName      = "/comanda.v1.Cluster/RemoveNode"
 	Cluster_ListWorkers_FullMethodName     = "/comanda.v1.Cluster/ListWorkers"
+	Cluster_DrainWorker_FullMethodName     = "/comanda.v1.Cluster/DrainWorker"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -1235,6 +1236,10 @@ type ClusterClient interface {
 	// ListWorkers lists the sessions of workers, the newest first; one that has ended
 	// for 10 minutes more.
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
+	// DrainWorker asks a worker to finish what it holds and has it get nothing more: all
+	// sessions that its name has now, not those of a process that starts later. It
+	// answers at once; ListWorkers tells how far it is. Nothing counts as an attempt.
+	DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*DrainWorkerResponse, error)
 }
 
 type clusterClient struct {
@@ -1375,6 +1380,16 @@ func (c *clusterClient) ListWorkers(ctx context.Context, in *ListWorkersRequest,
 	return out, nil
 }
 
+func (c *clusterClient) DrainWorker(ctx context.Context, in *DrainWorkerRequest, opts ...grpc.CallOption) (*DrainWorkerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainWorkerResponse)
+	err := c.cc.Invoke(ctx, Cluster_DrainWorker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -1415,6 +1430,10 @@ type ClusterServer interface {
 	// ListWorkers lists the sessions of workers, the newest first; one that has ended
 	// for 10 minutes more.
 	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
+	// DrainWorker asks a worker to finish what it holds and has it get nothing more: all
+	// sessions that its name has now, not those of a process that starts later. It
+	// answers at once; ListWorkers tells how far it is. Nothing counts as an attempt.
+	DrainWorker(context.Context, *DrainWorkerRequest) (*DrainWorkerResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -1463,6 +1482,9 @@ func (UnimplementedClusterServer) RemoveNode(context.Context, *RemoveNodeRequest
 }
 func (UnimplementedClusterServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
+}
+func (UnimplementedClusterServer) DrainWorker(context.Context, *DrainWorkerRequest) (*DrainWorkerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainWorker not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -1719,6 +1741,24 @@ func _Cluster_ListWorkers_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_DrainWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainWorkerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).DrainWorker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_DrainWorker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).DrainWorker(ctx, req.(*DrainWorkerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1777,6 +1817,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListWorkers",
 			Handler:    _Cluster_ListWorkers_Handler,
+		},
+		{
+			MethodName: "DrainWorker",
+			Handler:    _Cluster_DrainWorker_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -47,6 +47,8 @@ const queueJSON = `{"name":"q","settings":{"backoff":{"kind":"BACKOFF_KIND_EXPON
 
 const nodeJSON = `{"id":"7","name":"n1","state":"suspect","draining":true,"boot":"3","labels":{"zone":"a"},"listen":"l:1","advertise":"p:2","version":"v","replicas":5,"leads":2}`
 
+const workerJSON = `{"id":"w","state":"suspect","last_beat_ms":6000,"holds":2,"queues":["q"],"slots":8,"node":"n1","session":"5","reason":"silent","ttl":"10s"}`
+
 // Each RPC asks its verb for what the request says, and answers with what the
 // verb says.
 func TestCalls(t *testing.T) {
@@ -197,9 +199,10 @@ func TestCalls(t *testing.T) {
 		{"Cluster/ListShards", &comandav1.ListShardsRequest{}, `shards  max=100 page=`, ""},
 		{
 			"Cluster/ListWorkers", &comandav1.ListWorkersRequest{Max: 2, Page: "p"}, `workers max=2 page=p`,
-			`{"workers":[{"id":"w","state":"suspect","last_beat_ms":6000,"holds":2,"queues":["q"],"slots":8,"node":"n1","session":"5","reason":"silent","ttl":"10s"}],"next_page":"next","unreached":[4]}`,
+			`{"workers":[` + workerJSON + `],"next_page":"next","unreached":[4]}`,
 		},
 		{"Cluster/ListWorkers", &comandav1.ListWorkersRequest{}, `workers max=100 page=`, ""},
+		{"Cluster/DrainWorker", &comandav1.DrainWorkerRequest{Worker: "w"}, `drain worker w`, `{"workers":[` + workerJSON + `],"unreached":[4]}`},
 		{
 			"Cluster/SplitShard", &comandav1.SplitShardRequest{Queue: "q", Shard: "0"}, `split q 0`,
 			`{"shards":[{"id":"q/0.0","queue":"q","from":"0000000000000000","to":"0000000000000007","group":3,"leader":"n1","followers":["n2"],"counts":{}}]}`,

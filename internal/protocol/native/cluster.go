@@ -101,17 +101,34 @@ func (s cluster) ListWorkers(ctx context.Context, req *comandav1.ListWorkersRequ
 	if err != nil {
 		return nil, err
 	}
-	resp := &comandav1.ListWorkersResponse{Workers: make([]*comandav1.Worker, len(l.Workers)), NextPage: l.NextPage}
-	for _, group := range l.Unreached {
-		resp.Unreached = append(resp.Unreached, uint32(group))
+	return &comandav1.ListWorkersResponse{Workers: workersTo(l.Workers), NextPage: l.NextPage, Unreached: groupsTo(l.Unreached)}, nil
+}
+
+// DrainWorker has a worker finish what it holds and get nothing more.
+func (s cluster) DrainWorker(ctx context.Context, req *comandav1.DrainWorkerRequest) (*comandav1.DrainWorkerResponse, error) {
+	l, err := s.verbs.DrainWorker(ctx, req.GetWorker())
+	if err != nil {
+		return nil, err
 	}
-	for i, w := range l.Workers {
-		resp.Workers[i] = &comandav1.Worker{
+	return &comandav1.DrainWorkerResponse{Workers: workersTo(l.Workers), Unreached: groupsTo(l.Unreached)}, nil
+}
+
+func groupsTo(groups []uint64) (out []uint32) {
+	for _, group := range groups {
+		out = append(out, uint32(group))
+	}
+	return out
+}
+
+func workersTo(workers []message.WorkerInfo) []*comandav1.Worker {
+	out := make([]*comandav1.Worker, len(workers))
+	for i, w := range workers {
+		out[i] = &comandav1.Worker{
 			Id: w.Worker, State: w.State, LastBeatMs: int32(w.Silent.Milliseconds()), Holds: int32(w.Holds), Queues: w.Queues, Slots: uint32(w.Slots),
 			Node: w.Node, Session: w.Session, Reason: w.Reason, Ttl: durationpb.New(w.TTL),
 		}
 	}
-	return resp, nil
+	return out
 }
 
 func shardsTo(shards []message.ShardInfo) []*comandav1.Shard {

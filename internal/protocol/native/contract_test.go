@@ -68,6 +68,7 @@ var requests = map[protoreflect.FullName]proto.Message{
 	"comanda.v1.Cluster.DrainNode":        &comandav1.DrainNodeRequest{Node: "n"},
 	"comanda.v1.Cluster.RemoveNode":       &comandav1.RemoveNodeRequest{Node: "n"},
 	"comanda.v1.Cluster.ListWorkers":      &comandav1.ListWorkersRequest{},
+	"comanda.v1.Cluster.DrainWorker":      &comandav1.DrainWorkerRequest{Worker: "w"},
 }
 
 // requestOf is the valid request of the RPC with that short name.

@@ -282,10 +282,16 @@ func (f *fake) Locate(_ context.Context, queue, key string) (message.Location, e
 	return message.Location{Hash: 0xab, Shard: "q/0", Group: 3, Leader: "n1", Followers: []string{"n2"}}, f.called("locate %s %s", queue, key)
 }
 
+var worked = message.ListedWorkers{Workers: []message.WorkerInfo{{
+	Worker: "w", Session: 5, State: "suspect", Reason: "silent", Silent: 6 * time.Second, Holds: 2, Queues: []string{"q"}, Slots: 8, Node: "n1", TTL: 10 * time.Second,
+}}, NextPage: "next", Unreached: []uint64{4}}
+
 func (f *fake) Workers(_ context.Context, n int, page string) (message.ListedWorkers, error) {
-	return message.ListedWorkers{Workers: []message.WorkerInfo{{
-		Worker: "w", Session: 5, State: "suspect", Reason: "silent", Silent: 6 * time.Second, Holds: 2, Queues: []string{"q"}, Slots: 8, Node: "n1", TTL: 10 * time.Second,
-	}}, NextPage: "next", Unreached: []uint64{4}}, f.called("workers max=%d page=%s", n, page)
+	return worked, f.called("workers max=%d page=%s", n, page)
+}
+
+func (f *fake) DrainWorker(_ context.Context, name string) (message.ListedWorkers, error) {
+	return worked, f.called("drain worker %s", name)
 }
 
 func (f *fake) Owners(_ context.Context, queue string) ([]message.ShardOwners, error) {

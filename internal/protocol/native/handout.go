@@ -116,8 +116,9 @@ func (w *work) receive(ctx context.Context, queue string, n int, wait time.Durat
 func (w *work) send() error {
 	var answered <-chan uint64
 	var cancelled <-chan []string
+	var draining <-chan struct{}
 	if w.session != nil {
-		answered, cancelled = w.session.Answered(), w.session.Cancelled()
+		answered, cancelled, draining = w.session.Answered(), w.session.Cancelled(), w.session.Draining()
 		if err := w.stream.Send(&comandav1.WorkResponse{Ttl: durationpb.New(w.ttl)}); err != nil {
 			return err
 		}
@@ -139,6 +140,8 @@ func (w *work) send() error {
 			}
 		case resp.Beat = <-answered:
 		case resp.Cancelled = <-cancelled:
+		case <-draining:
+			draining, resp.Draining = nil, true
 		case <-w.ctx.Done():
 			return context.Cause(w.ctx)
 		}
@@ -164,7 +167,7 @@ func (w *work) send() error {
 // sendBatch sends resp, if it says anything, and deliveries with it and in as many
 // more as they need. Deliveries that could not be sent are given back.
 func (w *work) sendBatch(ds []message.Delivery, resp *comandav1.WorkResponse) error {
-	for len(ds) > 0 || len(resp.Settled) > 0 || resp.Beat > 0 || resp.Goodbye || len(resp.Cancelled) > 0 {
+	for len(ds) > 0 || len(resp.Settled) > 0 || resp.Beat > 0 || resp.Goodbye || len(resp.Cancelled) > 0 || resp.Draining {
 		n := responseLen(ds)
 		resp.Deliveries = deliveriesTo(ds[:n])
 		if err := w.stream.Send(resp); err != nil {

@@ -33,12 +33,13 @@ type attachment struct {
 	mu       sync.Mutex
 	heard    []string
 	answered chan uint64
+	draining chan struct{}
 	ended    chan struct{}
 	why      error
 }
 
 func newSessions() *sessions {
-	return &sessions{fake: newFake(), attachment: attachment{answered: make(chan uint64, 1), ended: make(chan struct{})}}
+	return &sessions{fake: newFake(), attachment: attachment{answered: make(chan uint64, 1), draining: make(chan struct{}), ended: make(chan struct{})}}
 }
 
 func (s *sessions) OpenSession(_ context.Context, o message.SessionOptions) (message.Attachment, error) {
@@ -74,6 +75,7 @@ func (a *attachment) Session() message.SessionRef { return message.SessionRef{ID
 func (a *attachment) Beat(n uint64)               { a.note("beat %d", n) }
 func (a *attachment) Cancelled() <-chan []string  { return nil }
 func (a *attachment) Answered() <-chan uint64     { return a.answered }
+func (a *attachment) Draining() <-chan struct{}   { return a.draining }
 func (a *attachment) Ended() <-chan struct{}      { return a.ended }
 func (a *attachment) Err() error                  { return a.why }
 func (a *attachment) Close(goodbye bool)          { a.note("close goodbye=%t", goodbye) }
@@ -246,6 +248,31 @@ func TestGoodbye(t *testing.T) {
 		if got := s.told(); !slices.Equal(got, []string{"beat 1", "close goodbye=true"}) || len(s.released) != 1 {
 			t.Errorf("told %q, released %v", got, s.released)
 		}
+	})
+}
+
+// A worker that is drained is told so once. Its stream goes on: beats and goodbye are
+// answered as ever.
+func TestDrainIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSessions()
+		close(s.draining)
+		stream := openSession(t.Context(), t, s, 5)
+		next(t, stream)
+		if resp := next(t, stream); !resp.GetDraining() {
+			t.Errorf("got %v", resp)
+		}
+		s.answered <- 1
+		if resp := next(t, stream); resp.GetBeat() != 1 || resp.GetDraining() {
+			t.Errorf("got %v", resp)
+		}
+		if err := stream.Send(&comandav1.WorkRequest{Goodbye: true}); err != nil {
+			t.Fatal(err)
+		}
+		if resp := next(t, stream); !resp.GetGoodbye() {
+			t.Errorf("got %v", resp)
+		}
+		closeWork(t, stream)
 	})
 }
 

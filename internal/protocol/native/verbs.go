@@ -69,4 +69,6 @@ type Verbs interface {
 	// Workers answers with at most n sessions of workers from page on, the newest
 	// first, and the next page.
 	Workers(ctx context.Context, n int, page string) (message.ListedWorkers, error)
+	// DrainWorker answers with the sessions of the worker's name, the newest first.
+	DrainWorker(ctx context.Context, name string) (message.ListedWorkers, error)
 }
