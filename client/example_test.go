@@ -61,14 +61,14 @@ func ExampleHandle() {
 		return nil // acks it
 	})
 	w := &client.Worker{Client: c, Queue: "orders", Handler: mux.Run, MaxMessages: 1}
-	if err := w.Run(ctx); err != nil {
+	if err := w.RunUntilSignal(ctx); err != nil {
 		fmt.Println(err)
 	}
 	// Output: a margherita for alice, attempt 1
 }
 
-// A plain handler gets bytes. Without MaxMessages it would work until its context
-// ends.
+// A plain handler gets bytes. Without MaxMessages it would work until SIGTERM or Ctrl-C,
+// and then drain.
 func ExampleWorker() {
 	ctx := context.Background()
 	c, stop := serve(ctx, "orders")
@@ -84,7 +84,7 @@ func ExampleWorker() {
 		}
 		return nil
 	}}
-	if err := w.Run(ctx); err != nil {
+	if err := w.RunUntilSignal(ctx); err != nil {
 		fmt.Println(err)
 	}
 	// Output:
