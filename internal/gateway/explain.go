@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"time"
 
+	"github.com/comanda-mq/comanda/internal/auth"
 	"github.com/comanda-mq/comanda/internal/catalog"
 	"github.com/comanda-mq/comanda/internal/message"
 	"github.com/comanda-mq/comanda/internal/queue"
@@ -118,7 +120,8 @@ func stamp(wall int64) string { return time.UnixMilli(wall).UTC().Format("2006-0
 
 // timeline unrolls the history: sent, then each lease and how it ended. A message that was
 // moved came to where the next move took it from or, with the last, to where it is: q.
-func timeline(v *catalog.View, q *catalog.Queue, d *queue.Detail) []message.Event {
+// Other queues are named to those who may read them.
+func (g *Gateway) timeline(ctx context.Context, q *catalog.Queue, d *queue.Detail) []message.Event {
 	moved := -1 // the last event of that kind
 	events := []message.Event{{At: time.UnixMilli(d.SentAt), Event: "sent"}}
 	for _, a := range d.History {
@@ -127,7 +130,7 @@ func timeline(v *catalog.View, q *catalog.Queue, d *queue.Detail) []message.Even
 		}
 		e := message.Event{At: time.UnixMilli(a.EndedAt), Event: a.Outcome.String(), Worker: a.Worker, Attempt: a.Number, Error: a.Error}
 		if a.Outcome == queue.Moved {
-			if from, ok := v.QueueNumber(a.From); ok {
+			if from, ok := g.newest.Load().QueueNumber(a.From); ok && g.authorize(ctx, auth.Read, from.Name) == nil {
 				e.From = from.Name
 			}
 			if moved >= 0 {

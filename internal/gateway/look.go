@@ -91,7 +91,7 @@ func (g *Gateway) showOnce(ctx context.Context, id message.ID, o message.ReadOpt
 			out.Reason = why
 		}
 	}
-	out.Timeline = timeline(g.newest.Load(), q, a.Message)
+	out.Timeline = g.timeline(ctx, q, a.Message)
 	return out, group, a.Message.Place, fresh, nil
 }
 

@@ -54,6 +54,16 @@ func (a *attachment) drain() {
 	}
 }
 
+// drained says that the worker gets nothing more.
+func (a *attachment) drained() bool {
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pulse.drained
+}
+
 // doubt looks whether the worker may get nothing.
 func (a *attachment) doubt(now time.Time) (barred bool) {
 	a.mu.Lock()

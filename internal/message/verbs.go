@@ -194,7 +194,8 @@ type Event struct {
 	Worker  string
 	Attempt int
 	Error   string
-	// From and To are the queues of what was moved; empty: deleted since.
+	// From and To are the queues of what was moved; empty: deleted since, not known, or not to be
+	// read by who asks.
 	From, To string
 }
 

@@ -69,7 +69,7 @@ func New(clock clock.Clock, report func() Report) *Metrics {
 		sent:      counter("comanda_messages_sent_total", "Messages that were confirmed through this node.", "queue"),
 		delivered: counter("comanda_messages_delivered_total", "Messages that went out to workers through this node, repeats included.", "queue"),
 		settled:   counter("comanda_messages_settled_total", "Leases that were settled through this node, by what the worker said.", "queue", "action"),
-		retried:   counter("comanda_messages_retried_total", "Failed attempts that another one follows, in shards that this node leads.", "queue"),
+		retried:   counter("comanda_messages_retried_total", "Attempts that failed, or whose worker died, and that another one follows, in shards that this node leads.", "queue"),
 		dead:      counter("comanda_messages_dead_total", "Messages that became dead in shards that this node leads.", "queue"),
 		expired:   counter("comanda_messages_expired_total", "Messages whose own time to expire passed in shards that this node leads.", "queue"),
 		redriven:  counter("comanda_messages_redriven_total", "Dead messages that were revived, or sent on to another queue, in shards that this node leads.", "queue"),

@@ -38,7 +38,7 @@ type Times struct {
 type Cluster struct {
 	Nodes   map[string]int // by state
 	Workers int            // that live
-	Slots   int            // of those
+	Slots   int            // of those that are not drained
 }
 
 // Queue is what a node leads of a queue.
@@ -86,7 +86,7 @@ var (
 	groupApply  = describe("comanda_group_applied_index", "Last entry that is applied here.", "group")
 	nodes       = describe("comanda_nodes", "Nodes of the cluster by state, told by the node that leads the catalog.", "state")
 	workers     = describe("comanda_workers", "Workers that live, told by the node that leads the catalog.")
-	slots       = describe("comanda_worker_slots", "Messages that the workers that live take at a time, told by the node that leads the catalog.")
+	slots       = describe("comanda_worker_slots", "Messages that the workers that live, and are not drained, take at a time, told by the node that leads the catalog.")
 	syncs       = describe("comanda_log_sync_seconds", "How long a write of the log took, with its fdatasync.")
 	entries     = describe("comanda_log_entries_total", "Entries that this node put into the log as a leader.")
 	commands    = describe("comanda_log_commands_total", "Commands in those entries.")

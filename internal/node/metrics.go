@@ -41,7 +41,9 @@ func cluster(v *catalog.View) *metrics.Cluster {
 	for _, s := range v.Sessions() {
 		if s.Live() {
 			c.Workers++
-			c.Slots += s.Slots
+			if !s.Draining {
+				c.Slots += s.Slots
+			}
 		}
 	}
 	return c

@@ -74,7 +74,9 @@ func (t *turns) take() {
 	end := t.w.now() + k.trust(o.Lease)
 	got, alive, err := do(p, k.name, sendWithin, func(ctx context.Context) ([]message.Delivery, error) { return p.gateway.Receive(ctx, t.q.name, o) })
 	if !alive || err != nil || len(got) == 0 {
-		t.w.pause(context.Background(), 100*time.Millisecond)
+		// The leader may have changed after it made a lease that nobody got.
+		t.w.pause(context.Background(), 2*o.Lease)
+		clear(t.passed)
 		return
 	}
 	token, err := p.gateway.OpenToken(got[0].Token)
