@@ -102,7 +102,7 @@ func (m *Move) step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.
 	}
 	switch o.Step {
 	case spinOff:
-		return m.spinOff(ctx, c, q, s, g)
+		return m.spinOff(ctx, c, v, q, s, g)
 	case seat:
 		return m.seat(ctx, c, v, g)
 	case lead:
@@ -112,8 +112,9 @@ func (m *Move) step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.
 }
 
 // spinOff gives the shard a group of its own, unless it has one or is where it
-// shall be already.
-func (m *Move) spinOff(ctx context.Context, c Cluster, q *catalog.Queue, s *catalog.Shard, g *catalog.Group) outcome {
+// shall be already: where the node leads it, and is the one that should. An election
+// may give the lead to another for a moment.
+func (m *Move) spinOff(ctx context.Context, c Cluster, v *catalog.View, q *catalog.Queue, s *catalog.Shard, g *catalog.Group) outcome {
 	switch {
 	case alone(q, g):
 		data, err := json.Marshal(reached{Group: g.ID})
@@ -121,7 +122,7 @@ func (m *Move) spinOff(ctx context.Context, c Cluster, q *catalog.Queue, s *cata
 			panic(err) // our own structs always encode
 		}
 		return outcome{next: seat, data: data}
-	case m.leads(ctx, c, g):
+	case m.leads(ctx, c, g) && m.shouldLead(v, g):
 		return outcome{state: catalog.Done}
 	case Bound(q) != nil: // it was split, or got the setting, since the move was begun
 		return failed(Bound(q))
@@ -210,6 +211,12 @@ func (m *Move) lead(ctx context.Context, c Cluster, g *catalog.Group) outcome {
 func (m *Move) leads(ctx context.Context, c Cluster, g *catalog.Group) bool {
 	r, ok := g.On(m.Node)
 	return ok && r.Role == catalog.Voter && slices.Contains(g.Confirmed.Voters, r.ID) && c.Leader(ctx, g.ID) == r.ID
+}
+
+// shouldLead says that placement has the node lead the group.
+func (m *Move) shouldLead(v *catalog.View, g *catalog.Group) bool {
+	r, ok := g.On(m.Node)
+	return ok && placement.Leaders(v)[g.ID] == r.ID
 }
 
 // undo takes the pin back of a move that is not to go on: what it reached stands,

@@ -41,6 +41,20 @@ func TestMoveToWhereItIs(t *testing.T) {
 	}
 }
 
+// A node that leads the shard only since the last election gets it like any other: the
+// lead would not stay there.
+func TestMoveIsNotDoneByAnElection(t *testing.T) {
+	w := newWorld(t)
+	g, _ := w.View().Group(w.catalogQueue().Shards[0].Group)
+	at := slices.IndexFunc(g.Replicas, func(r catalog.Replica) bool { return r.ID != w.leaders[g.ID] })
+	w.leaders[g.ID] = g.Replicas[at].ID
+	to, _ := w.View().Node(g.Replicas[at].Node)
+	o := w.run(w.move(to, "k"))
+	if now, _ := w.View().Group(w.catalogQueue().Shards[0].Group); o.State != catalog.Done || now.Pin != to.ID {
+		t.Fatalf("%s, in group %+v", o.State, now)
+	}
+}
+
 // A runner that dies before or after any of its calls has its effect leaves all to
 // the next, which ends the move.
 func TestRunnerDiesAtEachStep(t *testing.T) {
