@@ -91,6 +91,8 @@ type SetReplicas struct {
 	// Pin, one of the voters' nodes, is the group's from now on; 0: none, nil: the
 	// one that it has.
 	Pin *uint64 `json:"pin,omitempty"`
+	// Operation, if it is not 0, is what wants this: refused with ENDED once it has ended.
+	Operation uint64 `json:"operation,omitempty"`
 }
 
 // Confirm is a leader's report of the configuration that it has applied, while
@@ -182,6 +184,9 @@ func (m *Machine) setReplicas(c *SetReplicas) Result {
 	}
 	if err == nil && c.Pin != nil && g.Pin != *c.Pin {
 		err = message.Errorf(message.InvalidArgument, "group %d can't be pinned to node %d, which is not to be one of its voters", old.ID, *c.Pin)
+	}
+	if o, ok := m.view.Operation(c.Operation); c.Operation != 0 && (!ok || o.Ended()) {
+		err = message.Errorf(message.Ended, "operation %d has ended: group %d stays as it is", c.Operation, old.ID)
 	}
 	if err != nil {
 		return Result{Group: old, Err: err}

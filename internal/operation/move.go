@@ -104,7 +104,7 @@ func (m *Move) step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.
 	case spinOff:
 		return m.spinOff(ctx, c, v, q, s, g)
 	case seat:
-		return m.seat(ctx, c, v, g)
+		return m.seat(ctx, c, v, o, g)
 	case lead:
 		return m.lead(ctx, c, g)
 	}
@@ -177,7 +177,7 @@ func alone(q *catalog.Queue, g *catalog.Group) bool {
 
 // seat gives the node a voter's seat, and the group to the node: placement leaves it
 // there, and lets it lead.
-func (m *Move) seat(ctx context.Context, c Cluster, v *catalog.View, g *catalog.Group) outcome {
+func (m *Move) seat(ctx context.Context, c Cluster, v *catalog.View, o *catalog.Operation, g *catalog.Group) outcome {
 	settled := placement.Settled(g)
 	switch {
 	case g.Pin == m.Node && settled:
@@ -188,7 +188,7 @@ func (m *Move) seat(ctx context.Context, c Cluster, v *catalog.View, g *catalog.
 		return waits("for the replicas of group %d, which are being changed", g.ID)
 	}
 	err := change(ctx, c, catalog.Command{SetReplicas: &catalog.SetReplicas{
-		Group: g.ID, Epoch: g.Epoch, Want: placement.Seat(v, g, m.Node), Pin: &m.Node,
+		Group: g.ID, Epoch: g.Epoch, Want: placement.Seat(v, g, m.Node), Pin: &m.Node, Operation: o.ID,
 	}})
 	if err != nil {
 		return waits("for the catalog to take the seat of node %s in group %d (%s)", m.NodeName, g.ID, message.CodeOf(err))
@@ -229,8 +229,12 @@ func (m *Move) undo(ctx context.Context, c Cluster, v *catalog.View, o *catalog.
 		}
 	}
 	g, ok := v.Group(at.Group)
-	if !ok || g.Pin != m.Node {
+	if !ok {
 		return nil
 	}
-	return change(ctx, c, catalog.Command{SetReplicas: &catalog.SetReplicas{Group: g.ID, Epoch: g.Epoch, Want: g.Seats(), Pin: new(uint64(0))}})
+	x := &catalog.SetReplicas{Group: g.ID, Epoch: g.Epoch, Want: g.Seats()}
+	if g.Pin == m.Node {
+		x.Pin = new(uint64(0))
+	} // else it changes nothing, and is refused if the view is older than the pin
+	return change(ctx, c, catalog.Command{SetReplicas: x})
 }

@@ -55,6 +55,25 @@ func TestMoveIsNotDoneByAnElection(t *testing.T) {
 	}
 }
 
+// A runner that does not know yet that a move has ended changes nothing for it.
+func TestLateRunnerPinsNothing(t *testing.T) {
+	w := newWorld(t)
+	id := w.move(w.node(false), "k")
+	for w.operation(id).Step != seat {
+		_ = runner(w).Step(t.Context(), id)
+		w.tell()
+	}
+	late := stale{w, w.View()}
+	w.do(catalog.Command{CancelOperation: &catalog.CancelOperation{ID: id}})
+	w.run(id)
+	_ = runner(late).Step(t.Context(), id)
+	for _, g := range w.View().Groups() {
+		if g.Pin != 0 {
+			t.Errorf("%s, and group %+v is pinned", w.operation(id).State, g)
+		}
+	}
+}
+
 // A runner that dies before or after any of its calls has its effect leaves all to
 // the next, which ends the move.
 func TestRunnerDiesAtEachStep(t *testing.T) {
