@@ -91,7 +91,7 @@ type SetReplicas struct {
 	// Pin, one of the voters' nodes, is the group's from now on; 0: none, nil: the
 	// one that it has.
 	Pin *uint64 `json:"pin,omitempty"`
-	// Operation, if it is not 0, is what wants this: refused with ENDED once it has ended.
+	// Operation, if it is not 0, is what wants this: it has to run, else CONFLICT.
 	Operation uint64 `json:"operation,omitempty"`
 }
 
@@ -185,8 +185,8 @@ func (m *Machine) setReplicas(c *SetReplicas) Result {
 	if err == nil && c.Pin != nil && g.Pin != *c.Pin {
 		err = message.Errorf(message.InvalidArgument, "group %d can't be pinned to node %d, which is not to be one of its voters", old.ID, *c.Pin)
 	}
-	if o, ok := m.view.Operation(c.Operation); c.Operation != 0 && (!ok || o.Ended()) {
-		err = message.Errorf(message.Ended, "operation %d has ended: group %d stays as it is", c.Operation, old.ID)
+	if err == nil {
+		err = m.running(c.Operation)
 	}
 	if err != nil {
 		return Result{Group: old, Err: err}

@@ -90,6 +90,15 @@ type AdvanceOperation struct {
 	At    time.Time       `json:"at"`
 }
 
+// running refuses what an operation wants that does not run: who runs it may not know
+// yet. 0: no operation wants it.
+func (m *Machine) running(id uint64) *message.Error {
+	if o, ok := m.view.Operation(id); id != 0 && (!ok || o.State != Running) {
+		return message.Errorf(message.Conflict, "operation %d does not run any more: nothing is changed for it", id)
+	}
+	return nil
+}
+
 // FinishOperation ends an operation that is at a step, else CONFLICT.
 type FinishOperation struct {
 	ID    uint64         `json:"id"`
@@ -97,6 +106,10 @@ type FinishOperation struct {
 	State OperationState `json:"state"` // Done, Failed or Cancelled
 	Error *message.Error `json:"error,omitempty"`
 	At    time.Time      `json:"at"`
+	// Queue, if it is not 0, is one of which nothing may have changed since QueueVersion,
+	// else CONFLICT.
+	Queue        uint32 `json:"queue,omitempty"`
+	QueueVersion uint64 `json:"queue_version,omitempty"`
 }
 
 // CancelOperation asks that an operation stops. Once more changes nothing; one that is
@@ -175,6 +188,9 @@ func (m *Machine) finishOperation(c *FinishOperation) Result {
 	o, err := m.atStep(c.ID, c.Step)
 	if err == nil && (c.State < Done || c.State > Cancelled) {
 		err = message.Errorf(message.InvalidArgument, "operation %d can't end as %s", c.ID, c.State)
+	}
+	if q, ok := m.view.QueueNumber(c.Queue); err == nil && c.Queue != 0 && (!ok || q.Version != c.QueueVersion) {
+		err = message.Errorf(message.Conflict, "operation %d can't end as %s: its queue was changed meanwhile", c.ID, c.State)
 	}
 	if err != nil {
 		return Result{Operation: o, Err: err}

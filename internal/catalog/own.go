@@ -26,6 +26,8 @@ type Origin struct {
 type AddGroup struct {
 	Origin Origin `json:"origin"`
 	Seats  []Seat `json:"seats"` // those of the group that the shard is in
+	// Operation, if it is not 0, is what wants this: it has to run, else CONFLICT.
+	Operation uint64 `json:"operation,omitempty"`
 }
 
 // Unborn says that the shard that the group was made for has not spun off yet, as
@@ -33,6 +35,9 @@ type AddGroup struct {
 func (g *Group) Unborn() bool { return g.Origin != nil && g.Confirmed.Index == 0 }
 
 func (m *Machine) addGroup(c *AddGroup) Result {
+	if err := m.running(c.Operation); err != nil {
+		return Result{Err: err}
+	}
 	groups := m.view.Groups()
 	if i := slices.IndexFunc(groups, func(g *Group) bool { return g.Origin != nil && *g.Origin == c.Origin }); i >= 0 {
 		return Result{Group: groups[i]}

@@ -102,7 +102,7 @@ func (m *Move) step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.
 	}
 	switch o.Step {
 	case spinOff:
-		return m.spinOff(ctx, c, v, q, s, g)
+		return m.spinOff(ctx, c, v, o, q, s, g)
 	case seat:
 		return m.seat(ctx, c, v, o, g)
 	case lead:
@@ -114,7 +114,7 @@ func (m *Move) step(ctx context.Context, c Cluster, v *catalog.View, o *catalog.
 // spinOff gives the shard a group of its own, unless it has one or is where it
 // shall be already: where the node leads it, and is the one that should. An election
 // may give the lead to another for a moment.
-func (m *Move) spinOff(ctx context.Context, c Cluster, v *catalog.View, q *catalog.Queue, s *catalog.Shard, g *catalog.Group) outcome {
+func (m *Move) spinOff(ctx context.Context, c Cluster, v *catalog.View, o *catalog.Operation, q *catalog.Queue, s *catalog.Shard, g *catalog.Group) outcome {
 	switch {
 	case alone(q, g):
 		data, err := json.Marshal(reached{Group: g.ID})
@@ -123,13 +123,13 @@ func (m *Move) spinOff(ctx context.Context, c Cluster, v *catalog.View, q *catal
 		}
 		return outcome{next: seat, data: data}
 	case m.leads(ctx, c, g) && m.shouldLead(v, g):
-		return outcome{state: catalog.Done}
+		return outcome{state: catalog.Done, of: q}
 	case Bound(q) != nil: // it was split, or got the setting, since the move was begun
 		return failed(Bound(q))
 	case !placement.Settled(g):
 		return waits("for the replicas of group %d, which are being changed", g.ID)
 	}
-	child, err := m.child(ctx, c, s, g)
+	child, err := m.child(ctx, c, o, s, g)
 	if message.CodeOf(err) == message.ResourceExhausted {
 		return failed(message.Errorf(message.ResourceExhausted, "the shard can't get a group of its own: %v", err))
 	}
@@ -149,10 +149,10 @@ func (m *Move) spinOff(ctx context.Context, c Cluster, v *catalog.View, q *catal
 
 // child is the group that the shard is to get, with a replica beside each of those
 // of its parent, also if they have changed since it was added.
-func (m *Move) child(ctx context.Context, c Cluster, s *catalog.Shard, parent *catalog.Group) (*catalog.Group, error) {
+func (m *Move) child(ctx context.Context, c Cluster, o *catalog.Operation, s *catalog.Shard, parent *catalog.Group) (*catalog.Group, error) {
 	seats := parent.Seats()
 	r, err := c.Change(ctx, catalog.Command{AddGroup: &catalog.AddGroup{
-		Origin: catalog.Origin{Queue: m.Queue, Path: s.Path, Epoch: s.Epoch}, Seats: seats,
+		Origin: catalog.Origin{Queue: m.Queue, Path: s.Path, Epoch: s.Epoch}, Seats: seats, Operation: o.ID,
 	}})
 	if err == nil && r.Err == nil && r.Group.Unborn() {
 		r, err = c.Change(ctx, catalog.Command{SetReplicas: &catalog.SetReplicas{Group: r.Group.ID, Epoch: r.Group.Epoch, Want: seats, AcceptOneDisk: true}})

@@ -45,33 +45,62 @@ func TestMoveToWhereItIs(t *testing.T) {
 // lead would not stay there.
 func TestMoveIsNotDoneByAnElection(t *testing.T) {
 	w := newWorld(t)
-	g, _ := w.View().Group(w.catalogQueue().Shards[0].Group)
-	at := slices.IndexFunc(g.Replicas, func(r catalog.Replica) bool { return r.ID != w.leaders[g.ID] })
-	w.leaders[g.ID] = g.Replicas[at].ID
-	to, _ := w.View().Node(g.Replicas[at].Node)
-	o := w.run(w.move(to, "k"))
-	if now, _ := w.View().Group(w.catalogQueue().Shards[0].Group); o.State != catalog.Done || now.Pin != to.ID {
-		t.Fatalf("%s, in group %+v", o.State, now)
-	}
+	to := w.elect(w.catalogQueue().Shards[0].Group)
+	w.moved(w.run(w.move(to, "k")), to.ID)
 }
 
 // A runner that does not know yet that a move has ended changes nothing for it.
-func TestLateRunnerPinsNothing(t *testing.T) {
+func TestLateRunnerChangesNothing(t *testing.T) {
+	t.Run("cancelled", func(t *testing.T) {
+		w := newWorld(t)
+		id := w.move(w.node(false), "k")
+		for w.operation(id).Step != seat {
+			_ = runner(w).Step(t.Context(), id)
+			w.tell()
+		}
+		late := stale{w, w.View()}
+		w.do(catalog.Command{CancelOperation: &catalog.CancelOperation{ID: id}})
+		w.run(id)
+		before := w.View().Groups()
+		_ = runner(late).Step(t.Context(), id)
+		if now := w.View().Groups(); !slices.Equal(before, now) {
+			t.Errorf("%s, and the groups are %+v", w.operation(id).State, now)
+		}
+	})
+	t.Run("done", func(t *testing.T) {
+		w := newWorld(t)
+		id := w.move(w.node(true), "k")
+		late := stale{w, w.View()}
+		w.run(id)
+		w.elect(w.catalogQueue().Shards[0].Group)
+		before := w.View().Groups()
+		_ = runner(late).Step(t.Context(), id)
+		if now := w.View().Groups(); !slices.Equal(before, now) {
+			t.Errorf("%s, and the groups are %+v", w.operation(id).State, now)
+		}
+	})
+}
+
+// A runner that does not know yet that the shard has left the group of its node does not
+// take the move for done.
+func TestLateRunnerEndsNothing(t *testing.T) {
 	w := newWorld(t)
-	id := w.move(w.node(false), "k")
-	for w.operation(id).Step != seat {
+	to := w.node(true)
+	id := w.move(to, "k")
+	late := stale{w, w.View()}
+	parent := w.catalogQueue().Shards[0].Group
+	leader := w.leaders[parent]
+	w.elect(parent)
+	for w.catalogQueue().Shards[0].Group == parent {
 		_ = runner(w).Step(t.Context(), id)
 		w.tell()
 	}
-	late := stale{w, w.View()}
-	w.do(catalog.Command{CancelOperation: &catalog.CancelOperation{ID: id}})
-	w.run(id)
+	w.leaders[parent] = leader
 	_ = runner(late).Step(t.Context(), id)
-	for _, g := range w.View().Groups() {
-		if g.Pin != 0 {
-			t.Errorf("%s, and group %+v is pinned", w.operation(id).State, g)
-		}
+	if o := w.operation(id); o.Ended() {
+		t.Fatalf("it is %s", o.State)
 	}
+	w.moved(w.run(id), to.ID)
 }
 
 // A runner that dies before or after any of its calls has its effect leaves all to

@@ -193,6 +193,7 @@ type outcome struct {
 	again bool            // there is more to do at once
 	state catalog.OperationState
 	err   *message.Error
+	of    *catalog.Queue // it ends only if this is how the queue is; nil: however that is
 }
 
 func waits(format string, args ...any) outcome {
@@ -204,7 +205,11 @@ func failed(err *message.Error) outcome { return outcome{state: catalog.Failed, 
 // command is what the catalog is to keep; false: it does.
 func (x *outcome) command(o *catalog.Operation, now time.Time) (catalog.Command, bool) {
 	if x.state != catalog.Running {
-		return catalog.Command{FinishOperation: &catalog.FinishOperation{ID: o.ID, Step: o.Step, State: x.state, Error: x.err, At: now}}, true
+		f := catalog.FinishOperation{ID: o.ID, Step: o.Step, State: x.state, Error: x.err, At: now}
+		if x.of != nil {
+			f.Queue, f.QueueVersion = x.of.Number, x.of.Version
+		}
+		return catalog.Command{FinishOperation: &f}, true
 	}
 	a := catalog.AdvanceOperation{ID: o.ID, Step: o.Step, Next: o.Step, Waits: x.waits, Data: o.Data, At: now}
 	if x.next != "" {

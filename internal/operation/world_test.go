@@ -233,6 +233,15 @@ func (w *world) node(leads bool) *catalog.Node {
 	return nil
 }
 
+// elect gives the lead of a group to another of its nodes.
+func (w *world) elect(group uint64) *catalog.Node {
+	g, _ := w.View().Group(group)
+	at := slices.IndexFunc(g.Replicas, func(r catalog.Replica) bool { return r.ID != w.leaders[group] })
+	w.leaders[group] = g.Replicas[at].ID
+	n, _ := w.View().Node(g.Replicas[at].Node)
+	return n
+}
+
 // move begins to move the queue's shard.
 func (w *world) move(to *catalog.Node, key string) uint64 {
 	m := Move{Queue: w.queue, Name: "orders", Path: "0", Node: to.ID, NodeName: to.Name}
