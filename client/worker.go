@@ -83,8 +83,8 @@ type Worker struct {
 
 // Run works until ctx ends, or somebody has the worker drain ('comanda worker drain').
 // Then it takes nothing new, gives back what it did not begin, lets handlers finish,
-// and returns nil when everything is settled. When the server goes away Run connects again and handlers go on
-// meanwhile. It returns an error when the server refuses the worker (as for an
+// and returns nil when everything is settled. When the server goes away Run connects
+// again and handlers go on meanwhile. It returns an error when the server refuses the worker (as for an
 // unknown queue), when nothing was to do for IdleTimeout because no server
 // answered, or when the last settlements could not be delivered.
 //

@@ -313,8 +313,9 @@ func listedQueues(queues []*comandav1.Queue, shards []*comandav1.Shard, fresh *c
 	}
 	os := objectsOf(queues, fresh)
 	for i := range os {
-		os[i] = slices.DeleteFunc(os[i], func(f field) bool { return f.name == "leaving" || f.name == "pauses" }) // only one queue's are told
-		if n := counts[os[i].at("name")]; n != nil {                                                              // else it was deleted since
+		// Of these a list tells nothing, and of what was deleted since there are no counts.
+		os[i] = slices.DeleteFunc(os[i], func(f field) bool { return f.name == "leaving" || f.name == "pauses" })
+		if n := counts[os[i].at("name")]; n != nil {
 			os[i] = append(os[i], field{"counts", objectOf(n)})
 		}
 	}

@@ -45,7 +45,8 @@ func newWorkerDrain(a *app) *cobra.Command {
 		Use: "drain WORKER", Short: "Have a worker finish what it holds, take nothing more, and end", Args: args(cobra.ExactArgs(1)),
 		Long: "Have a worker finish what it holds, take nothing more, and end. All sessions that its name has now are told, and get\n" +
 			"nothing more whether they heed it or not; a process that starts later under that name works. It does not wait:\n" +
-			"'comanda worker list' tells what they still hold. Nothing counts as an attempt.",
+			"'comanda worker list' tells what they still hold, and whether a worker that had not heard of it has opened another one:\n" +
+			"then repeat it. Nothing counts as an attempt.",
 		RunE: func(cmd *cobra.Command, given []string) error {
 			return a.call(cmd, func(c *client.Client, p printer) error {
 				r, err := c.DrainWorker(cmd.Context(), given[0])

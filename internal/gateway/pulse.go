@@ -10,7 +10,7 @@ import (
 // A worker whose beats are missing gets nothing new, although it is not dead yet:
 // what it was given would wait until it is. The gateway that has its stream knows
 // it first. A worker without a stream asks for nothing anyway. One that is drained
-// gets nothing more at all, also if it goes on asking.
+// gets nothing more at all, also if it goes on asking, but for what was on its way.
 
 // pulse is whether a worker may get something. The attachment's lock is held.
 type pulse struct {
@@ -52,16 +52,6 @@ func (a *attachment) drain() {
 		a.pulse.lose()
 		close(a.draining)
 	}
-}
-
-// drained says that the worker gets nothing more.
-func (a *attachment) drained() bool {
-	if a == nil {
-		return false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.pulse.drained
 }
 
 // doubt looks whether the worker may get nothing.

@@ -53,9 +53,6 @@ func (g *Gateway) Receive(ctx context.Context, name string, o message.ReceiveOpt
 			a.give(got)
 			g.giveBack(ctx, o.Session.ID, got)
 			return nil, ctx.Err()
-		case len(got) > 0 && a.drained():
-			a.give(got) // they were on their way
-			g.giveBack(ctx, o.Session.ID, got)
 		case len(got) == 0 && g.draining.Err() != nil:
 			return nil, message.Errorf(message.Unavailable, "the server stops: receive from another one, or again in a moment")
 		case len(got) == 0 && refusal == nil && moved:
